@@ -1,0 +1,48 @@
+# make train   train CartPole-v1 until it is solved; ARGS="..." goes to `distdqn train` instead
+# make test    run every test
+# make lint    ruff and mypy
+# make install .venv with the pinned dependencies
+#
+# PYTHON names the interpreter (3.11 or later), VENV the environment's folder.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+INPUTS = pyproject.toml constraints.txt
+
+.DELETE_ON_ERROR:
+.PHONY: train test lint install
+
+train: $(VENV)/.installed
+	$(VENV)/bin/distdqn train $(or $(ARGS),--preset cartpole)
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+install: $(VENV)/.installed
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "distdqn needs Python 3.11 or later, $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1 || true);" \
+	    "name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -f $(VENV)/bin/python; \
+	  echo "$(PYTHON) cannot make a virtual environment;" \
+	    "on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
+	@echo "installing distdqn into $(VENV)"
+	@$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(INPUTS) | $(VENV)/bin/python
+	@echo "installing distdqn with its test tools into $(VENV)"
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.installed
