@@ -1,0 +1,78 @@
+"""Distributed deep Q-learning on Ray.
+
+            weights + target copy (one flat vector per version, pulled by the worker)
+      +--------------------------------------------------------------------------+
+      v                                                                          |
+ env worker x W  --TransitionBlock-->  replay shard x M  --ReplayBatch x K-->  learner
+ (eps-greedy,      by value, window      (ring + sampler)  prefetched            (one compiled
+  vector env,      of a few in flight                      superbatches           update: target,
+  n-step, initial                   <-------PriorityUpdate x K--------            gradient, step,
+  priorities)                                                                     target copy)
+
+Who waits for whom, and who releases it:
+
+    env worker        its window of unacknowledged blocks is full    the shards' replies
+    shard, adding     inserts are ahead of samples_per_insert        the learner's credit
+    shard, sampling   it is empty                                    the env workers
+    learner           samples are ahead, or nothing is prefetched    the shards
+    evaluator         its period has not passed                      the env-step clock
+    driver            nothing: it polls                              -
+
+Which file holds what, from the ground up; a file imports only from lower floors:
+
+    0  types, errors, config/, metrics       what travels, what is refused, settings, counters
+    1  envs/, exploration, n_step            acting
+       sum_tree, frame_ring, rate_limiter    remembering
+       value_learning, optimizers, networks  learning
+    2  sampling, weights, update             ids and probabilities; flat parameters; the update
+    3  rollout, replay, learner, evaluate    the parts, each testable without Ray
+       checkpoint, run_folder                durable files
+    4  actors/                               thin Ray shells around floor 3
+    5  system                                which parts run where, and their lives
+    6  train, policy                         a run; a trained policy
+    8  cli/                                  one file per verb
+
+`import distdqn` loads neither torch nor ray; the names below load what they need when
+they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distdqn.config import Config, load_config
+    from distdqn.policy import load_policy
+    from distdqn.train import train
+
+__version__ = "0.1.0"
+__all__ = ["Config", "__version__", "load_config", "load_policy", "train"]
+
+_HOME = {
+    "Config": "distdqn.config",
+    "load_config": "distdqn.config",
+    "load_policy": "distdqn.policy",
+    "train": "distdqn.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+class _Package(types.ModuleType):
+    """Keeps `distdqn.train` the function: importing the file `train.py`, anywhere, would bind
+    the name to the module instead."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "train" and isinstance(value, types.ModuleType):
+            value = value.train
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,133 @@
+"""What travels between the parts: blocks, batches, priorities, weights.
+
+Every array is numpy and every type is frozen: a received array is a read-only
+view that pins the message it came in, so whoever keeps it copies it.
+
+Symbols: `F` frames in a block, `B` transitions or batch size, `K` minibatches in a
+superbatch, `A` actions, `P` parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ObservationSpec:
+    """How one observation is stored and what the network makes of it.
+
+    shape: of one stored observation; `()` for an index.
+    dtype: numpy name of the stored dtype ("float32", "uint8", "int32").
+    num_categories: above 0 the observation is an index in `[0, num_categories)`
+      that the network turns into a one-hot vector.
+    scale: the network multiplies by it after the cast to float (1/255 for images).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    num_categories: int = 0
+    scale: float = 1.0
+
+
+class WeightsVersion(NamedTuple):
+    """Which published weights; ordered, so a revived learner's are newer.
+
+    incarnation: of the learner, from 1; (0, 0) stands for "before any".
+    counter: publications of that incarnation.
+    """
+
+    incarnation: int
+    counter: int
+
+
+BEFORE_ANY = WeightsVersion(0, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TransitionBlock:
+    """A contiguous piece of one or more env streams, observations stored once.
+
+    worker, incarnation, sequence: who sealed it and as which of its blocks (from 0);
+      a shard drops a sequence it has seen.
+    collected, refused: the worker incarnation's running totals of transitions when
+      this block was sealed, this block included; refused are those that the worker
+      itself threw away (a NaN in their window) and that are in no block.
+    weights_version: of the weights that chose the first action.
+    frames: `[F, *obs]` observations.
+    tm1, t: `[B]` int32 positions of `obs_tm1` and `obs_t` in `frames`.
+    a_tm1: `[B]` int32 actions, from 0.
+    r_t: `[B]` float32 discounted sum of up to n rewards.
+    discount_t: `[B]` float32 multiplier of the bootstrap value, 0 on termination.
+    priorities: `[B]` float32 unexponentiated |TD error|, or None with uniform replay.
+    action_mask: `[F, A]` bool, True where allowed, or None where the env gives none.
+    """
+
+    worker: int
+    incarnation: int
+    sequence: int
+    collected: int
+    refused: int
+    weights_version: WeightsVersion
+    frames: np.ndarray
+    tm1: np.ndarray
+    t: np.ndarray
+    a_tm1: np.ndarray
+    r_t: np.ndarray
+    discount_t: np.ndarray
+    priorities: np.ndarray | None = None
+    action_mask: np.ndarray | None = None
+
+    @property
+    def num_transitions(self) -> int:
+        return len(self.a_tm1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReplayBatch:
+    """A superbatch: K minibatches of B, each by itself a sample of one shard.
+
+    obs_tm1, obs_t: `[K, B, *obs]` in the stored dtype.
+    a_tm1: `[K, B]` int64.  r_t, discount_t: `[K, B]` float32.
+    item_ids: `[K, B]` int64.
+    probabilities: `[K, B]` float64, P(item | shard) as sampled.
+    action_mask_t: `[K, B, A]` bool of the actions allowed in `obs_t`, or None.
+    """
+
+    obs_tm1: np.ndarray
+    a_tm1: np.ndarray
+    r_t: np.ndarray
+    discount_t: np.ndarray
+    obs_t: np.ndarray
+    item_ids: np.ndarray
+    probabilities: np.ndarray
+    action_mask_t: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PriorityUpdate:
+    """New priorities for sampled items; those evicted meanwhile are dropped.
+
+    item_ids: `[B]` int64.  priorities: `[B]` float32 unexponentiated |TD error|.
+    """
+
+    item_ids: np.ndarray
+    priorities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WeightSnapshot:
+    """Published parameters, each set one flat vector.
+
+    online: `[P]` online parameters.
+    target: `[P]` target parameters, or None when the receiver has `target_version`.
+    env_steps: the global env-step clock at publication, for epsilon schedules.
+    """
+
+    version: WeightsVersion
+    target_version: WeightsVersion
+    env_steps: int
+    online: np.ndarray
+    target: np.ndarray | None = None
