@@ -1,0 +1,61 @@
+"""One tree of frozen dataclasses: every setting of a run.
+
+The names are the same in YAML, as dotted flags and in Python; whatever is refused is
+refused on construction with one line. Only the YAML functions import yaml, so that this
+package loads without it.
+
+    values   what a value may be: types, ranges, schedules
+    parts    one dataclass for each part of the system
+    tree     `Config`, and what must hold between the parts
+    files    YAML, presets, and the order in which they are merged
+"""
+
+from distdqn.config.files import (
+    from_values,
+    from_yaml,
+    key_types,
+    load_config,
+    preset_names,
+    read_preset,
+    to_values,
+    to_yaml,
+    unknown_key,
+)
+from distdqn.config.parts import (
+    CheckpointConfig,
+    EnvConfig,
+    EpsilonConfig,
+    EvalConfig,
+    LearnerConfig,
+    NetworkConfig,
+    ReplayConfig,
+    WorkersConfig,
+)
+from distdqn.config.tree import Config, resolved_error_band
+from distdqn.config.values import Schedule, nearest, nearest_key, plain_type
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "EnvConfig",
+    "EpsilonConfig",
+    "EvalConfig",
+    "LearnerConfig",
+    "NetworkConfig",
+    "ReplayConfig",
+    "Schedule",
+    "WorkersConfig",
+    "from_values",
+    "from_yaml",
+    "key_types",
+    "load_config",
+    "nearest",
+    "nearest_key",
+    "plain_type",
+    "preset_names",
+    "read_preset",
+    "resolved_error_band",
+    "to_values",
+    "to_yaml",
+    "unknown_key",
+]

@@ -1,0 +1,175 @@
+"""Configurations from YAML, presets and dotted values, and back.
+
+Every source is first flattened to `{"replay.capacity": 100000}`; later sources replace
+single keys of earlier ones, and only the merged whole is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.resources
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from distdqn.config.tree import Config
+from distdqn.config.values import Schedule, field_types, nearest, nearest_key, plain_type
+from distdqn.errors import ConfigError
+
+
+@functools.cache
+def key_types() -> Mapping[str, Any]:
+    """The annotation of every leaf by its dotted key, in the order of the help."""
+    return dict(_leaves(Config, ""))
+
+
+def from_values(values: Mapping[str, Any]) -> Config:
+    """A configuration of the defaults with the values at some dotted keys replaced.
+
+    Raises:
+      ConfigError: for an unknown key (with the nearest known one), or what `Config` refuses.
+    """
+    for key in values:
+        if key not in key_types():
+            raise unknown_key(key)
+    return _build(Config, "", values)
+
+
+def to_values(config: Config) -> dict[str, Any]:
+    """Every leaf by its dotted key."""
+
+    def leaf(key: str) -> Any:
+        return functools.reduce(getattr, key.split("."), config)
+
+    return {key: leaf(key) for key in key_types()}
+
+
+def from_yaml(text: str) -> Config:
+    """A configuration from YAML text; keys that are absent keep their defaults."""
+    return from_values(_read_yaml(text, "the YAML text"))
+
+
+def to_yaml(config: Config) -> str:
+    """YAML text with every field, which `from_yaml` reads back to an equal `Config`."""
+    import yaml
+
+    tree: dict[str, Any] = {}
+    for key, value in to_values(config).items():
+        *parents, name = key.split(".")
+        branch = functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, tree)
+        branch[name] = _as_yaml(value)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def load_config(
+    path: str | pathlib.Path | None = None,
+    preset: str | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Config:
+    """Merges defaults, then a preset, then a YAML file, then values by dotted key.
+
+    path: of a YAML file.  preset: a name from `preset_names`.  values: as flags give them.
+
+    Raises:
+      ConfigError: for an unknown preset or key, an unreadable file, a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    if preset is not None:
+        merged |= _read_yaml(read_preset(preset), f"preset {preset}")
+    if path is not None:
+        merged |= _read_yaml(_read_file(path), str(path))
+    return from_values(merged | dict(values or {}))
+
+
+def preset_names() -> list[str]:
+    """The presets in the package, by name."""
+    folder = importlib.resources.files("distdqn") / "presets"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def read_preset(name: str) -> str:
+    """The YAML text of a preset, with its sources in comments; ConfigError if unknown."""
+    names = preset_names()
+    if name not in names:
+        alike = nearest(name, names)
+        hint = f"did you mean {alike}?" if alike else "the presets are " + ", ".join(names)
+        raise ConfigError(f"unknown preset {name!r}; {hint}")
+    return (importlib.resources.files("distdqn") / "presets" / f"{name}.yaml").read_text("utf-8")
+
+
+def unknown_key(key: str) -> ConfigError:
+    """The refusal of a key that no field has."""
+    alike = nearest_key(key, key_types())
+    hint = f"did you mean {alike}?" if alike else "`distdqn train --help` lists all keys"
+    return ConfigError(f"unknown key {key!r}; {hint}")
+
+
+def _leaves(part: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, annotation in field_types(part).items():
+        if _is_part(annotation):
+            yield from _leaves(annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, annotation
+
+
+def _is_part(annotation: Any) -> bool:
+    bare = plain_type(annotation)[0]
+    return dataclasses.is_dataclass(bare) and bare is not Schedule
+
+
+def _build(part: type, prefix: str, values: Mapping[str, Any]) -> Any:
+    arguments = {}
+    for name, annotation in field_types(part).items():
+        if _is_part(annotation):
+            arguments[name] = _build(annotation, f"{prefix}{name}.", values)
+        elif prefix + name in values:
+            arguments[name] = values[prefix + name]
+    return part(**arguments)
+
+
+def _read_file(path: str | pathlib.Path) -> str:
+    try:
+        return pathlib.Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
+
+
+def _read_yaml(text: str, source: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return dict(_flatten({} if tree is None else tree, ""))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _flatten(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The leaves of a YAML tree; `replay: {capacity: 5}` and `replay.capacity: 5` alike."""
+    if not isinstance(tree, Mapping):
+        where = prefix.removesuffix(".") or "a configuration"
+        raise ConfigError(f"{where} is {tree!r}, must be a mapping from names to values")
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key in key_types():
+            yield key, value
+        elif any(known.startswith(f"{key}.") for known in key_types()):
+            yield from _flatten({} if value is None else value, f"{key}.")
+        else:
+            raise unknown_key(key)
+
+
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        constant = value == Schedule.constant(value.start)
+        return value.start if constant else dataclasses.asdict(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,225 @@
+"""The parts of a configuration, one frozen dataclass each.
+
+The text under a field is its help on the command line; its `Range` says what is refused
+and why. Construction checks each field by itself, `tree.Config` what holds between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from distdqn.config.values import Range, Schedule, settle
+
+_NO_RESERVE = "Ray cannot reserve less than nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    """The environment and its rewards."""
+
+    id: str = "CartPole-v1"
+    """Gymnasium id, or `module:Id-v0` to import the module that registers it first."""
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Constructor arguments, as JSON or YAML: '{"is_slippery": false}'."""
+    reward_scale: Annotated[
+        float, Range("every reward would vanish or change its sign", 0, above=True)
+    ] = 1.0
+    """Rewards are multiplied by it, before clipping; reported returns stay raw."""
+    reward_clip: Annotated[float | None, Range("every reward would become 0", 0, above=True)] = None
+    """Rewards are clipped to [-c, c]; none: not at all."""
+
+    def __post_init__(self) -> None:
+        settle(self, "env.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EpsilonConfig:
+    """Exploration: the probability of a random action."""
+
+    kind: Literal["schedule", "ladder"] = "schedule"
+    """schedule: value; ladder: base^(1 + alpha i / (N - 1)) for env i of N, over all workers."""
+    value: Annotated[Schedule, Range("epsilon is a probability", 0, 1)] = Schedule(
+        1.0, 0.05, 50_000
+    )
+    """Schedule over global env steps, START:END:ENV_STEPS or a number (kind schedule)."""
+    base: Annotated[float, Range("epsilon is a probability", 0, 1)] = 0.4
+    """Epsilon of the most exploring env, and of a single one (kind ladder)."""
+    alpha: Annotated[float, Range("epsilon would grow past base", 0)] = 7.0
+    """How far epsilon falls along the ladder (kind ladder)."""
+
+    def __post_init__(self) -> None:
+        settle(self, "workers.epsilon.")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkersConfig:
+    """Acting: env workers step vector envs and push blocks of transitions."""
+
+    count: Annotated[int, Range("without a worker nothing is collected", 1)] = 1
+    """Env workers, each a process."""
+    envs_per_worker: Annotated[int, Range("a worker without envs collects nothing", 1)] = 16
+    """Envs that a worker steps together, with one batched inference."""
+    block_transitions: Annotated[int, Range("an empty block would be pushed forever", 1)] = 512
+    """Transitions in a block, over all the worker's envs; fewer, larger messages cost less."""
+    max_block_age_s: Annotated[float, Range("blocks would go before a step", 0, above=True)] = 2.0
+    """Seconds after which a block is pushed though not full, for slow envs."""
+    max_in_flight: Annotated[int, Range("a worker could never push", 1)] = 2
+    """Blocks pushed and not yet acknowledged; a worker waits beyond that."""
+    env_timeout_s: Annotated[float, Range("every step would be late", 0, above=True)] = 60.0
+    """Seconds without a finished env step after which a worker counts as hung."""
+    max_env_failures: Annotated[int, Range("failures cannot be fewer than none", 0)] = 10
+    """Env failures, over all workers, that are met with a restart; one more stops the run."""
+    num_cpus: Annotated[float, Range(_NO_RESERVE, 0)] = 1.0
+    """CPUs that Ray reserves for each worker."""
+    resources: Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)] = dataclasses.field(
+        default_factory=dict
+    )
+    """Custom Ray resources for each worker, as JSON or YAML: '{"cpu_node": 0.1}'."""
+    epsilon: EpsilonConfig = dataclasses.field(default_factory=EpsilonConfig)
+    """Exploration: the probability of a random action."""
+
+    def __post_init__(self) -> None:
+        settle(self, "workers.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Replay; capacity and limits are totals over all shards."""
+
+    shards: Annotated[int, Range("transitions would have nowhere to go", 1)] = 1
+    """Replay shards, each a process."""
+    capacity: Annotated[int, Range("nothing could be replayed", 1)] = 100_000
+    """Transitions kept; the oldest make room."""
+    min_size_to_sample: Annotated[int, Range("an empty replay cannot be sampled", 1)] = 1_000
+    """Transitions inserted before the first update."""
+    samples_per_insert: Annotated[float, Range("hardly a sample would be owed", 1e-6)] = 12.8
+    """Transitions sampled per one inserted: batch_size / env steps from update to update."""
+    error_band: Annotated[float | None, Range("acting or learning would stand still", 0)] = None
+    """Half width, in samples, of the band around that ratio; none: the smallest safe one."""
+    kind: Literal["uniform", "prioritized"] = "uniform"
+    """prioritized: in proportion to (|TD error| + priority_epsilon)^priority_exponent."""
+    priority_exponent: Annotated[float, Range("0 is uniform, 1 fully prioritized", 0, 1)] = 0.6
+    """Alpha of prioritized replay."""
+    priority_epsilon: Annotated[
+        float, Range("an item without error would never be drawn again", 0, above=True)
+    ] = 1e-6
+    """Added to each |TD error| before the exponent."""
+    importance_sampling_exponent: Annotated[
+        Schedule, Range("0 corrects nothing, 1 the whole sampling bias", 0, 1)
+    ] = Schedule.constant(0.4)
+    """Beta of prioritized replay; a number, or START:END:ENV_STEPS over global env steps."""
+
+    def __post_init__(self) -> None:
+        settle(self, "replay.")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Learning: the update, and how batches and weights travel."""
+
+    batch_size: Annotated[int, Range("an update needs a transition", 1)] = 128
+    """Transitions in one update."""
+    superbatch: Annotated[int, Range("a fetch would bring nothing", 1)] = 32
+    """Minibatches fetched in one call."""
+    prefetch: Annotated[int, Range("the learner would never fetch", 1)] = 2
+    """Superbatches in flight."""
+    learning_rate: Annotated[Schedule, Range("updates would climb the loss", 0)] = (
+        Schedule.constant(2.5e-4)
+    )
+    """A number, or START:END:ENV_STEPS over global env steps."""
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    """As torch.optim.Adam (betas 0.9, 0.999) or torch.optim.RMSprop."""
+    optimizer_eps: Annotated[float, Range("steps could divide by zero", 0, above=True)] = 1e-8
+    """Added to the denominator of a step."""
+    optimizer_momentum: Annotated[float, Range("steps would grow without end", 0, 0.9999)] = 0.0
+    """Momentum (rmsprop only)."""
+    rmsprop_decay: Annotated[float, Range("the average would not forget", 0, 0.9999)] = 0.99
+    """Decay of the average of squared gradients, torch's alpha (rmsprop only)."""
+    rmsprop_centered: bool = False
+    """Divide by the estimated standard deviation of the gradient (rmsprop only)."""
+    rmsprop_eps_inside_sqrt: bool = False
+    """Add optimizer_eps under the square root, as in DQN (2015); torch adds it outside."""
+    loss: Literal["huber", "mse"] = "huber"
+    """Huber with threshold 1, or squared error, of the TD error."""
+    double: bool = False
+    """Double Q-learning: the online network selects, the target network evaluates."""
+    n_step: Annotated[int, Range("a transition spans a step or more", 1)] = 1
+    """Steps from `obs_tm1` to `obs_t`."""
+    discount: Annotated[float, Range("returns would not converge", 0, 1)] = 0.99
+    """Gamma, per env step."""
+    max_grad_norm: Annotated[float | None, Range("no gradient would pass", 0, above=True)] = None
+    """Gradients are scaled down to this global norm; none: not at all."""
+    target_period: Annotated[int, Range("the target would never move", 1)] = 500
+    """Gradient steps from one update of the target network to the next."""
+    target_tau: Annotated[float, Range("it is the online network's share", 0, 1, above=True)] = 1.0
+    """Share of the online network in that update; 1 copies it, below 1 is Polyak averaging."""
+    publish_period: Annotated[int, Range("workers would never get weights", 1)] = 50
+    """Gradient steps from one publication of weights to the next."""
+    snapshot_period_s: Annotated[
+        float, Range("the learner would do nothing else", 0, above=True)
+    ] = 5.0
+    """Seconds between the snapshots from which a dead learner comes back."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+    compile: bool = True
+    """Compile the update as a whole; where that fails it runs eagerly, which is said once."""
+    num_gpus: Annotated[float, Range(_NO_RESERVE, 0)] = 0.0
+    """GPUs that Ray reserves for the learner; 0: it uses one of the driver's node unreserved."""
+    resources: Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)] = dataclasses.field(
+        default_factory=dict
+    )
+    """Custom Ray resources for the learner, as JSON or YAML."""
+
+    def __post_init__(self) -> None:
+        settle(self, "learner.")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """The Q-network."""
+
+    torso: str = "mlp"
+    """mlp, or `module:function` from observation space to an nn.Module and its output size."""
+    hidden: Annotated[tuple[int, ...], Range("a layer needs a unit", 1)] = (120, 84)
+    """Units of the hidden layers, ReLU between them."""
+    dueling: bool = False
+    """Separate heads for value and advantage."""
+
+    def __post_init__(self) -> None:
+        settle(self, "network.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation without exploration, by an actor of its own."""
+
+    period_env_steps: Annotated[int | None, Range("evaluation would never rest", 1)] = 10_000
+    """Env steps from one evaluation to the next; none: no evaluation during the run."""
+    episodes: Annotated[int, Range("a mean needs an episode", 1)] = 10
+    """Episodes of each evaluation during the run."""
+    stop_at_return: float | None = None
+    """The run ends once an evaluation's mean return reaches it; none: never."""
+    final_episodes: Annotated[int, Range("a mean needs an episode", 1)] = 100
+    """Fresh episodes at the end, for the last and for the best checkpoint each."""
+    video_episodes: Annotated[int, Range("episodes cannot be fewer than none", 0)] = 1
+    """Episodes recorded at the end as videos."""
+    max_episode_steps: Annotated[int, Range("an episode needs a step", 1)] = 27_000
+    """Agent steps after which an episode is cut and counts with its return so far."""
+
+    def __post_init__(self) -> None:
+        settle(self, "eval.")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Durable checkpoints in the run's folder."""
+
+    period_s: Annotated[float, Range("the run would only write", 0, above=True)] = 60.0
+    """Seconds between checkpoints."""
+    keep: Annotated[int, Range("there would be nothing to resume from", 1)] = 3
+    """Newest checkpoints kept, besides the best."""
+
+    def __post_init__(self) -> None:
+        settle(self, "checkpoint.")

@@ -1,0 +1,261 @@
+"""What a configured value may be: types, ranges, schedules.
+
+A field's annotation is the only statement of what it accepts. YAML, flags and Python
+all end in `settle`, so each of them is refused with the same words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from distdqn.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number, or of each number in a schedule, tuple or mapping.
+
+    so: what would follow from a value outside; the error's last words.
+    low, high: inclusive bounds; `low` is exclusive where `above`.
+    """
+
+    so: str
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        return (value > self.low if self.above else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        lower = f"above {self.low:g}" if self.above else f"at least {self.low:.12g}"
+        if self.high == math.inf:
+            return lower
+        return f"{lower} and at most {self.high:.12g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A value linear in the global env steps, constant after its end.
+
+    value(t) = start + (end - start) * min(t / env_steps, 1)
+
+    start, end: values at step 0 and from step `env_steps` on.
+    env_steps: length in env steps over all workers, at least 1.
+    """
+
+    start: float
+    end: float
+    env_steps: int
+
+    def __post_init__(self) -> None:
+        settle(self, "schedule.")
+        if self.env_steps < 1:
+            raise ConfigError(
+                f"schedule.env_steps is {self.env_steps}, must be at least 1: "
+                "the value could not move from start to end"
+            )
+
+    @classmethod
+    def constant(cls, value: float) -> Schedule:
+        return cls(value, value, 1)
+
+    def at(self, env_steps: int) -> float:
+        """The value after `env_steps` env steps; exactly `end` from the schedule's end on."""
+        if env_steps >= self.env_steps:
+            return self.end
+        return self.start + (self.end - self.start) * max(env_steps, 0) / self.env_steps
+
+    def __str__(self) -> str:
+        """`0.05` if constant, else `1.0:0.05:250000`, as flags have it."""
+        if self == Schedule.constant(self.start):
+            return repr(self.start)
+        return f"{self.start!r}:{self.end!r}:{self.env_steps}"
+
+
+@functools.cache
+def field_types(part: type) -> Mapping[str, Any]:
+    """The annotation of each field of a dataclass, with its `Range`."""
+    hints = get_type_hints(part, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(part)}
+
+
+def settle(part: object, prefix: str) -> None:
+    """Brings every field of a frozen dataclass to its type and checks its range.
+
+    Raises:
+      ConfigError: one line with the dotted key, the value, the bound and what follows.
+    """
+    kind: Any = type(part)
+    for name, annotation in field_types(kind).items():
+        value = coerce(getattr(part, name), annotation, prefix + name)
+        object.__setattr__(part, name, value)
+
+
+def plain_type(annotation: Any) -> tuple[Any, bool]:
+    """Without its `Range` and `None`: the bare type, and whether `None` is allowed."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    options = get_args(annotation)
+    if get_origin(annotation) not in (Union, types.UnionType) or type(None) not in options:
+        return annotation, False
+    (bare,) = (option for option in options if option is not type(None))
+    return bare, True
+
+
+def coerce(value: Any, annotation: Any, key: str) -> Any:
+    """The value in the annotated type and range.
+
+    Numbers may come as text: YAML 1.1 reads `1e-4`, without a dot, as text.
+
+    Raises:
+      ConfigError: naming `key`, the value, what it must be, and what follows otherwise.
+    """
+    bare, optional = plain_type(annotation)
+    if value is None and optional:
+        return None
+    kind: Any = get_origin(bare) or bare
+    result: Any
+    try:
+        if kind is Literal:
+            result = _choice(value, get_args(bare))
+        elif kind is Mapping:
+            result = _mapping(value, get_args(bare)[1], key)
+        elif kind in _READERS:
+            result = _READERS[kind](value)
+        else:
+            result = _instance(value, kind)
+    except _Refused as refused:
+        hint = " (none is allowed too)" if optional else ""
+        raise ConfigError(f"{key} is {value!r}, must be {refused}{hint}") from None
+    if get_origin(annotation) is Annotated:
+        _check_range(result, get_args(annotation)[1], key)
+    return result
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, or None where nothing is alike."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """The known dotted key most like `key`, as a whole or by its last word."""
+
+    def likeness(candidate: str) -> tuple[float, float]:
+        whole = difflib.SequenceMatcher(None, key, candidate).ratio()
+        words = key.rpartition(".")[2], candidate.rpartition(".")[2]
+        return max(whole, difflib.SequenceMatcher(None, *words).ratio()), whole
+
+    best = max(known, key=likeness)
+    return best if likeness(best)[0] >= 0.6 else None
+
+
+class _Refused(Exception):
+    """What the value would have to be."""
+
+
+def _check_range(value: Any, bounds: Range, key: str) -> None:
+    if isinstance(value, Schedule):
+        numbers: Iterable[float] = (value.start, value.end)
+    elif isinstance(value, Mapping):
+        numbers = value.values()
+    else:
+        numbers = value if isinstance(value, tuple) else (value,)
+    if not all(bounds.holds(number) for number in numbers):
+        shown = str(value) if isinstance(value, Schedule) else repr(value)
+        raise ConfigError(f"{key} is {shown}, must be {bounds}: {bounds.so}")
+
+
+def _integer(value: Any) -> int:
+    number = _number(value, "a whole number")
+    if number != int(number):
+        raise _Refused("a whole number")
+    return int(value) if isinstance(value, int) else int(number)
+
+
+def _number(value: Any, what: str = "a number") -> float:
+    if isinstance(value, bool):
+        raise _Refused(what)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _Refused(what) from None
+    if not math.isfinite(number):
+        raise _Refused(f"{what}, and finite")
+    return number
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Refused("true or false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Refused("text (in YAML, put a number in quotes to have it as text)")
+    return value
+
+
+def _choice(value: Any, options: tuple[str, ...]) -> str:
+    if value in options:
+        return value
+    alike = nearest(str(value), options)
+    raise _Refused(" or ".join(options) + (f"; did you mean {alike}?" if alike else ""))
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _Refused("a list of whole numbers")
+    try:
+        return tuple(_integer(item) for item in value)
+    except _Refused:
+        raise _Refused("a list of whole numbers") from None
+
+
+def _mapping(value: Any, values: Any, key: str) -> dict[str, Any]:
+    """A copy, so that a caller's later change does not pass the checks by."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise _Refused("a mapping from names to values")
+    if values is Any:
+        return dict(value)
+    return {name: coerce(item, values, f"{key}.{name}") for name, item in value.items()}
+
+
+def _schedule(value: Any) -> Schedule:
+    form = "a number, {start, end, env_steps}, or START:END:ENV_STEPS"
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, str) and value.count(":") == 2:
+        value = dict(zip(("start", "end", "env_steps"), value.split(":"), strict=True))
+    if not isinstance(value, Mapping):
+        return Schedule.constant(_number(value, form))
+    if set(value) != {"start", "end", "env_steps"}:
+        raise _Refused(form)
+    try:
+        return Schedule(**value)
+    except ConfigError as error:
+        raise _Refused(f"{form} ({error})") from None
+
+
+def _instance(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise _Refused(f"a {kind.__name__}")
+    return value
+
+
+_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    int: _integer,
+    float: _number,
+    bool: _truth,
+    str: _text,
+    tuple: _integers,
+    Schedule: _schedule,
+}
