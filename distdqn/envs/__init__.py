@@ -1,0 +1,36 @@
+"""Gymnasium environments, seen as streams of transitions.
+
+The only package that knows Gymnasium, and the only place where `terminated` and
+`truncated` are told apart before they become a discount.
+
+    settings.py      EnvSettings: id, arguments, reward scaling
+    describe.py      what a run must know before it starts; refuses what it cannot train on
+    make.py          native vector env or single envs in series
+    serial.py        single envs as one vector env
+    observations.py  any supported space -> one stored array
+    actions.py       Discrete actions, action masks
+    stepper.py       VectorStepper: reset, step -> Step, for every autoreset mode
+    same_step.py     final observations where the reset hides them
+    step.py          Step
+    values.py        reward scaling; NaN and infinity
+    episodes.py      returns and lengths
+    failures.py      one-line messages
+"""
+
+from distdqn.envs.describe import EnvDescription, describe
+from distdqn.envs.episodes import Episode, EpisodeTracker
+from distdqn.envs.settings import EnvSettings, MakeEnv
+from distdqn.envs.step import Step
+from distdqn.envs.stepper import VectorStepper, make_stepper
+
+__all__ = [
+    "EnvDescription",
+    "EnvSettings",
+    "Episode",
+    "EpisodeTracker",
+    "MakeEnv",
+    "Step",
+    "VectorStepper",
+    "describe",
+    "make_stepper",
+]

@@ -1,0 +1,72 @@
+"""Returns and lengths of the episodes that a vector env plays.
+
+Counts raw rewards, before scaling and clipping, and only steps that are transitions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from distdqn.envs.stepper import Step
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Episode:
+    """One finished episode.
+
+    env: which of the vector env's.
+    episode_return: undiscounted sum of its raw rewards.
+    length: its number of steps.
+    start_step: steps that this env had made before it.
+    truncated: it was cut off rather than terminated.
+    """
+
+    env: int
+    episode_return: float
+    length: int
+    start_step: int
+    truncated: bool
+
+
+class EpisodeTracker:
+    """Adds up the running episode of each env.
+
+    An episode that saw a NaN or infinite value has no return: it is not reported.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._start_steps = np.zeros(num_envs, np.int64)
+
+    def update(self, step: Step) -> list[Episode]:
+        """Episodes that ended in this step, by env."""
+        self._returns += step.raw_reward
+        if step.bad_what:
+            self._returns[step.bad] = np.nan
+        self._lengths += step.valid
+        ended = step.terminated | step.truncated
+        if not ended.any():
+            return []
+        episodes = [self._episode(int(i), bool(step.terminated[i])) for i in np.flatnonzero(ended)]
+        self.drop(ended)
+        return [episode for episode in episodes if np.isfinite(episode.episode_return)]
+
+    def drop(self, mask: np.ndarray) -> None:
+        """Forgets the running episodes of the envs in `mask` `[N]` bool: they were reset."""
+        self._start_steps[mask] += self._lengths[mask]
+        self._returns[mask] = 0.0
+        self._lengths[mask] = 0
+
+    def _episode(self, env: int, terminated: bool) -> Episode:
+        return Episode(
+            env=env,
+            episode_return=float(self._returns[env]),
+            length=int(self._lengths[env]),
+            start_step=int(self._start_steps[env]),
+            truncated=not terminated,
+        )

@@ -1,0 +1,65 @@
+"""One-line messages for what environments do wrong.
+
+Code of an environment can raise anything; here it becomes an `EnvFailure` or a
+`MissingExtraError` whose text fits on one line.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+from distdqn import errors
+
+MAX_MESSAGE = 300  # characters of a foreign message that are passed on
+
+# What stands in an id or in the message of a missing package -> extra of distdqn.
+_EXTRAS = {"box2d": "box2d", "ale": "atari", "ale_py": "atari", "minatar": "minatar"}
+
+
+def one_line(error: BaseException) -> str:
+    """`ValueError: its message`, shortened."""
+    name, message = type(error).__name__, shorten(error)
+    return f"{name}: {message}" if message else name
+
+
+def shorten(thing: object) -> str:
+    """Its text without line breaks, at most `MAX_MESSAGE` characters."""
+    text = " ".join(str(thing).split())
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+
+
+def missing_extra(label: str, package: str) -> errors.MissingExtraError:
+    """The error for an env whose `package` is not installed, with the pip line."""
+    extra = _EXTRAS.get(package.lower())
+    install = f"distdqn[{extra}]" if extra else package
+    return errors.MissingExtraError(
+        f"environment {label!r} needs the package {package}, which is not installed: "
+        f"pip install '{install}'"
+    )
+
+
+def env_error(label: str, where: str, error: Exception, env: int | None = None) -> errors.EnvError:
+    """What to raise for `error`, which code of the environment raised in `where`.
+
+    A missing package becomes a `MissingExtraError`, everything else an `EnvFailure`.
+
+    Args:
+      label: names the environment.  where: "step", "reset", "make".
+      env: which of the envs of a vector env, where that is known.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return missing_extra(label, error.name.partition(".")[0])
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return _missing_dependency(label, error)
+    which = "" if env is None else f" (env {env})"
+    return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
+
+
+def _missing_dependency(label: str, error: Exception) -> errors.MissingExtraError:
+    """Gymnasium's own message names the package first: "Box2D is not installed, ..."."""
+    package = str(error).partition(" ")[0]
+    if package.lower() in _EXTRAS:
+        return missing_extra(label, package)
+    return errors.MissingExtraError(
+        f"environment {label!r} needs a package that is not installed: {one_line(error)}"
+    )

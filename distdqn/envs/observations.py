@@ -1,0 +1,228 @@
+"""How observations of any supported space are stored.
+
+An array stays the array it is; everything composite becomes one float32 vector, in
+the order and with the one-hot vectors of `gymnasium.spaces.flatten`.
+
+    Box                         its shape and dtype, but float64 as float32, bool as uint8;
+                                the network scales uint8 images of high 255 by 1/255
+    Discrete                    int32 index from 0, one-hot in the network
+    MultiBinary                 int8
+    MultiDiscrete, Dict, Tuple  one float32 vector; an image inside is not scaled
+
+float64 loses precision on purpose: networks compute in float32, and replay holds
+half the bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from distdqn import errors
+from distdqn.envs.failures import shorten
+from distdqn.types import ObservationSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """One array within a nested observation, and its columns in the flat vector.
+
+    path: keys and positions that lead to it; empty for the whole observation.
+    start, stop: of its columns.
+    one_hot: first column of each of its one-hot vectors; None for plain numbers.
+    """
+
+    path: tuple[Any, ...]
+    space: Any
+    start: int
+    stop: int
+    one_hot: np.ndarray | None
+
+    def of(self, observation: Any) -> Any:
+        for key in self.path:
+            observation = observation[key]
+        return observation
+
+
+class ObservationEncoder:
+    """Turns a vector env's observations into one stored array per vector step.
+
+    The result of `encode` is always a copy: vector envs may reuse their buffers.
+
+    spec: how one observation is stored.
+    """
+
+    def __init__(self, space: spaces.Space[Any], label: str) -> None:
+        """Chooses the encoding.
+
+        Args:
+          space: of a single observation.  label: names the env in messages.
+
+        Raises:
+          UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype
+            that is no number, or a space without elements.
+        """
+        self._label = label
+        self._leaves = list(_leaves(space, label))
+        self.spec = _spec(space, self._leaves[-1].stop)
+        self._dtype = np.dtype(self.spec.dtype)
+        if self.spec.num_categories:
+            self._encode = self._encode_index
+        elif isinstance(space, (spaces.Box, spaces.MultiBinary)):
+            self._encode = self._encode_array
+        else:
+            self._encode = self._encode_flat
+
+    def encode(self, batch: Any, num_rows: int) -> np.ndarray:
+        """`[num_rows, *shape]` in the stored dtype.
+
+        Args:
+          batch: observations as a vector env gives them: each array of the space with
+            `num_rows` as its leading axis.
+
+        Raises:
+          EnvFailure: the observation does not have the space's structure, shape or
+            kind of dtype, or a discrete value is out of range.
+        """
+        return self._encode(batch, num_rows)
+
+    def explain(self, observation: Any, lead: tuple[int, ...] = ()) -> str | None:
+        """What an observation changed against its space, None where nothing.
+
+        Args:
+          lead: shape before that of a single observation, `(N,)` for a batch.
+        """
+        for leaf in self._leaves:
+            try:
+                array = np.asarray(leaf.of(observation))
+            except (KeyError, IndexError, TypeError, ValueError):
+                return f"changed the structure of its observation{_at(leaf)}"
+            required = leaf.space.shape or ()
+            if array.shape != lead + required:
+                got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
+                return f"changed its observation shape{_at(leaf)} from {required} to {got}"
+            if not np.can_cast(array.dtype, leaf.space.dtype, "same_kind"):
+                source = leaf.space.dtype
+                return f"changed its observation dtype{_at(leaf)} from {source} to {array.dtype}"
+        return None
+
+    def _encode_array(self, batch: Any, num_rows: int) -> np.ndarray:
+        return np.array(self._checked(self._leaves[0], batch, num_rows), self._dtype)
+
+    def _encode_index(self, batch: Any, num_rows: int) -> np.ndarray:
+        values = self._checked(self._leaves[0], batch, num_rows)
+        return self._indices(self._leaves[0], values).astype(self._dtype)
+
+    def _encode_flat(self, batch: Any, num_rows: int) -> np.ndarray:
+        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
+        rows = np.arange(num_rows)[:, None]
+        for leaf in self._leaves:
+            values = self._checked(leaf, batch, num_rows)
+            if leaf.one_hot is None:
+                out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
+            else:
+                indices = self._indices(leaf, values).reshape(num_rows, -1)
+                out[rows, leaf.one_hot + indices] = 1.0
+        return out
+
+    def _checked(self, leaf: _Leaf, batch: Any, num_rows: int) -> np.ndarray:
+        """The leaf's `[num_rows, ...]` array, refused where it breaks the space."""
+        try:
+            array = np.asarray(leaf.of(batch))
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise self._failure(batch, num_rows) from None
+        space = leaf.space
+        if array.shape != (num_rows, *(space.shape or ())):
+            raise self._failure(batch, num_rows)
+        if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
+            raise self._failure(batch, num_rows)
+        return array
+
+    def _indices(self, leaf: _Leaf, values: np.ndarray) -> np.ndarray:
+        """Values of a Discrete or MultiDiscrete leaf counted from 0, in range."""
+        space = leaf.space
+        indices = values.astype(np.int64) - space.start
+        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        outside = (indices < 0) | (indices >= sizes)
+        if outside.any():
+            value = values[outside][0]
+            raise errors.EnvFailure(
+                f"environment {self._label!r} gave the observation {value}{_at(leaf)}, which is "
+                f"not in {shorten(space)}"
+            )
+        return indices
+
+    def _failure(self, batch: Any, num_rows: int) -> errors.EnvFailure:
+        change = self.explain(batch, (num_rows,)) or "changed its observation"
+        return errors.EnvFailure(f"environment {self._label!r} {change}")
+
+
+def _leaves(
+    space: spaces.Space[Any], label: str, path: tuple[Any, ...] = (), start: int = 0
+) -> Iterator[_Leaf]:
+    """Arrays of a space in the order in which `gymnasium.spaces.flatten` joins them."""
+    parts: Any = None
+    if isinstance(space, spaces.Dict):
+        parts = list(space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        parts = list(enumerate(space.spaces))
+    if parts is None:
+        _require_supported(space, label)
+        one_hot = _one_hot_columns(space, start)
+        yield _Leaf(path, space, start, start + spaces.flatdim(space), one_hot)
+        return
+    if not parts:
+        raise _unsupported(space, label)
+    for key, part in parts:
+        for leaf in _leaves(part, label, (*path, key), start):
+            yield leaf
+            start = leaf.stop
+
+
+def _spec(space: spaces.Space[Any], num_columns: int) -> ObservationSpec:
+    if isinstance(space, spaces.Discrete):
+        return ObservationSpec((), "int32", num_categories=int(space.n))
+    if not isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        return ObservationSpec((num_columns,), "float32")
+    image = space.dtype == np.uint8 and len(space.shape) == 3
+    scale = 1 / 255 if image and np.all(space.high == 255) else 1.0  # type: ignore[union-attr]
+    return ObservationSpec(tuple(space.shape), _stored_dtype(space.dtype), scale=scale)
+
+
+def _stored_dtype(dtype: Any) -> str:
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return "uint8"
+    return "float32" if dtype.kind == "f" and dtype.itemsize > 4 else dtype.name
+
+
+def _require_supported(space: spaces.Space[Any], label: str) -> None:
+    supported = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+    if not isinstance(space, supported) or np.dtype(space.dtype).kind not in "biuf":
+        raise _unsupported(space, label)
+    if not 0 < spaces.flatdim(space) <= np.iinfo(np.int32).max:  # indices are int32
+        raise _unsupported(space, label)
+
+
+def _unsupported(space: spaces.Space[Any], label: str) -> errors.UnsupportedSpaceError:
+    return errors.UnsupportedSpaceError(
+        f"environment {label!r} has the observation space {shorten(space)}; distdqn "
+        "supports Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of these"
+    )
+
+
+def _one_hot_columns(space: spaces.Space[Any], start: int) -> np.ndarray | None:
+    if isinstance(space, spaces.Discrete):
+        return np.array([start])
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = space.nvec.ravel()
+        return start + np.cumsum(sizes) - sizes
+    return None
+
+
+def _at(leaf: _Leaf) -> str:
+    return f" at {list(leaf.path)}" if leaf.path else ""

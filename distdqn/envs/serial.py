@@ -1,0 +1,140 @@
+"""Single environments, one after another, as one vector env.
+
+Made for stepping many cheap envs within one process: no fork, no copy of `info`.
+
+Gymnasium's `SyncVectorEnv` gathers every entry of every `info` into arrays, which
+costs more than some envs do and fails where an entry changes its length. Here only
+`action_mask` is looked at, and a failure names the env that it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from distdqn import errors
+from distdqn.envs.failures import env_error
+from distdqn.envs.observations import ObservationEncoder
+
+
+class SerialVectorEnv:
+    """N single envs behind the part of Gymnasium's vector API that distdqn uses.
+
+    The autoreset mode is DISABLED: no step is spent on a reset as in NEXT_STEP, and
+    the final observation is copied out before a reset can overwrite the env's own
+    buffer, as it can in SAME_STEP. Observations returned are one reused buffer.
+
+    Life: `reset()` once, then `step` and, for rows that ended, `reset` with
+    `options={"reset_mask": mask}`.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+
+    def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]], label: str) -> None:
+        """Takes over the envs, which must be alike.
+
+        Raises:
+          EnvError: their spaces differ.
+          UnsupportedSpaceError: see `ObservationEncoder`.
+        """
+        self.num_envs = len(envs)
+        self.single_observation_space = envs[0].observation_space
+        self.single_action_space = envs[0].action_space
+        self.spec = envs[0].spec
+        self.metadata = {**envs[0].metadata, **self.metadata}
+        self._envs, self._label = list(envs), label
+        self._encoder = ObservationEncoder(self.single_observation_space, label)
+        self._require_alike()
+        self._observations: list[Any] = [None] * self.num_envs
+        self._batch: Any = create_empty_array(self.single_observation_space, self.num_envs)
+
+    def reset(
+        self, *, seed: Sequence[int] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets all envs, or those in `options["reset_mask"]` `[N]` bool.
+
+        Args:
+          seed: one for each env; None goes on with the envs' own generators.
+
+        Returns:
+          Observations of all envs, and `action_mask` of those that were reset.
+
+        Raises:
+          EnvError: an env raised, or broke its observation space.
+        """
+        mask = None if options is None else options.get("reset_mask")
+        infos: dict[int, dict[str, Any]] = {}
+        for i in range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist():
+            try:
+                env_seed = None if seed is None else seed[i]
+                self._observations[i], infos[i] = self._envs[i].reset(seed=env_seed)
+            except Exception as error:
+                raise env_error(self._label, "reset", error, i) from error
+        return self._gather("reset"), self._action_masks(infos)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Steps every env; the arguments and results of `gymnasium.vector.VectorEnv.step`.
+
+        Raises:
+          EnvError: an env raised, or broke its observation space.
+        """
+        rewards = np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, bool)
+        truncated = np.zeros(self.num_envs, bool)
+        infos: dict[int, dict[str, Any]] = {}
+        for i, (env, action) in enumerate(zip(self._envs, actions, strict=True)):
+            try:
+                result = env.step(action)
+                self._observations[i], rewards[i], terminated[i], truncated[i], infos[i] = result
+            except Exception as error:
+                raise env_error(self._label, "step", error, i) from error
+        return self._gather("step"), rewards, terminated, truncated, self._action_masks(infos)
+
+    def render(self) -> list[Any]:
+        """One frame of each env."""
+        return [env.render() for env in self._envs]
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+    def _gather(self, where: str) -> Any:
+        """The observations as one batch; explains those that do not fit."""
+        try:
+            return concatenate(self.single_observation_space, self._observations, self._batch)
+        except Exception as error:
+            for i, observation in enumerate(self._observations):
+                change = self._encoder.explain(observation)
+                if change is not None:
+                    raise errors.EnvFailure(
+                        f"environment {self._label!r} {change} in {where} (env {i})"
+                    ) from error
+            raise env_error(self._label, where, error) from error
+
+    def _action_masks(self, infos: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """`action_mask` (a list) and `_action_mask` `[N]`; empty where no env gives one."""
+        if not any("action_mask" in info for info in infos.values()):
+            return {}
+        masks = [infos.get(i, {}).get("action_mask") for i in range(self.num_envs)]
+        present = np.array([mask is not None for mask in masks])
+        return {"action_mask": masks, "_action_mask": present}
+
+    def _require_alike(self) -> None:
+        for i, env in enumerate(self._envs):
+            pairs = (
+                ("observation", env.observation_space, self.single_observation_space),
+                ("action", env.action_space, self.single_action_space),
+            )
+            for name, space, first in pairs:
+                if space != first:
+                    raise errors.EnvError(
+                        f"environment {self._label!r} has different {name} spaces: {first} in "
+                        f"env 0, {space} in env {i}"
+                    )

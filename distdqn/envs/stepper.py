@@ -1,0 +1,313 @@
+"""One view of every vector env, whatever its autoreset mode.
+
+`Step.obs_t` is always what the action led to; where the reset observation appears
+depends on the mode that the env declares in `metadata["autoreset_mode"]`:
+
+    mode        end of an episode at step k           step k + 1
+    DISABLED    obs_t final, next_obs reset (here)    acts on next_obs
+    SAME_STEP   obs_t from info["final_obs"]          acts on next_obs
+    NEXT_STEP   obs_t final, next_obs the same        ignores the action, is not valid, and
+                                                      arrives at the reset observation
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from distdqn import errors
+from distdqn.envs.actions import ActionMasks, discrete_actions
+from distdqn.envs.failures import env_error
+from distdqn.envs.make import autoreset_mode, env_label, make_vector_env
+from distdqn.envs.observations import ObservationEncoder
+from distdqn.envs.same_step import final_observations
+from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.settings import EnvSettings, MakeEnv
+from distdqn.envs.step import Step
+from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
+
+DEFAULT_FPS = 30  # of a video where the env does not say
+
+_Source = tuple[np.ndarray, "np.ndarray | None"]  # observations [N, *shape], masks [N, A]
+
+
+def make_stepper(
+    settings: EnvSettings,
+    num_envs: int,
+    make_env: MakeEnv | None = None,
+    render_mode: str | None = None,
+) -> VectorStepper:
+    """A stepper over `num_envs` new environments.
+
+    Raises:
+      EnvError: see `make_vector_env` and `VectorStepper`.
+    """
+    vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
+    try:
+        return VectorStepper(
+            vector_env,
+            env_label(settings, make_env),
+            reward_scale=settings.reward_scale,
+            reward_clip=settings.reward_clip,
+        )
+    except Exception:
+        vector_env.close()
+        raise
+
+
+class VectorStepper:
+    """Steps a vector env and tells transitions from resets.
+
+    Life: `reset()`, then `step(actions)` for ever; `reset_envs` when an env must start
+    anew, for instance after a bad value; `close()`.
+
+    num_envs: N.  num_actions: A; actions count from 0.
+    observation: how one observation is stored.
+    resets_singly: `reset_envs` resets exactly the envs that it is asked to; otherwise
+      it resets all of them.
+    """
+
+    def __init__(
+        self,
+        vector_env: Any,
+        label: str,
+        reward_scale: float = 1.0,
+        reward_clip: float | None = None,
+    ) -> None:
+        """Takes over a vector env.
+
+        Args:
+          vector_env: a `gymnasium.vector.VectorEnv` or `SerialVectorEnv`.
+          label: names the environment in messages.
+          reward_scale, reward_clip: see `EnvSettings`.
+
+        Raises:
+          UnsupportedSpaceError: of its action or observation space.
+          EnvError: it does not declare a known autoreset mode.
+        """
+        self.num_envs = int(vector_env.num_envs)
+        self.num_actions, self._action_start = discrete_actions(
+            vector_env.single_action_space, label
+        )
+        self._encoder = ObservationEncoder(vector_env.single_observation_space, label)
+        self.observation = self._encoder.spec
+        self._masks = ActionMasks(self.num_envs, self.num_actions, label)
+        self._vector_env, self._label = vector_env, label
+        self._mode = autoreset_mode(vector_env, label)
+        self.resets_singly = self._mode is AutoresetMode.DISABLED
+        self._action_dtype = vector_env.single_action_space.dtype
+        self._reward_scale, self._reward_clip = reward_scale, reward_clip
+        self._every, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
+        self._resetting = self._none  # [N] NEXT_STEP: the coming step only resets these
+        self._obs: np.ndarray | None = None  # [N, *shape] what the next action starts from
+        self._action_mask: np.ndarray | None = None
+
+    @property
+    def action_mask(self) -> np.ndarray | None:
+        """`[N, A]` bool of the actions allowed now, None if the env never says."""
+        return self._action_mask
+
+    @property
+    def frames_per_second(self) -> int:
+        """Of a video at the env's own pace."""
+        return int(self._vector_env.metadata.get("render_fps") or DEFAULT_FPS)
+
+    def reset(self, seed: int | Sequence[int] | None = None) -> np.ndarray:
+        """Resets every env.
+
+        Args:
+          seed: one number, from which each env gets a seed of its own, or N numbers;
+            None goes on with the envs' own generators.
+
+        Returns:
+          `[N, *shape]` first observations.
+
+        Raises:
+          EnvFailure: the env raised, gave a NaN or infinity, or allows no action.
+        """
+        kwargs = {} if seed is None else {"seed": self._env_seeds(seed)}
+        obs, info = self._reset_env(**kwargs)
+        self._require_finite(obs)
+        self._obs, self._action_mask = obs, self._masks.first(info)
+        self._resetting = self._none
+        return obs
+
+    def reset_envs(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Resets the envs in `mask`; all of them where the vector env cannot do less.
+
+        Args:
+          mask: `[N]` bool.
+
+        Returns:
+          `[N, *shape]` the observations that the next actions start from, and `[N]`
+          bool, which envs were reset.
+
+        Raises:
+          EnvFailure: as for `reset`.
+        """
+        assert self._obs is not None, "reset_envs needs a reset before it"
+        assert mask.shape == (self.num_envs,) and mask.dtype == bool, mask
+        if not self.resets_singly and mask.any():
+            self.reset()
+            return self._obs, self._every
+        if mask.any():
+            self._obs, self._action_mask = self._restarted((self._obs, self._action_mask), mask)
+            self._require_finite(self._obs[mask])
+        return self._obs, mask
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Steps every env.
+
+        Args:
+          actions: `[N]` integers from 0.
+
+        Raises:
+          RuntimeError: called before `reset`.
+          EnvFailure: the env raised, broke its observation space, or allows no action.
+        """
+        if self._obs is None:
+            raise RuntimeError("step needs a reset before it: the envs have no state yet")
+        assert actions.shape == (self.num_envs,), actions.shape
+        obs, raw_reward, terminated, truncated, info = self._step_env(actions)
+        valid = self._every
+        if self._resetting is not self._none:
+            valid = ~self._resetting
+            terminated, truncated = terminated & valid, truncated & valid
+            raw_reward = np.where(valid, raw_reward, 0.0)
+        arrived = self._encoder.encode(obs, self.num_envs)
+        (obs_t, mask_t), (next_obs, next_mask) = self._settle(
+            arrived, info, terminated, terminated | truncated
+        )
+        self._obs, self._action_mask = next_obs, next_mask
+        r_t = scaled_reward(raw_reward, self._reward_scale, self._reward_clip)
+        reward = r_t if self._reward_clip is None else raw_reward
+        bad, bad_what = find_bad(reward, obs_t, next_obs)
+        return Step(
+            obs_t=obs_t,
+            r_t=r_t,
+            raw_reward=raw_reward,
+            terminated=terminated,
+            truncated=truncated,
+            valid=valid,
+            next_obs=next_obs,
+            bad=self._none if bad is None else bad,
+            bad_what=bad_what,
+            action_mask_t=mask_t,
+            next_action_mask=next_mask,
+        )
+
+    def render(self) -> np.ndarray:
+        """`[H, W, 3]` uint8 picture of the first env.
+
+        Raises:
+          MissingExtraError: the package that draws is not installed.
+          EnvError: the env raised, or gave no such picture.
+        """
+        try:
+            frame = np.asarray(self._vector_env.render()[0])
+        except Exception as error:
+            raise env_error(self._label, "render", error) from error
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise errors.EnvError(
+                f"environment {self._label!r} rendered {frame.dtype}{list(frame.shape)}, an RGB "
+                "picture uint8[H, W, 3] is needed"
+            )
+        return frame
+
+    def close(self) -> None:
+        """Closes the envs; what they raise then changes nothing any more."""
+        with contextlib.suppress(Exception):
+            self._vector_env.close()
+
+    def _step_env(self, actions: np.ndarray) -> tuple[Any, ...]:
+        shape = (self.num_envs,)
+        env_actions = np.asarray(actions + self._action_start, self._action_dtype)
+        try:
+            obs, reward, terminated, truncated, info = self._vector_env.step(env_actions)
+            return (
+                obs,
+                np.array(reward, np.float64).reshape(shape),
+                np.array(terminated, bool).reshape(shape),
+                np.array(truncated, bool).reshape(shape),
+                info,
+            )
+        except errors.EnvError:
+            raise
+        except Exception as error:
+            raise env_error(self._label, "step", error) from error
+
+    def _reset_env(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        try:
+            obs, info = self._vector_env.reset(**kwargs)
+        except errors.EnvError:
+            raise
+        except Exception as error:
+            raise env_error(self._label, "reset", error) from error
+        return self._encoder.encode(obs, self.num_envs), info
+
+    def _require_finite(self, obs: np.ndarray) -> None:
+        """A reset is the remedy for a bad value: what it gives must be good."""
+        if nonfinite_rows(obs) is not None:
+            raise errors.EnvFailure(
+                f"environment {self._label!r} gave a NaN or infinite observation in reset"
+            )
+
+    def _settle(
+        self, obs: np.ndarray, info: dict[str, Any], terminated: np.ndarray, ended: np.ndarray
+    ) -> tuple[_Source, _Source]:
+        """What was arrived at, and what the next actions start from."""
+        self._resetting = self._none
+        any_ended = bool(ended.any())
+        if any_ended and self._mode is AutoresetMode.SAME_STEP:
+            restarted = obs, self._masks.read(info)
+            return self._finals(restarted, info, terminated, ended), restarted
+        arrived = obs, self._masks.read(info, terminated)
+        if any_ended and self._mode is AutoresetMode.DISABLED:
+            return arrived, self._restarted(arrived, ended)
+        if any_ended:
+            self._resetting = ended
+        return arrived, arrived
+
+    def _finals(
+        self, source: _Source, info: dict[str, Any], terminated: np.ndarray, ended: np.ndarray
+    ) -> _Source:
+        """`source` with the final observations in the rows in `ended`."""
+        space = self._vector_env.single_observation_space
+        obs = source[0].copy()
+        obs[ended] = final_observations(info, ended, space, self._encoder, self._label)
+        return obs, _merged(source[1], self._masks.read_final(info, terminated | ~ended), ended)
+
+    def _restarted(self, source: _Source, mask: np.ndarray) -> _Source:
+        """`source` with the rows in `mask` reset."""
+        reset_obs, info = self._reset_env(options={"reset_mask": mask.copy()})
+        obs = source[0].copy()
+        obs[mask] = reset_obs[mask]
+        return obs, _merged(source[1], self._masks.read(info, ~mask), mask)
+
+    def _env_seeds(self, seed: int | Sequence[int]) -> int | list[int]:
+        """What the vector env takes: N seeds, or one where it cannot take more."""
+        # Not seed + i, as Gymnasium has it: workers with neighbouring seeds would share envs.
+        state = np.random.SeedSequence(seed).generate_state(self.num_envs)
+        if not isinstance(self._vector_env, SerialVectorEnv):
+            return int(state[0] >> 1)
+        # 31 bits, as some envs keep their seed in a C int.
+        if isinstance(seed, Sequence):
+            assert len(seed) == self.num_envs, (len(seed), self.num_envs)
+            return list(seed)
+        return [int(word >> 1) for word in state]
+
+
+def _merged(old: np.ndarray | None, new: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:
+    """Action masks `[N, A]`: the new ones in the rows in `mask`; None for an env without."""
+    return None if old is None or new is None else np.where(mask[:, None], new, old)
+
+
+def _constant(num_envs: int, value: bool) -> np.ndarray:
+    """A shared `[N]` array that nobody can write to by mistake."""
+    array = np.full(num_envs, value)
+    array.setflags(write=False)
+    return array
