@@ -1,0 +1,172 @@
+"""The network as an env worker uses it.
+
+Dense networks act through numpy: for the few observations of a vector step PyTorch
+spends most of its time in Python and its dispatcher, and drives the env's code out of
+the caches. With 16 CartPole envs and 120-84 hidden units, on one core: 20 microseconds
+in place of 62 to act, and 57 in place of 79 for the env step that follows.
+
+Symbols: `N` envs, `F` frames and `B` transitions of a block, `A` actions, `P` parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from distdqn.n_step import BlockPart
+from distdqn.networks import DuelingHead, QNetwork
+from distdqn.types import BEFORE_ANY, WeightSnapshot
+from distdqn.value_learning import double_q_learning, q_learning
+from distdqn.weights import FlatParameters
+
+# OpenBLAS takes one thread up to here. Beyond, its threads would disturb the other
+# workers, and results would depend on how many it has; PyTorch's overhead matters less.
+MAX_PRODUCTS = 2**18
+
+_Map = Callable[[np.ndarray], np.ndarray]
+
+
+class ActingNetwork:
+    """Action values of the newest weights, and |TD errors| of finished transitions.
+
+    Life: its own initial parameters act until `set` brings others. The module becomes
+    this object's: its parameters are views of one vector from then on.
+
+    version: of the weights that act.
+    """
+
+    def __init__(self, network: nn.Module, num_envs: int, double: bool):
+        """double: whether `priorities` are those of double Q-learning."""
+        self.version = BEFORE_ANY
+        self._network, self._double = network, double
+        self._parameters = FlatParameters(network)
+        online = self._parameters.flatten()
+        self._online = online.numpy()  # [P], the memory of the parameters below
+        self._target: torch.Tensor | None = None  # [P]; the online one until one comes
+        # New weights are then one copy, and a call has no parameters to pass in.
+        for parameter, view in zip(
+            network.parameters(), self._parameters.views(online), strict=True
+        ):
+            parameter.requires_grad_(False)
+            parameter.data = view
+        self._forward = dense_forward(network, num_envs) or self._torch_forward
+
+    def set(self, snapshot: WeightSnapshot) -> None:
+        """Copies online and, where there is one, target parameters.
+
+        Raises:
+          ValueError: a vector belongs to another network.
+        """
+        for vector in (snapshot.online, snapshot.target):
+            if vector is not None and vector.shape != self._online.shape:
+                raise ValueError(
+                    f"weights of another network: {len(self._online)} parameters here, "
+                    f"got {list(vector.shape)}"
+                )
+        self._online[:] = snapshot.online
+        if snapshot.target is not None:
+            self._target = torch.from_numpy(np.array(snapshot.target))
+        self.version = snapshot.version
+
+    def q_values(self, obs: np.ndarray) -> np.ndarray:
+        """`[N, A]` of the observations `[N, *obs]`."""
+        return self._forward(obs)
+
+    def priorities(self, part: BlockPart) -> np.ndarray:
+        """`[B]` float32 |TD error| of each transition, by one forward pass per network."""
+        with torch.inference_mode():
+            frames = torch.from_numpy(part.frames)
+            q = self._network(frames)  # [F, A]
+            q_value = q if self._target is None else self._parameters.apply(self._target, frames)
+            tm1, t = torch.from_numpy(part.tm1), torch.from_numpy(part.t)
+            a_tm1 = torch.from_numpy(part.a_tm1).long()
+            r_t, discount_t = (torch.from_numpy(x).to(q.dtype) for x in (part.r_t, part.discount_t))
+            mask = None if part.action_mask is None else torch.from_numpy(part.action_mask)[t]
+            if self._double:
+                td_errors = double_q_learning(
+                    q[tm1], a_tm1, r_t, discount_t, q_value[t], q[t], mask
+                )
+            else:
+                td_errors = q_learning(q[tm1], a_tm1, r_t, discount_t, q_value[t], mask)
+            return td_errors.abs().float().numpy()
+
+    def _torch_forward(self, obs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self._network(torch.from_numpy(obs)).numpy()
+
+
+def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
+    """A numpy function equal to a dense network up to rounding; None for any other.
+
+    It reads the parameters where they lie, so it follows changes in place.
+
+    Args:
+      network: a `QNetwork` on numbers (not on indices) whose torso is a `Sequential`
+        of `Linear` and `ReLU` on flat observations, with a linear or a dueling head;
+        no layer needs more than `MAX_PRODUCTS` multiplications.
+      num_rows: N, for that bound.
+
+    Returns:
+      Function of `[N, *obs]` in the stored dtype to `[N, A]`.
+    """
+    # Exact types: a subclass may do anything.
+    if type(network) is not QNetwork or type(network.torso) is not nn.Sequential:
+        return None
+    layers, observation = list(network.torso), network.observation
+    if layers and _flattens_rows(layers[0]):
+        layers = layers[1:]
+    elif len(observation.shape) > 1:
+        return None  # a layer that sees the axes of an observation
+    if any(num_rows * parameter.numel() > MAX_PRODUCTS for parameter in network.parameters()):
+        return None
+    maps = [_as_numpy(layer) for layer in [*layers, network.head]]
+    preprocess, known = _preprocess(network), [m for m in maps if m is not None]
+    if observation.num_categories or len(known) < len(maps):
+        return None
+
+    def forward(obs: np.ndarray) -> np.ndarray:
+        x = preprocess(obs)
+        for function in known:
+            x = function(x)
+        return x
+
+    return forward
+
+
+def _preprocess(network: QNetwork) -> _Map:
+    """Stored observations `[N, *obs]` as float rows `[N, H]`."""
+    scale, dtype = network.observation.scale, network.head.weight.detach().numpy().dtype
+
+    def preprocess(obs: np.ndarray) -> np.ndarray:
+        rows = obs.reshape(len(obs), -1).astype(dtype, copy=False)
+        return rows if scale == 1.0 else rows * dtype.type(scale)
+
+    return preprocess
+
+
+def _flattens_rows(module: nn.Module) -> bool:
+    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
+
+
+def _as_numpy(module: nn.Module) -> _Map | None:
+    """What a layer does to `[N, H]`; None for a layer that is not known."""
+    if type(module) is nn.ReLU:
+        return lambda x: np.maximum(x, 0.0)
+    if type(module) is nn.Linear and module.bias is not None:
+        return _linear(module)
+    if type(module) is DuelingHead:
+        value, advantage = _linear(module.value), _linear(module.advantage)
+        return lambda x: value(x) + _centered(advantage(x))
+    return None
+
+
+def _linear(layer: nn.Linear) -> _Map:
+    weight_t, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+    return lambda x: x @ weight_t + bias
+
+
+def _centered(advantage: np.ndarray) -> np.ndarray:
+    return advantage - advantage.mean(1, keepdims=True)

@@ -1,0 +1,100 @@
+"""The acting network: numpy equals torch, and parameters change in place.
+
+Priorities and versions are tested where blocks are made, in `test_rollout.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from distdqn.acting_network import ActingNetwork, dense_forward
+from distdqn.networks import QNetwork, make_network
+from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
+
+VECTOR = ObservationSpec((4,), "float32")
+
+
+def observations(spec, num=16):
+    return np.random.default_rng(0).integers(0, 256, (num, *spec.shape)).astype(spec.dtype)
+
+
+def torch_values(network, obs):
+    with torch.inference_mode():
+        return network(torch.from_numpy(obs)).numpy()
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("hidden", [(), (120, 84)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        VECTOR,
+        ObservationSpec((), "float32"),
+        ObservationSpec((5,), "int8"),
+        ObservationSpec((5, 5, 4), "uint8", scale=1 / 255),
+    ],
+)
+def test_a_dense_network_gives_the_same_values_in_numpy(spec, hidden, dueling):
+    torch.manual_seed(0)
+    network = make_network(spec, 3, hidden=hidden, dueling=dueling)
+    obs = observations(spec)
+    forward = dense_forward(network, 16)
+    assert forward is not None
+    expected = torch_values(network, obs)
+    # Sums of up to 200 float32 products in another order, some of which cancel.
+    tolerance = 1e-6 * np.abs(expected).max()
+    np.testing.assert_allclose(forward(obs), expected, rtol=1e-5, atol=tolerance)
+
+
+def test_double_precision_stays_double():
+    network = make_network(VECTOR, 3).double()
+    values = dense_forward(network, 16)(observations(VECTOR))
+    assert values.dtype == np.float64
+    expected = torch_values(network, observations(VECTOR))
+    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
+
+
+class Doubled(QNetwork):
+    def forward(self, obs):
+        return 2 * super().forward(obs)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        make_network(ObservationSpec((), "int32", num_categories=6), 3),
+        QNetwork(VECTOR, nn.Sequential(nn.Linear(4, 8), nn.Tanh()), nn.Linear(8, 3)),
+        QNetwork(VECTOR, nn.Sequential(nn.Linear(4, 8, bias=False)), nn.Linear(8, 3)),
+        QNetwork(VECTOR, nn.Linear(4, 8), nn.Linear(8, 3)),
+        QNetwork(
+            ObservationSpec((2, 4), "float32"),
+            nn.Sequential(nn.Linear(4, 8), nn.Flatten()),
+            nn.Linear(16, 3),
+        ),
+        Doubled(VECTOR, nn.Sequential(nn.Linear(4, 8)), nn.Linear(8, 3)),
+        make_network(VECTOR, 3, hidden=(128, 129)),  # over 2^18 products with 16 rows
+        nn.Linear(4, 3),
+    ],
+)
+def test_any_other_network_acts_through_torch(network):
+    assert dense_forward(network, 16) is None
+    spec = getattr(network, "observation", VECTOR)
+    obs = observations(spec) % 6
+    np.testing.assert_array_equal(
+        ActingNetwork(network, 16, double=False).q_values(obs), torch_values(network, obs)
+    )
+
+
+@pytest.mark.parametrize("torso", [nn.Sequential(nn.Linear(4, 8)), nn.Linear(4, 8)])
+def test_new_weights_act_at_once_by_either_way(torso):
+    network = QNetwork(VECTOR, torso, nn.Linear(8, 3))
+    acting = ActingNetwork(network, 16, double=False)
+    version = WeightsVersion(1, 1)
+    vector = np.zeros(4 * 8 + 8 + 8 * 3 + 3, np.float32)
+    vector[-3:] = [1, 2, 3]  # the head's bias
+    acting.set(WeightSnapshot(version, version, 0, vector))
+    assert acting.q_values(observations(VECTOR, 2)).tolist() == [[1, 2, 3]] * 2
+    assert acting.version == version
