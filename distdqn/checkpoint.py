@@ -1,0 +1,273 @@
+"""Checkpoints: parameters, optimizer and counters as files that can be trusted.
+
+A checkpoint is a folder; its manifest holds the digest of every other file and is
+written last, and the folder gets its name when it is complete. Nothing is unpickled.
+
+    checkpoints/step_<env_steps>/  manifest.json
+                                   online.safetensors, target.safetensors   by parameter name
+                                   optimizer.safetensors                    by slot
+    best/                          the same
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+import distdqn
+from distdqn.errors import CheckpointError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+_ARRAYS = ("online", "target", "optimizer")
+_STEP_FOLDER = re.compile(r"step_(\d+)")
+_IN_WORK = re.compile(r"\..*\.partial-.*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from, and what a policy is rebuilt from.
+
+    online, target: parameters by their names in the network.
+    optimizer: the optimizer's slots by name.
+    counters: clocks and accounts by name, ints and floats; at least `env_steps`.
+    network: what rebuilds the network, plain values: `observation` (the fields of
+      `ObservationSpec`), `num_actions`, `action_start`, `torso`, `hidden`, `dueling`,
+      and `custom` where the user's own `make_network` built it.
+    env_id: of the environment, for people.
+    """
+
+    online: Mapping[str, np.ndarray]
+    target: Mapping[str, np.ndarray]
+    optimizer: Mapping[str, np.ndarray]
+    counters: Mapping[str, int | float]
+    network: Mapping[str, Any]
+    env_id: str = ""
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.counters["env_steps"])
+
+
+def save_checkpoint(directory: str | Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint as the folder `directory`, in place of one that is there.
+
+    Whoever looks finds the old one or the new one, complete; all is on the disk when
+    this returns. Raises CheckpointError where it cannot be written (the disk is full).
+    """
+    directory = Path(directory)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = directory.parent / f".{directory.name}.partial-{secrets.token_hex(4)}"
+        partial.mkdir()
+        try:
+            _write_files(partial, checkpoint)
+            _put_in_place(partial, directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot save checkpoint {directory}: {error.strerror or error}"
+        ) from error
+    return directory
+
+
+def load_checkpoint(directory: str | Path) -> Checkpoint:
+    """Reads a checkpoint whose every file is as it was written.
+
+    Raises:
+      CheckpointError: a missing, truncated or altered file, which it names, or another
+        format.
+    """
+    directory = _complete(Path(directory))
+    manifest = _read_manifest(directory)
+    arrays = {name: _read_arrays(directory, f"{name}.safetensors", manifest) for name in _ARRAYS}
+    return Checkpoint(
+        **arrays,
+        counters=manifest["counters"],
+        network=manifest["network"],
+        env_id=manifest["env_id"],
+    )
+
+
+def checkpoints(run_folder: str | Path) -> list[Path]:
+    """The run's `checkpoints/step_*`, oldest first; whether they are valid is not asked."""
+    folder = Path(run_folder) / "checkpoints"
+    found = [path for path in folder.glob("step_*") if _STEP_FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def step_folder(run_folder: str | Path, env_steps: int) -> Path:
+    """Where a run's checkpoint at `env_steps` lies."""
+    return Path(run_folder) / "checkpoints" / f"step_{env_steps}"
+
+
+def newest_valid(run_folder: str | Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that is intact, and one line for each newer one that is not.
+
+    Raises:
+      CheckpointError: there is none; says of each what is wrong with it.
+    """
+    warnings: list[str] = []
+    for path in reversed(checkpoints(run_folder)):
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            warnings.append(str(error))
+        else:
+            return path, [f"{line}; using {path.name}" for line in warnings]
+    what = "; ".join(warnings) or "it has no checkpoint yet"
+    raise CheckpointError(f"no checkpoint to read in {run_folder}: {what}")
+
+
+def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple[Path, list[str]]:
+    """The checkpoint that a user names, and lines to tell about it.
+
+    which: "best" (the newest, where no best one has been kept), "newest", or a path.
+    Raises CheckpointError where there is none.
+    """
+    best = Path(run_folder) / "best"
+    if which == "best" and _complete(best).exists():
+        return best, []
+    if which in ("best", "newest"):
+        return newest_valid(run_folder)
+    for path in (Path(which), Path(run_folder) / which, Path(run_folder) / "checkpoints" / which):
+        if (path / MANIFEST).exists():
+            return path, []
+    raise CheckpointError(f"no checkpoint at {which}: required best, newest, or a path to one")
+
+
+def prune(run_folder: str | Path, keep: int) -> list[Path]:
+    """Removes all but the `keep` newest checkpoints, and what broken-off writers left.
+
+    For the one process that writes to the run. Returns what it removed.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be >= 1, got {keep}: a run would lose its last checkpoint")
+    folder = Path(run_folder) / "checkpoints"
+    left_over = [path for path in folder.glob(".*") if _IN_WORK.fullmatch(path.name)]
+    gone = [*checkpoints(run_folder)[:-keep], *left_over]
+    for path in gone:
+        # Without its manifest it is no checkpoint, should the removal be broken off.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    return gone
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    files = {}
+    for name in _ARRAYS:
+        # Not ascontiguousarray, which gives a 0-dim array an axis.
+        arrays = {key: np.asarray(x, order="C") for key, x in getattr(checkpoint, name).items()}
+        data = safetensors.numpy.save(arrays)
+        _write(folder / f"{name}.safetensors", data)
+        files[f"{name}.safetensors"] = {"bytes": len(data), "sha256": _sha256(data)}
+    manifest = {
+        "format": FORMAT,
+        "distdqn": distdqn.__version__,
+        "env_id": checkpoint.env_id,
+        "counters": dict(checkpoint.counters),
+        "network": dict(checkpoint.network),
+        "files": files,
+    }
+    text = _to_json(manifest)
+    signed = json.loads(text) | {"sha256": _sha256(text.encode())}
+    _write(folder / MANIFEST, _to_json(signed).encode())
+    _sync(folder)
+
+
+def _put_in_place(partial: Path, directory: Path) -> None:
+    """A folder cannot be renamed onto another: the old one steps aside first."""
+    old = _old(directory)
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(directory, old)
+    os.rename(partial, directory)
+    _sync(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(directory: Path) -> Path:
+    """`directory`, or the one that it was about to replace when its writer was killed."""
+    return directory if directory.exists() or not _old(directory).exists() else _old(directory)
+
+
+def _old(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.old")
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        digest, written = manifest.pop("sha256"), manifest["format"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {directory}: {MANIFEST} is missing") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint file {path} is truncated or altered") from error
+    if written != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {directory} has format {written} (distdqn {manifest.get('distdqn')}), "
+            f"this distdqn {distdqn.__version__} reads format {FORMAT}: install the other version"
+        )
+    if digest != _sha256(_to_json(manifest).encode()):
+        raise CheckpointError(f"checkpoint file {path} is altered: its SHA-256 differs")
+    return manifest
+
+
+def _read_arrays(directory: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    path = directory / name
+    try:
+        data, expected = path.read_bytes(), manifest["files"][name]
+        if len(data) != expected["bytes"]:
+            raise CheckpointError(
+                f"checkpoint file {path} is truncated: "
+                f"{expected['bytes']} bytes were written, {len(data)} are there"
+            )
+        if _sha256(data) != expected["sha256"]:
+            raise CheckpointError(f"checkpoint file {path} is altered: its SHA-256 differs")
+        return safetensors.numpy.load(data)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint file {path} is missing") from error
+    except OSError as error:
+        raise CheckpointError(f"checkpoint file {path} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"checkpoint file {path} does not fit its manifest") from error
+
+
+def _to_json(value: Any) -> str:
+    """The same text for the same value, numpy numbers as plain ones."""
+    return json.dumps(value, indent=1, sort_keys=True, default=lambda number: number.item())
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """The names in a folder are on the disk only when the folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,135 @@
+"""The learning curve as a picture.
+
+Returns of training episodes come from an exploring policy and belong to a cloud;
+evaluations are greedy and are the line to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MEAN_OVER = 100
+_MAX_DOTS = 20_000
+_DOTS, _TRAIN, _EVAL, _INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
+_STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.edgecolor": _DOTS,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _TRAIN,
+    "ytick.color": _TRAIN,
+}
+
+
+def plot_learning_curve(
+    path: str | Path,
+    train: np.ndarray,
+    evaluations: Sequence[tuple[int, float, float, float]],
+    title: str,
+    solved_at: float | None = None,
+) -> Path:
+    """Writes the picture as PNG and returns its path; either series may be empty.
+
+    train: `[E, 2]` env steps and raw return of training episodes, in order.
+    evaluations: (env steps, mean, min, max) of the returns of each, in order.
+    solved_at: a return to be marked by a line.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        from matplotlib.figure import Figure  # without pyplot no display is looked for
+
+        figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+        axes = figure.add_subplot()
+        _draw_training(axes, np.asarray(train, np.float64).reshape(-1, 2))
+        _draw_evaluations(axes, np.asarray(evaluations, np.float64).reshape(-1, 4))
+        if solved_at is not None:
+            _draw_goal(axes, solved_at)
+        _finish(axes, title)
+        figure.savefig(path)
+    return Path(path)
+
+
+def running_mean(values: np.ndarray, over: int = _MEAN_OVER) -> np.ndarray:
+    """Mean of each value and up to `over - 1` before it, `[E]`."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - over, 0)
+    return (sums[end] - sums[start]) / (end - start)
+
+
+def _draw_training(axes: Axes, train: np.ndarray) -> None:
+    if not len(train):
+        return
+    dots = train[:: -(-len(train) // _MAX_DOTS)]  # more are no more to see
+    axes.plot(*dots.T, ".", color=_DOTS, markersize=3, markeredgewidth=0, alpha=0.5)
+    label = f"training, mean of {_MEAN_OVER} episodes"
+    axes.plot(train[:, 0], running_mean(train[:, 1]), color=_TRAIN, linewidth=1.6, label=label)
+
+
+def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
+    if not len(evaluations):
+        return
+    env_steps, mean, low, high = evaluations.T
+    axes.fill_between(env_steps, low, high, color=_EVAL, alpha=0.13, linewidth=0)
+    axes.plot(
+        env_steps,
+        mean,
+        color=_EVAL,
+        linewidth=2.2,
+        marker="o" if len(env_steps) <= 60 else None,
+        markersize=3.5,
+        label="greedy evaluation, mean and range",
+    )
+
+
+def _draw_goal(axes: Axes, solved_at: float) -> None:
+    axes.axhline(solved_at, color=_INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
+    axes.annotate(
+        f"goal {solved_at:g}",
+        (1.0, solved_at),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        verticalalignment="center",
+        fontsize=9.5,
+    )
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=30)
+    axes.set_xlabel("env steps")
+    axes.set_ylabel("return of an episode")
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.grid(axis="y", color=_GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.margins(x=0.015)
+    axes.set_xlim(left=0)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:  # above the axes, where it covers nothing
+        axes.legend(
+            handles[::-1],
+            labels[::-1],
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            borderaxespad=0.4,
+            ncols=2,
+            frameon=False,
+            fontsize=9.5,
+        )
+    else:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)
+
+
+def _thousands(value: float, _: Any) -> str:
+    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if value else "0"
