@@ -1,0 +1,1 @@
+"""Thin Ray shells: waiting, windows, prefetch, restarts; no formula in them."""

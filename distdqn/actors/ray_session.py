@@ -1,0 +1,182 @@
+"""Connects to Ray: embedded, an existing cluster, or the caller's own session.
+
+Ray's ports listen on every interface and whoever reaches them can run code, so an
+embedded Ray gets a fresh token, kept in a file that only the user can read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from distdqn.errors import ResourceError, RunError
+
+_MIN_SHM_BYTES = 1 << 30
+_KNOCK_TIMEOUT_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RaySession:
+    """A connection.
+
+    address: of the cluster, for another shell.  namespace: of the run's actors.
+    token_file: "" where Ray has its own.  connected: by this run, which then ends it.
+    """
+
+    address: str
+    namespace: str
+    token_file: str
+    connected: bool
+    warnings: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """Ends what this process began; leaves a foreign session as it was."""
+        import ray
+
+        if self.connected:
+            ray.shutdown()
+
+
+def connect(
+    address: str | None, namespace: str, num_cpus: float, num_gpus: float, token_file: Path
+) -> RaySession:
+    """Connects and returns the session.
+
+    address: None starts an embedded Ray with exactly `num_cpus` and `num_gpus` (unless
+      RAY_ADDRESS is set or the caller has connected already); "auto" or "HOST:PORT"
+      joins a cluster through the Ray node on this host.
+    Raises RunError or ResourceError, one line each.
+    """
+    import ray
+
+    if ray.is_initialized():
+        context = ray.get_runtime_context()
+        return RaySession(context.gcs_address, namespace, "", connected=False)
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address and address.startswith(("http://", "https://")):
+        raise RunError(
+            f"--address {address} is a jobs address; on this host use auto or HOST:PORT, or send "
+            f"the run yourself: ray job submit --address {address} -- distdqn train ..."
+        )
+    if address:
+        return _join(address, namespace)
+    return _embedded(namespace, num_cpus, num_gpus, token_file)
+
+
+def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path) -> RaySession:
+    import ray
+
+    used_token = ""
+    token_file = token_file.resolve()
+    if os.environ.get("RAY_AUTH_MODE") != "disabled":
+        # With the mode unset, ray.init turns token authentication on and refreshes the
+        # settings that Ray's core read when it was imported; setting it here is too late.
+        _write_token(token_file)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = used_token = str(token_file)
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+    # Ray starts actors at nice 15; what is to give way to what is said in niceness.py.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with _quiet():
+        context = ray.init(
+            address="local",
+            namespace=namespace,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    address = context.address_info["gcs_address"]
+    return RaySession(address, namespace, used_token, True, _shm_warnings())
+
+
+@functools.cache
+def _token() -> str:
+    """One token per process: Ray's core reads it once."""
+    return secrets.token_hex(32)
+
+
+def _write_token(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_token())
+
+
+def _join(address: str, namespace: str) -> RaySession:
+    import ray
+
+    try:
+        _knock(address)
+        with _quiet():
+            context = ray.init(
+                address=address, namespace=namespace, log_to_driver=False, configure_logging=False
+            )
+    except OSError as error:  # ConnectionError, from here and from Ray, and time-outs
+        raise RunError(
+            f"no Ray cluster answers at {address!r} ({_first_line(error)}); "
+            "start one with `ray start --head`, or leave --address out"
+        ) from error
+    except (RuntimeError, ValueError) as error:
+        line = " ".join(str(error).split())  # a version mismatch names both over five lines
+        raise RunError(f"cannot join the Ray cluster at {address!r}: {line}") from error
+    return RaySession(context.address_info["gcs_address"], namespace, "", True)
+
+
+def _knock(address: str) -> None:
+    """Finds out in seconds what Ray says only after two minutes: nobody listens there."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT_S).close()
+
+
+def check_gpu(device: str, num_gpus: float) -> None:
+    """Refuses a GPU that no node has; without a reservation the learner itself looks."""
+    import ray
+
+    present = ray.cluster_resources().get("GPU", 0)
+    if device == "cuda" and present < num_gpus:
+        raise ResourceError(
+            f"learner.device is cuda but Ray sees {present:g} GPUs and {num_gpus:g} are asked for; "
+            "use --learner.device cpu, or check nvidia-smi and the driver"
+        )
+
+
+def _shm_warnings() -> tuple[str, ...]:
+    if not sys.platform.startswith("linux") or not os.path.isdir("/dev/shm"):
+        return ()
+    free = shutil.disk_usage("/dev/shm").free
+    if free >= _MIN_SHM_BYTES:
+        return ()
+    return (
+        f"/dev/shm has {free / 2**20:.0f} MiB free: Ray falls back to slow files on disk; "
+        "give the container more (docker run --shm-size=2g)",
+    )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps ray.init from logging (what matters comes as an error) and from taking SIGTERM."""
+    import logging
+
+    logger = logging.getLogger("ray")
+    level, sigterm = logger.level, signal.getsignal(signal.SIGTERM)
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
