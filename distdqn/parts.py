@@ -1,0 +1,222 @@
+"""Makes every part from the configuration.
+
+`Parts` travels to the actors as a constructor argument; each method runs in the
+process that needs its part and imports only what that part needs, so a replay shard
+never loads torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distdqn.config import Config, resolved_error_band
+from distdqn.replay_memory import replay_bytes
+from distdqn.types import ObservationSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from distdqn.actors.learner import LearnerParts
+    from distdqn.greedy import Greedy
+    from distdqn.replay import Replay
+    from distdqn.rollout import Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    observation, num_actions, action_start, observation_space: of the environment.
+    make_env, make_network: the user's own, or None.
+    """
+
+    config: Config
+    observation: ObservationSpec
+    num_actions: int
+    action_start: int
+    observation_space: Any
+    make_env: Callable[[], Any] | None = None
+    make_network: Callable[[Any, int], Any] | None = None
+
+    def network(self) -> torch.nn.Module:
+        """The Q-network with its initial parameters, the same in every process."""
+        import torch
+
+        from distdqn.networks import check_network, make_network
+
+        torch.manual_seed(self.config.seed)
+        torch.set_num_threads(1)
+        if self.make_network is not None:
+            module = self.make_network(self.observation_space, self.num_actions)
+        else:
+            net = self.config.network
+            module = make_network(
+                self.observation,
+                self.num_actions,
+                torso=net.torso,
+                hidden=tuple(net.hidden),
+                dueling=net.dueling,
+                observation_space=self.observation_space,
+            )
+        check_network(module, self.observation, self.num_actions)
+        return module
+
+    def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
+        from distdqn.envs import EnvSettings, make_stepper
+
+        env = self.config.env
+        settings = EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)
+        return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
+
+    def rollout(self, worker: int, incarnation: int) -> Rollout:
+        from distdqn.rollout import Rollout
+
+        config, workers = self.config, self.config.workers
+        return Rollout(
+            stepper=self.stepper(workers.envs_per_worker),
+            network=self.network(),
+            n_step=config.learner.n_step,
+            discount=config.learner.discount,
+            block_transitions=workers.block_transitions,
+            max_block_age_s=workers.max_block_age_s,
+            seed=config.seed,
+            worker=worker,
+            incarnation=incarnation,
+            with_priorities=config.replay.kind == "prioritized",
+            double=config.learner.double,
+            epsilons=self.epsilons(worker),
+        )
+
+    def epsilons(self, worker: int) -> Callable[[int], np.ndarray]:
+        """Exploration rates of one worker's envs by the env-step clock."""
+        from distdqn.exploration import ladder
+
+        workers, epsilon = self.config.workers, self.config.workers.epsilon
+        num_envs = workers.envs_per_worker
+        if epsilon.kind == "schedule":
+            return lambda env_steps: np.full(num_envs, epsilon.value.at(env_steps))
+        rungs = ladder(workers.count * num_envs, epsilon.base, epsilon.alpha)
+        own = rungs[worker * num_envs : (worker + 1) * num_envs]
+        return lambda env_steps: own
+
+    def is_counted(self, env: int) -> bool:
+        """Whether an env is in the third with the lowest epsilons (all, without a ladder)."""
+        workers = self.config.workers
+        num_envs = workers.count * workers.envs_per_worker
+        return workers.epsilon.kind == "schedule" or env >= num_envs - -(-num_envs // 3)
+
+    def shard_capacity(self, shard: int) -> int:
+        """Items of one shard; all shards together hold exactly `replay.capacity`."""
+        replay = self.config.replay
+        return replay.capacity // replay.shards + (shard < replay.capacity % replay.shards)
+
+    def replay(self, shard: int, epoch: int) -> Replay:
+        from distdqn.replay import Replay
+        from distdqn.sampling import PrioritizedSampler, UniformSampler
+
+        capacity, replay = self.shard_capacity(shard), self.config.replay
+        if replay.kind == "prioritized":
+            sampler: Any = PrioritizedSampler(
+                capacity, replay.priority_exponent, replay.priority_epsilon
+            )
+        else:
+            sampler = UniformSampler(capacity)
+        return Replay(
+            capacity=capacity,
+            observation=self.observation,
+            num_actions=self.num_actions,
+            sampler=sampler,
+            seed=self.config.seed * 1000 + shard,
+            epoch=epoch,
+            frames_per_item=self._frames_per_item(),
+        )
+
+    def first_insert_limit(self) -> int:
+        """What one shard may accept before the learner is there to grant more."""
+        replay = self.config.replay
+        ahead = resolved_error_band(self.config) / replay.samples_per_insert
+        return int((replay.min_size_to_sample + ahead) / replay.shards)
+
+    def learner(self) -> LearnerParts:
+        import torch
+
+        from distdqn.actors.learner import LearnerParts
+        from distdqn.actors.prefetch import Prefetcher
+        from distdqn.learner import Learner, LearnerSettings
+        from distdqn.rate_limiter import RateLimiter
+
+        config, learner = self.config, self.config.learner
+        device = learner.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        settings = LearnerSettings(
+            batch_size=learner.batch_size,
+            loss=learner.loss,
+            double=learner.double,
+            max_grad_norm=learner.max_grad_norm,
+            target_period=learner.target_period,
+            target_tau=learner.target_tau,
+            optimizer=learner.optimizer,
+            optimizer_eps=learner.optimizer_eps,
+            optimizer_momentum=learner.optimizer_momentum,
+            rmsprop_decay=learner.rmsprop_decay,
+            rmsprop_centered=learner.rmsprop_centered,
+            rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
+            device=device,
+            cuda_graph=learner.compile,
+        )
+        limiter = RateLimiter(
+            samples_per_insert=config.replay.samples_per_insert,
+            min_size_to_sample=config.replay.min_size_to_sample,
+            error_band=resolved_error_band(config),
+            total_env_steps=config.total_env_steps,
+            batch_size=learner.batch_size,
+        )
+        return LearnerParts(
+            learner=Learner(self.network(), settings, self.observation, self.num_actions),
+            limiter=limiter,
+            prefetcher=Prefetcher(
+                limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
+            ),
+            compile=self._compile if learner.compile and device == "cpu" else None,
+            learning_rate=learner.learning_rate.at,
+            importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
+        )
+
+    @staticmethod
+    def _compile(learner: Any, with_action_mask: bool) -> Any:
+        from distdqn.compilation import CompiledCache, compile_in_background
+
+        return compile_in_background(
+            learner.update_function,
+            learner.example_arguments(with_action_mask),
+            CompiledCache(),
+            nice=5,  # below the learner, above the workers, which it would else starve behind
+            build=learner.build_update,
+        )
+
+    def evaluator(self) -> Greedy:
+        """Greedy episodes in this process."""
+        from distdqn.greedy import Greedy
+
+        return Greedy(self.network(), self.stepper, self.config.eval.max_episode_steps)
+
+    def replay_bytes(self) -> int:
+        """Memory that all shards together will take."""
+        replay = self.config.replay
+        return replay_bytes(
+            replay.capacity,
+            self.observation,
+            self.num_actions,
+            replay.kind == "prioritized",
+            self._frames_per_item(),
+        )
+
+    def _frames_per_item(self) -> float:
+        """Frames stored per transition: one, those repeated at block borders, episodes' ends."""
+        workers, n_step = self.config.workers, self.config.learner.n_step
+        return 1.2 + n_step * workers.envs_per_worker / workers.block_transitions

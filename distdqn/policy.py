@@ -1,0 +1,263 @@
+"""A trained policy from a run's files.
+
+Needs the run's folder alone: no Ray, and no environment unless a network of the user's
+own must be told about its observations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distdqn.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from distdqn.config import Config, load_config
+from distdqn.envs import EnvSettings, describe, make_stepper
+from distdqn.errors import CheckpointError, RunError
+from distdqn.evaluate import evaluate
+from distdqn.networks import make_network as make_own_network
+from distdqn.run_folder import RunFolder
+from distdqn.types import ObservationSpec
+from distdqn.video import record_video
+from distdqn.weights import FlatParameters
+
+MakeNetwork = Callable[[Any, int], torch.nn.Module]
+MakeEnv = Callable[[], Any]
+
+_MAX_ENVS = 100
+
+
+class Policy:
+    """Greedy actions and action values of one network.
+
+    observation: how one observation is stored; what `obs` must look like.
+    num_actions: A.  action_start: the env's own number for its first action.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        observation: ObservationSpec,
+        num_actions: int,
+        action_start: int = 0,
+    ):
+        self._network = network
+        self.observation, self.num_actions = observation, num_actions
+        self.action_start = action_start
+
+    def __call__(self, obs: Any, action_mask: Any = None) -> int | np.ndarray:
+        """The best action, as the env numbers it.
+
+        obs: one observation `[*shape]`, or a batch `[B, *shape]`.
+        action_mask: `[A]` or `[B, A]` bool, True where allowed; None allows all.
+
+        Returns:
+          An int, or `[B]` int64 for a batch. Of equal values the first is taken.
+
+        Raises:
+          ValueError: an observation of another shape or kind.
+        """
+        values = self.q_values(obs)
+        if action_mask is not None:
+            values = np.where(np.asarray(action_mask, bool), values, -np.inf)
+        actions = values.argmax(axis=-1) + self.action_start
+        return int(actions) if values.ndim == 1 else actions
+
+    def q_values(self, obs: Any) -> np.ndarray:
+        """Action values, `[A]` of one observation or `[B, A]` of a batch."""
+        array = self._stored(obs)
+        is_single = array.ndim == len(self.observation.shape)
+        batch = torch.from_numpy(array[None] if is_single else array)
+        with torch.inference_mode():
+            values = self._network(batch).numpy()
+        return values[0] if is_single else values
+
+    def _stored(self, obs: Any) -> np.ndarray:
+        """The observation in its stored dtype, refused where it is not one."""
+        spec, array = self.observation, np.asarray(obs)
+        if array.shape not in (spec.shape, array.shape[:1] + spec.shape):
+            raise ValueError(
+                f"obs must be one observation {list(spec.shape)} or a batch "
+                f"[B, ...] of them, got {list(array.shape)}"
+            )
+        if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+            raise ValueError(f"obs must be {spec.dtype} as the env gives it, got {array.dtype}")
+        return np.array(array, dtype=spec.dtype, order="C")
+
+
+def load_policy(
+    run: str | Path,
+    checkpoint: str | Path = "best",
+    make_network: MakeNetwork | None = None,
+    runs_dir: str | Path = "runs",
+    observation_space: Any = None,
+) -> Policy:
+    """The policy of a run.
+
+    Args:
+      run: its name or folder.
+      checkpoint: "best" (the newest, where there is no best one), "newest", or a path.
+      make_network: what the run was trained with, if anything.
+      observation_space: for `make_network`; by default that of the run's `env.id`.
+
+    Raises:
+      RunError: no such run, or the network cannot be rebuilt.
+      CheckpointError: none there, or a file is truncated or altered.
+    """
+    loaded = _load(run, checkpoint, runs_dir, make_network, None, observation_space)
+    for line in loaded.warnings:
+        warnings.warn(line, stacklevel=2)
+    return loaded.policy
+
+
+def evaluate_run(
+    run: str | Path,
+    checkpoint: str | Path = "best",
+    episodes: int = 100,
+    seed: int = 0,
+    video: bool = False,
+    runs_dir: str | Path = "runs",
+    make_env: MakeEnv | None = None,
+    make_network: MakeNetwork | None = None,
+) -> dict[str, Any]:
+    """Plays greedy episodes with a run's policy.
+
+    video: whether one more episode is recorded, into the run's `videos/`.
+    make_env, make_network: what the run was trained with, if anything.
+
+    Returns:
+      `run_name, env_id, checkpoint, env_steps, episodes, seed, return_mean, return_std,
+      return_min, return_max, length_mean, num_cut` (episodes that were cut at
+      `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
+
+    Raises:
+      As `load_policy`, and EnvError where the environment fails or renders no picture.
+    """
+    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
+    policy, max_steps = loaded.policy, loaded.config.eval.max_episode_steps
+    steppers = functools.partial(make_stepper, _settings(loaded.config), make_env=make_env)
+    with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
+        result = evaluate(stepper, policy.q_values, episodes, seed, max_steps)
+    videos = []
+    if video:
+        path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
+        make_stepper_to_film = functools.partial(steppers, 1, render_mode="rgb_array")
+        record_video(make_stepper_to_film, policy.q_values, path, seed, max_steps)
+        videos.append(str(path))
+    return {
+        "run_name": loaded.folder.name,
+        "env_id": loaded.config.env.id,
+        "checkpoint": str(loaded.path),
+        "env_steps": loaded.checkpoint.env_steps,
+        "episodes": episodes,
+        "seed": seed,
+        "return_mean": float(result.returns.mean()),
+        "return_std": float(result.returns.std()),
+        "return_min": float(result.returns.min()),
+        "return_max": float(result.returns.max()),
+        "length_mean": float(result.lengths.mean()),
+        "num_cut": result.num_cut,
+        "videos": videos,
+        "warnings": list(loaded.warnings),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """A run's policy and where it comes from."""
+
+    folder: RunFolder
+    config: Config
+    path: Path
+    checkpoint: Checkpoint
+    policy: Policy
+    warnings: list[str]
+
+
+def _load(
+    run: str | Path,
+    which: str | Path,
+    runs_dir: str | Path,
+    make_network: MakeNetwork | None,
+    make_env: MakeEnv | None,
+    observation_space: Any,
+) -> _Loaded:
+    folder = RunFolder.find(run, runs_dir)
+    config = load_config(folder.config_path)
+    path, lines = find_checkpoint(folder.path, which)
+    checkpoint = load_checkpoint(path)
+    kind = checkpoint.network
+    observation = _observation(kind["observation"])
+    if kind.get("custom") and make_network is None:
+        raise RunError(
+            f"run {folder.name!r} was trained with its own make_network: "
+            "pass the same to load_policy(..., make_network=...)"
+        )
+    if observation_space is None and (make_network is not None or ":" in kind["torso"]):
+        observation_space = _observation_space(config, observation, make_env)
+    network = _build(kind, observation, make_network, observation_space)
+    _fill(network, checkpoint, path)
+    policy = Policy(network, observation, kind["num_actions"], kind["action_start"])
+    return _Loaded(folder, config, path, checkpoint, policy, lines)
+
+
+def _build(
+    kind: Mapping[str, Any],
+    observation: ObservationSpec,
+    make_network: MakeNetwork | None,
+    observation_space: Any,
+) -> torch.nn.Module:
+    """The network with arbitrary parameters; the caller's random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        if make_network is not None:
+            return make_network(observation_space, kind["num_actions"])
+        try:
+            return make_own_network(
+                observation,
+                kind["num_actions"],
+                torso=kind["torso"],
+                hidden=tuple(kind["hidden"]),
+                dueling=kind["dueling"],
+                observation_space=observation_space,
+            )
+        except ValueError as error:
+            raise RunError(f"the network cannot be rebuilt: {error}") from error
+
+
+def _fill(network: torch.nn.Module, checkpoint: Checkpoint, path: Path) -> None:
+    tensors = {name: torch.from_numpy(np.array(x)) for name, x in checkpoint.online.items()}
+    try:
+        parameters = FlatParameters(network)
+        parameters.load(parameters.from_state_dict(tensors))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} does not fit the network: {error}") from error
+    network.eval()
+
+
+def _observation(fields: Mapping[str, Any]) -> ObservationSpec:
+    return ObservationSpec(**{**fields, "shape": tuple(fields["shape"])})
+
+
+def _observation_space(
+    config: Config, observation: ObservationSpec, make_env: MakeEnv | None
+) -> Any:
+    """The env's own space, when it is the one that the run saw."""
+    description = describe(_settings(config), make_env)
+    if description.observation != observation:
+        raise RunError(
+            f"observations of {config.env.id} are {description.observation.shape}, the run's were "
+            f"{observation.shape}: it was trained with its own make_env; pass observation_space="
+        )
+    return description.observation_space
+
+
+def _settings(config: Config) -> EnvSettings:
+    env = config.env
+    return EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)

@@ -1,0 +1,137 @@
+"""What a run comes to: the fields of `summary.json`.
+
+Every figure is taken from the run itself; one that was not measured is null in the
+file and nan here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from distdqn.actors.messages import EvaluationReport, Poll
+from distdqn.metrics import RunStatus
+
+_BUSY_LEARNER = 0.9
+_BUSY_REPLAY = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A finished run. Steps are agent steps, times seconds, sizes bytes.
+
+    stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
+    eval_return_mean, eval_return_std: last weights over fresh greedy episodes.
+    best_eval_return_mean: best checkpoint over fresh greedy episodes, none of them used
+      to choose it.
+    samples_per_insert: samples / (inserts - min_size_to_sample).
+    bottleneck: "env", "inference", "replay", "transfer" or "learner".
+    weights_sha256: of the last online parameters as float32 bytes.
+    """
+
+    run_name: str
+    run_folder: str
+    env_id: str
+    seed: int
+    stopped_by: str
+    env_steps: int
+    gradient_steps: int
+    wall_s: float
+    startup_s: float
+    env_steps_per_s: float
+    gradient_steps_per_s: float
+    samples_per_insert: float
+    learner_wait_fraction: float
+    worker_wait_fraction: float
+    staleness_p50: float
+    staleness_p95: float
+    transitions_collected: int
+    transitions_accepted: int
+    transitions_refused: int
+    transitions_lost: int
+    items_lost: int
+    worker_restarts: int
+    shard_restarts: int
+    learner_restarts: int
+    shard_items: tuple[int, ...]
+    train_return_mean: float
+    eval_return_mean: float
+    eval_return_std: float
+    eval_episodes: int
+    best_eval_return_mean: float
+    best_eval_env_steps: int
+    compiled: bool
+    peak_pss_bytes: int
+    bottleneck: str
+    weights_sha256: str
+
+    @property
+    def exit_status(self) -> int:
+        return {"SIGINT": 130, "SIGTERM": 143}.get(self.stopped_by, 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, nan as None."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+def from_status(status: RunStatus) -> dict[str, Any]:
+    """The fields that the last status already holds."""
+    ledger = status.transitions
+    return {
+        "env_steps": status.env_steps,
+        "gradient_steps": status.gradient_steps,
+        "samples_per_insert": status.samples_per_insert,
+        "learner_wait_fraction": status.learner_wait_fraction,
+        "worker_wait_fraction": status.worker_wait_fraction,
+        "staleness_p50": status.staleness_p50,
+        "staleness_p95": status.staleness_p95,
+        "transitions_collected": ledger.collected,
+        "transitions_accepted": ledger.accepted,
+        "transitions_refused": ledger.refused,
+        "transitions_lost": ledger.lost + ledger.in_flight,  # what a broken-off run leaves behind
+        "items_lost": status.items_lost,
+        "worker_restarts": status.worker_restarts,
+        "shard_restarts": status.shard_restarts,
+        "learner_restarts": status.learner_restarts,
+        "shard_items": status.shard_items,
+        "train_return_mean": status.train_return_mean,
+        "compiled": status.compiled,
+    }
+
+
+def evaluation_fields(last: EvaluationReport | None, best: EvaluationReport | None) -> dict:
+    """The two figures over fresh episodes; nan where a run was broken off before them."""
+    none = np.array([math.nan])
+    returns = none if last is None else last.returns
+    return {
+        "eval_return_mean": float(np.mean(returns)),
+        "eval_return_std": float(np.std(returns)),
+        "eval_episodes": 0 if last is None else len(returns),
+        "best_eval_return_mean": float(np.mean(none if best is None else best.returns)),
+    }
+
+
+def bottleneck(poll: Poll) -> str:
+    """The stage that limits the run, from the shares of time the parts were busy.
+
+    A learner that rarely waits is the limit; otherwise, with workers that rarely wait,
+    the larger of their two costs; otherwise what lies between the two.
+    """
+    busy, waits = poll.busy, poll.status.worker_wait_fraction
+    if busy["learner"] >= _BUSY_LEARNER or math.isnan(busy["learner"]):
+        return "learner"
+    if not waits > 0.5:
+        return "env" if busy["env"] >= busy["inference"] else "inference"
+    return "replay" if busy["replay"] >= _BUSY_REPLAY else "transfer"
+
+
+def weights_sha256(online: np.ndarray) -> str:
+    """Digest of `online [P]` as float32 bytes."""
+    return hashlib.sha256(np.ascontiguousarray(online, np.float32).tobytes()).hexdigest()
