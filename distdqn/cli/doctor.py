@@ -1,0 +1,75 @@
+"""`distdqn doctor`: is this machine fit to train, and if not, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from distdqn.cli.flags import FlagParser
+from distdqn.cli.output import json_only
+
+if TYPE_CHECKING:
+    from distdqn.cli.checks import Check
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs every check; the exit status is 1 if one fails."""
+    options = _parser().read(arguments)
+    with json_only(options.json) as print_json:
+        results = [check() for check in _checks(options.start_ray)]
+        failed = any(result.status == "fail" for result in results)
+        if not options.json:
+            _show(results)
+        print_json(
+            {
+                "status": "fail" if failed else "ok",
+                "checks": [vars(result) for result in results],
+            }
+        )
+    return int(failed)
+
+
+def _checks(start_ray: bool) -> list[Callable[[], Check]]:
+    from distdqn.cli import checks, ray_checks
+
+    found = [
+        checks.python_version,
+        checks.packages,
+        checks.shared_memory,
+        checks.memory,
+        checks.gpu,
+        checks.compiler,
+        checks.compile_cache,
+        ray_checks.ray_temp,
+        ray_checks.socket_path,
+        ray_checks.ray_environment,
+        ray_checks.ray_ports,
+    ]
+    return [*found, ray_checks.ray_starts] if start_ray else found
+
+
+def _parser() -> FlagParser:
+    parser = FlagParser("distdqn doctor", description="Checks this machine and says what to do.")
+    parser.add_argument(
+        "--start-ray", action="store_true", help="also start an embedded Ray and end it (10 s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
+    parser.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
+    return parser
+
+
+def _show(results: Sequence[Check]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    table = Table(
+        "check", "", *(Column(title, overflow="fold") for title in ("found", "what to do"))
+    )
+    for result in results:
+        colour = _COLOURS[result.status]
+        status = f"[{colour}]{result.status}[/{colour}]"
+        table.add_row(result.name, status, escape(result.found), escape(result.advice))
+    Console(stderr=True).print(table)

@@ -1,0 +1,138 @@
+"""The command `distdqn`: finds the verb, and says in one line what went wrong.
+
+Exit status: 0 done, 1 failed, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import distdqn
+from distdqn.config import nearest
+from distdqn.errors import DistDQNError
+
+VERBS = {
+    "train": "train a deep Q-network; embedded Ray unless --address is given",
+    "evaluate": "play greedy episodes with a run's policy",
+    "doctor": "check this machine and say what to do",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status.
+
+    arguments: without the program's name; `sys.argv` where None.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words:
+        print(_help(), file=sys.stderr)
+        return 2
+    if words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"distdqn {distdqn.__version__}")
+        return 0
+    if words[0] not in VERBS:
+        return _say(_unknown_verb(words[0]), 2)
+    return _run(words[0], words[1:], debug)
+
+
+def main_and_exit() -> NoReturn:
+    """The command `distdqn`: ends the process with the exit status.
+
+    Everything is flushed and every exit handler run; only the interpreter's own tidying
+    up, half a second after a run, is left out.
+    """
+    if os.getcwd() not in sys.path:  # as `python -m` does, for the user's own module:function
+        sys.path.insert(0, os.getcwd())
+    status = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a reader that is gone
+            stream.flush()
+    os._exit(status)
+
+
+def _run(verb: str, arguments: list[str], debug: bool) -> int:
+    """Runs a verb; whatever it raises becomes one line and an exit status."""
+    try:
+        with _sigterm_exits():
+            status = importlib.import_module(f"distdqn.cli.{verb}").run(arguments)
+            sys.stdout.flush()
+            return status
+    except KeyboardInterrupt:
+        return _say("distdqn: interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output left; what Python flushes at exit must go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _say(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """The line for an error and its exit status."""
+    line = " ".join(str(error).split())
+    if isinstance(error, DistDQNError):
+        ours = line.startswith("distdqn ")
+        return (line if ours else f"distdqn: error: {line}"), error.exit_status
+    kind = type(error).__name__
+    return f"distdqn: internal error: {kind}: {line} (--debug shows the traceback)", 1
+
+
+def _unknown_verb(word: str) -> str:
+    alike = nearest(word, VERBS)
+    hint = f"did you mean {alike}?" if alike else "the commands are " + ", ".join(VERBS)
+    return f"distdqn: unknown command {word!r}; {hint}"
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {meaning}" for verb, meaning in VERBS.items())
+    return f"""usage: distdqn COMMAND ...
+
+Distributed deep Q-learning on Ray.
+
+commands:
+{verbs}
+
+options:
+  -h, --help   this help; `distdqn COMMAND --help` for a command's own
+  --version    the version
+  --debug      with any command: tracebacks instead of one-line errors"""
+
+
+def _say(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """SIGTERM ends the process through its `finally` clauses; training puts its own in place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
