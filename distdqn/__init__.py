@@ -20,16 +20,21 @@ Who waits for whom, and who releases it:
 
 Which file holds what, from the ground up; a file imports only from lower floors:
 
-    0  types, errors, config/, metrics       what travels, what is refused, settings, counters
+    0  types, errors, config/, metrics,      what travels, what is refused, settings, counters,
+       memory, replay_memory                 bytes taken and needed
     1  envs/, exploration, n_step            acting
        sum_tree, frame_ring, rate_limiter    remembering
        value_learning, optimizers, networks  learning
+       accounting, step_budget               where transitions went; who may take how many steps
     2  sampling, weights, update             ids and probabilities; flat parameters; the update
-    3  rollout, replay, learner, evaluate    the parts, each testable without Ray
-       checkpoint, run_folder                durable files
+       compilation, compiled_cache           the update as machine code, beside training
+    3  acting_network, rollout, replay,      the parts, each testable without Ray
+       learner, evaluate, greedy, video
+       checkpoint, run_folder, plots         durable files
     4  actors/                               thin Ray shells around floor 3
-    5  system                                which parts run where, and their lives
-    6  train, policy                         a run; a trained policy
+    5  parts, placement, system, summary     what is made, where it runs, and its life; figures
+    6  train, checkpointing, progress        a run
+       policy                                a trained policy
     8  cli/                                  one file per verb
 
 `import distdqn` loads neither torch nor ray; the names below load what they need when
