@@ -8,6 +8,7 @@
     |   +-- UnsupportedSpaceError  action or observation space out of scope
     |   +-- EnvFailure         step or reset raised, hung, or broke its own space
     +-- CheckpointError        missing, truncated or altered file
+    +-- CodecError             data that is not, or cannot become, a message
     +-- ResourceError          memory, GPU or cluster resources that are not there
     +-- RunError               a run that is in use, not found, or failed
 
@@ -54,6 +55,10 @@ class EnvFailure(EnvError):
 
 class CheckpointError(DistDQNError):
     """A checkpoint is missing, truncated or altered."""
+
+
+class CodecError(DistDQNError):
+    """Data is no message of the codec's, or a value has no place in one."""
 
 
 class ResourceError(DistDQNError):
