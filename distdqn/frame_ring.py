@@ -7,7 +7,7 @@ live item needs it any more: the ring grows before it would.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numba
@@ -90,20 +90,27 @@ class FrameRing:
             return False, f"{len(self._masks.array)} masks for {self.capacity} frames"
         return True, ""
 
-    def get_state(self, oldest: int) -> dict[str, Any]:
-        """The frames from number `oldest` on, and their masks where there are any."""
-        numbers = np.arange(oldest, self.next_number)
-        state = {"next_number": self.next_number, "frames": self.gather(numbers)}
+    def get_state(self, first: int) -> dict[str, Any]:
+        """The frames from number `first` on, and their masks where there are any."""
+        numbers = np.arange(first, self.next_number)
+        state = {"first_frame": first, "frames": self.gather(numbers)}
         if self._masks:
             state["action_mask"] = self.gather_masks(numbers)
         return state
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `get_state` gave, whatever the capacity was."""
-        frames = np.asarray(state["frames"])
+    def set_state(self, first: int, pieces: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> None:
+        """Holds what `pieces` hold and nothing else, whatever the capacity was.
+
+        first: number of the first frame.
+        pieces: (`[F, *obs]` frames, `[F, A]` masks or None), which follow on each other.
+        """
         self._masks = None
-        self.next_number = int(state["next_number"]) - len(frames)
-        self.append(frames, state.get("action_mask"), oldest=self.next_number)
+        self.next_number = first
+        num_frames = sum(len(frames) for frames, _ in pieces)
+        if num_frames > self.capacity:  # once, not piece by piece
+            self._grow(num_frames, first)
+        for frames, action_mask in pieces:
+            self.append(frames, action_mask, oldest=first)
 
     def _open_masks(self) -> _Rows:
         masks = _Rows(self.capacity, "bool", (self._num_actions,))

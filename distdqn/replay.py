@@ -13,13 +13,22 @@ from typing import Any
 import numba
 import numpy as np
 
+from distdqn.block_versions import BlockVersions
 from distdqn.frame_ring import FrameRing
-from distdqn.replay_memory import FRAMES_PER_ITEM, ITEM
-from distdqn.sampling import PrioritizedSampler, UniformSampler
-from distdqn.types import ObservationSpec, PriorityUpdate, ReplayBatch, TransitionBlock
+from distdqn.replay_memory import FRAMES_PER_ITEM, ITEM, visits_shape
+from distdqn.replay_state import live_frames, live_items, rng_words, set_rng_words
+from distdqn.sampling import Sampler
+from distdqn.types import (
+    ObservationSpec,
+    PriorityUpdate,
+    ReplayBatch,
+    TransitionBlock,
+    WeightsVersion,
+)
 
 IDS_PER_EPOCH = 2**40
 _COLUMNS = ("tm1", "t", "a_tm1", "r_t", "discount_t")
+_COUNTERS = ("inserts", "size", "dropped_updates", "refused_priorities")
 
 
 class Replay:
@@ -39,6 +48,8 @@ class Replay:
     inserts: items ever added.  size: items live.
     dropped_updates: priority updates for items that were evicted or of another epoch.
     refused_priorities: negative or non-finite priorities, new and updated.
+    visits: `[S, A]` int64, how often each (obs_tm1, a_tm1) was ever added, where the
+      observations are indices and S x A is at most 2**20; else None.
     """
 
     def __init__(
@@ -46,7 +57,7 @@ class Replay:
         capacity: int,
         observation: ObservationSpec,
         num_actions: int,
-        sampler: UniformSampler | PrioritizedSampler,
+        sampler: Sampler,
         seed: int,
         epoch: int = 0,
         frames_per_item: float = FRAMES_PER_ITEM,
@@ -71,6 +82,9 @@ class Replay:
         self._items = np.zeros(self.capacity, ITEM)
         num_frames = math.ceil(self.capacity * frames_per_item)
         self._frames = FrameRing(num_frames, observation, num_actions)
+        self._versions = BlockVersions()
+        shape = visits_shape(observation, num_actions)
+        self.visits = None if shape is None else np.zeros(shape, np.int64)
 
     @property
     def mass(self) -> float:
@@ -84,8 +98,9 @@ class Replay:
 
     @property
     def nbytes(self) -> int:
-        """Of all storage as allocated now."""
-        return self._items.nbytes + self._frames.nbytes + self._sampler.nbytes
+        """Of items, frames, sampler and visits as allocated now."""
+        visits = 0 if self.visits is None else self.visits.nbytes
+        return self._items.nbytes + self._frames.nbytes + self._sampler.nbytes + visits
 
     def add(self, block: TransitionBlock) -> None:
         """Copies a block's transitions in, evicting the oldest beyond the capacity.
@@ -111,12 +126,17 @@ class Replay:
             self._items[name][slots] = getattr(block, name)[-num_kept:]
         priorities = None if block.priorities is None else block.priorities[-num_kept:]
         self.refused_priorities += self._sampler.insert(slots, priorities)
+        self._versions.append(self.inserts, block.weights_version)
+        self._versions.evict(self.inserts - self.size)
+        if self.visits is not None:
+            np.add.at(self.visits, (block.frames[block.tm1], block.a_tm1), 1)
 
     def sample(self, num_batches: int, batch_size: int) -> ReplayBatch:
         """Draws `num_batches` minibatches, each by itself a sample of all live items.
 
         Uniform: independent draws with replacement. Prioritized: stratified within each
-        minibatch. Raises RuntimeError while the replay is empty.
+        minibatch. Fifo is the exception: the next items, each once. Raises RuntimeError
+        while the replay is empty, and with fifo while too few are left.
         """
         if num_batches < 1 or batch_size < 1:
             raise ValueError(
@@ -189,49 +209,90 @@ class Replay:
         valid, why = self._frames.check_valid(oldest)
         return self._sampler.check_valid() if valid else (False, why)
 
-    def get_state(self) -> dict[str, Any]:
-        """Everything that later samples depend on: numpy arrays and ints, in one level.
+    def priorities(self, max_items: int) -> np.ndarray:
+        """Unexponentiated priorities of at most `max_items` live items, evenly spaced.
 
-        Items and frames run from the oldest to the newest. Sampler entries have the
-        prefix "sampler_".
+        For diagnostics: no random number is drawn. Empty where there are no priorities,
+        with uniform and fifo sampling and with a `priority_exponent` of 0.
         """
-        items = self._live_items()
-        state: dict[str, Any] = {
+        count = min(self.size, max_items)
+        if count == 0:
+            return np.empty(0)
+        numbers = self.inserts - self.size + np.arange(count) * self.size // count
+        return self._sampler.priorities(self._wrap(numbers))
+
+    def stale_fraction(self, newest: WeightsVersion, behind: int) -> float:
+        """Share of the live items acted with weights more than `behind` before `newest`.
+
+        See `BlockVersions.stale_fraction`; NaN while the replay is empty.
+        """
+        return self._versions.stale_fraction(newest, behind)
+
+    def get_state(self, first_item: int = 0, first_frame: int = 0) -> dict[str, Any]:
+        """Everything that later samples depend on, as `codec` takes it.
+
+        first_item, first_frame: numbers from which items and frames are given; those
+          before are in the segments of earlier states, up to their "inserts" and
+          "next_frame".
+
+        "segments" is a list with the one segment of this state: the live items and frames
+        from those numbers on, oldest first, which never change. The other entries are
+        small but for the sampler's: as many float64 as the capacity, if prioritized.
+
+        Raises ValueError for numbers that were not given out yet.
+        """
+        if first_item > self.inserts or first_frame > self._frames.next_number:
+            raise ValueError(
+                f"first_item and first_frame must be at most {self.inserts} and "
+                f"{self._frames.next_number}, got {first_item} and {first_frame}: an earlier "
+                "state of this replay cannot end there"
+            )
+        first_item = max(first_item, self.inserts - self.size)
+        items = self._items[self._slots(first_item, self.inserts - first_item)]
+        frames = self._frames.get_state(max(first_frame, self._oldest_frame()))
+        columns = {name: items[name].copy() for name in ("block_frame", *_COLUMNS)}
+        return {
             "capacity": self.capacity,
             "epoch": self.epoch,
-            "inserts": self.inserts,
-            "dropped_updates": self.dropped_updates,
-            "refused_priorities": self.refused_priorities,
-            "rng": _rng_words(self._rng),
-            **{name: items[name].copy() for name in ("block_frame", *_COLUMNS)},
-            **self._frames.get_state(self._oldest_frame()),
+            **{name: getattr(self, name) for name in _COUNTERS},
+            "oldest_frame": self._oldest_frame(),
+            "next_frame": self._frames.next_number,
+            "rng": rng_words(self._rng),
+            "sampler": self._sampler.get_state(),
+            "versions": self._versions.get_state(),
+            "visits": None if self.visits is None else self.visits.copy(),
+            "segments": [{"first_item": first_item, **columns, **frames}],
         }
-        return state | {f"sampler_{name}": v for name, v in self._sampler.get_state().items()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `get_state` gave; the next samples are bit-identical.
 
-        The epoch stays the constructor's, as ids that were given out after the state was
-        saved would otherwise come again: with a new epoch the items get new ids. Raises
-        ValueError when the capacity differs.
+        state: with the segments of this state and of earlier ones, oldest first. What
+          they hold twice or is evicted counts once or not at all.
+
+        The epoch stays the constructor's: with a new one the items get new ids, as ids
+        that were given out after the state was saved would otherwise come again. With the
+        epoch of the state the ids are as before. Raises ValueError, with nothing changed,
+        when the capacity differs or a segment is missing.
         """
         if state["capacity"] != self.capacity:
             raise ValueError(
                 f"capacity must be that of the state, {state['capacity']}, got {self.capacity}: "
                 "the sampler's slots would not match"
             )
-        self.inserts = int(state["inserts"])
-        self.size = len(state["block_frame"])
-        self.dropped_updates = int(state["dropped_updates"])
-        self.refused_priorities = int(state["refused_priorities"])
-        _set_rng_words(self._rng, state["rng"])
-        slots = self._slots(self.inserts - self.size, self.size)
-        for name in ("block_frame", *_COLUMNS):
-            self._items[name][slots] = state[name]
-        self._frames.set_state(state)
-        prefix = "sampler_"
-        sampler_state = {k.removeprefix(prefix): state[k] for k in state if k.startswith(prefix)}
-        self._sampler.set_state(sampler_state)
+        items, frames = live_items(state, ("block_frame", *_COLUMNS)), live_frames(state)
+        for name in _COUNTERS:
+            setattr(self, name, int(state[name]))
+        set_rng_words(self._rng, state["rng"])
+        first_item = self.inserts - self.size
+        slots = self._slots(first_item, self.size)
+        for name, column in items.items():
+            self._items[name][slots] = column
+        self._frames.set_state(int(state["oldest_frame"]), frames)
+        self._versions.set_state(state["versions"], first_item)
+        self._sampler.set_state(state["sampler"])
+        if self.visits is not None:
+            self.visits[:] = state["visits"]
 
     def _slots(self, first: int, count: int) -> np.ndarray:
         """The slots `[count]` of the items with numbers from `first` on."""
@@ -304,31 +365,14 @@ def _check_block(block: TransitionBlock, observation: ObservationSpec, num_actio
             f"frames of a block must be {observation.dtype}, got {block.frames.dtype}: a cast "
             "could change the observations"
         )
-    for name, bound in (("tm1", num_frames), ("t", num_frames), ("a_tm1", num_actions)):
+    bounds = {"tm1": num_frames, "t": num_frames, "a_tm1": num_actions}
+    if observation.num_categories:
+        bounds["frames"] = observation.num_categories
+    for name, bound in bounds.items():
         array = getattr(block, name)
         if num_new and not (array.min() >= 0 and array.max() < bound):
             worst = array.min() if array.min() < 0 else array.max()
             raise ValueError(
                 f"{name} of a block must be in [0, {bound}), got {worst}: it would point at "
-                "another block's frame or at no action"
+                "another block's frame, or at no action or observation"
             )
-
-
-def _rng_words(rng: np.random.Generator) -> np.ndarray:
-    """The state of a PCG64 generator as `[6]` uint64: its integers are of 128 bits."""
-    state = rng.bit_generator.state
-    words = []
-    for value in (state["state"]["state"], state["state"]["inc"]):
-        words += [value & (2**64 - 1), value >> 64]
-    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
-
-
-def _set_rng_words(rng: np.random.Generator, words: np.ndarray) -> None:
-    """The inverse of `_rng_words`."""
-    low, high, inc_low, inc_high, has_uint32, uinteger = (int(word) for word in words)
-    rng.bit_generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": low | high << 64, "inc": inc_low | inc_high << 64},
-        "has_uint32": has_uint32,
-        "uinteger": uinteger,
-    }

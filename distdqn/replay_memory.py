@@ -28,6 +28,8 @@ ITEM = np.dtype(
     align=True,
 )
 
+MAX_VISITS = 2**20  # counts of (observation, action) pairs: 8 MiB
+
 BUCKET = 8  # values of the sum tree, float64, under one leaf: one cache line
 
 
@@ -43,12 +45,21 @@ def replay_bytes(
     num_frames = math.ceil(capacity * frames_per_item)
     per_frame = frame_bytes(observation) + (num_actions if action_masks else 0)
     tree = tree_bytes(capacity) if prioritized else 0
-    return capacity * ITEM.itemsize + num_frames * per_frame + tree
+    visits = 8 * math.prod(visits_shape(observation, num_actions) or (0,))
+    return capacity * ITEM.itemsize + num_frames * per_frame + tree + visits
 
 
 def frame_bytes(observation: ObservationSpec) -> int:
     """Bytes of one frame."""
     return np.dtype(observation.dtype).itemsize * math.prod(observation.shape)
+
+
+def visits_shape(observation: ObservationSpec, num_actions: int) -> tuple[int, int] | None:
+    """(S, A) where visits of observations and actions are counted, else None."""
+    num_categories = observation.num_categories
+    if observation.shape or not 0 < num_categories * num_actions <= MAX_VISITS:
+        return None
+    return num_categories, num_actions
 
 
 def tree_bytes(capacity: int) -> int:

@@ -18,22 +18,22 @@ from distdqn.sum_tree import SumTree
 class UniformSampler:
     """Every live slot with probability 1 / size, independently, with replacement.
 
-    A ring inserts and evicts in order, so its live slots are one arc of `size` slots
-    from `first` on: two integers, no index. `insert` must continue the arc and
-    `remove` take from its start; an empty arc starts anywhere. Priorities are ignored.
+    Priorities are ignored.
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: nothing to draw")
         self.capacity = int(capacity)
-        self.size = 0
-        self._first = 0
+        self._arc = _Arc(self.capacity)
+
+    @property
+    def size(self) -> int:
+        """Live slots."""
+        return self._arc.size
 
     @property
     def mass(self) -> float:
         """The weight of this shard among shards: its number of items."""
-        return float(self.size)
+        return float(self._arc.size)
 
     @property
     def priority_max(self) -> float:
@@ -46,25 +46,20 @@ class UniformSampler:
 
     def insert(self, slots: np.ndarray, priorities: np.ndarray | None = None) -> int:
         """Makes `slots [B]` live, which follow on the arc; 0 priorities refused."""
-        if len(slots):
-            if self.size == 0:
-                self._first = int(slots[0])
-            assert slots[0] == (self._first + self.size) % self.capacity, "not the next slot"
-            assert self.size + len(slots) <= self.capacity, "more slots than the ring has"
-            self.size += len(slots)
+        self._arc.insert(slots)
         return 0
 
     def remove(self, slots: np.ndarray) -> None:
         """Ends the life of `slots [B]`, the oldest ones."""
-        if len(slots):
-            assert slots[0] == self._first, "not the oldest slot"
-            assert len(slots) <= self.size, "more slots than are live"
-            self._first = (self._first + len(slots)) % self.capacity
-            self.size -= len(slots)
+        self._arc.remove(slots)
 
     def update(self, slots: np.ndarray, priorities: np.ndarray) -> int:
         """Does nothing; 0 priorities refused."""
         return 0
+
+    def priorities(self, slots: np.ndarray) -> np.ndarray:
+        """`[0]`: there are none."""
+        return np.empty(0)
 
     def sample(
         self, num: int, rng: np.random.Generator, num_batches: int = 1
@@ -74,24 +69,108 @@ class UniformSampler:
         Returns slots `[num_batches * num]` int64 and their probabilities, likewise,
         float64. Raises RuntimeError when no slot is live.
         """
-        if self.size == 0:
+        size, first = self._arc.size, self._arc.first
+        if size == 0:
             raise RuntimeError("cannot sample: no slot is live, insert some first")
-        slots = rng.integers(self.size, size=num_batches * num)
-        if self._first and self.size < self.capacity:  # a full ring needs no turning
-            slots = (slots + self._first) % self.capacity
-        return slots, np.full(num_batches * num, 1.0 / self.size)
+        slots = rng.integers(size, size=num_batches * num)
+        if first and size < self.capacity:  # a full ring needs no turning
+            slots = (slots + first) % self.capacity
+        return slots, np.full(num_batches * num, 1.0 / size)
 
     def check_valid(self) -> tuple[bool, str]:
         """(True, "") if the arc fits the ring, else (False, why)."""
-        if not (0 <= self.size <= self.capacity and 0 <= self._first < self.capacity):
-            return False, f"arc of {self.size} from {self._first} in {self.capacity} slots"
-        return True, ""
+        return self._arc.check_valid()
 
     def get_state(self) -> dict[str, Any]:
-        return {"first": self._first, "size": self.size}
+        return self._arc.get_state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._first, self.size = int(state["first"]), int(state["size"])
+        self._arc.set_state(state)
+
+
+class FifoSampler:
+    """Every slot once, in the order of insertion: learning without a memory.
+
+    A slot that is evicted before it was drawn is never drawn. The probabilities are one
+    constant, so that importance weights are 1. Priorities are ignored.
+
+    skipped: slots evicted before they were drawn.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = int(capacity)
+        self.skipped = 0
+        self._arc = _Arc(self.capacity)
+        self._drawn = 0  # of the live slots, the oldest ones
+
+    @property
+    def size(self) -> int:
+        """Live slots, drawn ones included."""
+        return self._arc.size
+
+    @property
+    def mass(self) -> float:
+        """The weight of this shard among shards: its slots not yet drawn."""
+        return float(self._arc.size - self._drawn)
+
+    @property
+    def priority_max(self) -> float:
+        """NaN: there are no priorities."""
+        return float("nan")
+
+    @property
+    def nbytes(self) -> int:
+        return 0
+
+    def insert(self, slots: np.ndarray, priorities: np.ndarray | None = None) -> int:
+        """Makes `slots [B]` live, which follow on the arc; 0 priorities refused."""
+        self._arc.insert(slots)
+        return 0
+
+    def remove(self, slots: np.ndarray) -> None:
+        """Ends the life of `slots [B]`, the oldest ones."""
+        self._arc.remove(slots)
+        self.skipped += max(0, len(slots) - self._drawn)
+        self._drawn = max(0, self._drawn - len(slots))
+
+    def update(self, slots: np.ndarray, priorities: np.ndarray) -> int:
+        """Does nothing; 0 priorities refused."""
+        return 0
+
+    def priorities(self, slots: np.ndarray) -> np.ndarray:
+        """`[0]`: there are none."""
+        return np.empty(0)
+
+    def sample(
+        self, num: int, rng: np.random.Generator, num_batches: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The next `num_batches * num` slots that were not drawn yet; `rng` is not used.
+
+        Returns slots `[num_batches * num]` int64 and 1 / `mass` before the draw for each,
+        float64. Raises RuntimeError when fewer are left.
+        """
+        needed, left = num_batches * num, self._arc.size - self._drawn
+        if needed > left:
+            raise RuntimeError(
+                f"cannot sample: {needed} slots are required that were not drawn yet, {left} are "
+                "left; insert some first"
+            )
+        slots = (self._arc.first + self._drawn + np.arange(needed)) % self.capacity
+        self._drawn += needed
+        return slots, np.full(needed, 1.0 / max(left, 1))
+
+    def check_valid(self) -> tuple[bool, str]:
+        """(True, "") if the arc fits the ring and the drawn slots the arc, else (False, why)."""
+        if not 0 <= self._drawn <= self._arc.size:
+            return False, f"{self._drawn} of {self._arc.size} live slots are drawn"
+        return self._arc.check_valid()
+
+    def get_state(self) -> dict[str, Any]:
+        return {"drawn": self._drawn, "skipped": self.skipped, **self._arc.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._arc.set_state(state)
+        self._drawn, self.skipped = int(state["drawn"]), int(state["skipped"])
 
 
 class PrioritizedSampler:
@@ -174,6 +253,13 @@ class PrioritizedSampler:
         self.priority_max = float(np.max(priorities, initial=self.priority_max))
         return refused
 
+    def priorities(self, slots: np.ndarray) -> np.ndarray:
+        """The priorities p_i `[B]` of live `slots [B]`, from their v_i; `[0]` if alpha is 0."""
+        if self._exponent == 0.0:
+            return np.empty(0)
+        powers = self._tree.get(slots)
+        return np.maximum(powers ** (1.0 / self._exponent) - self._epsilon, 0.0)
+
     def sample(
         self, num: int, rng: np.random.Generator, num_batches: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -209,13 +295,14 @@ class PrioritizedSampler:
     def get_state(self) -> dict[str, Any]:
         return {
             "size": self.size,
-            "priority_max": np.array(self.priority_max),
+            "priority_max": self.priority_max,
             **self._tree.get_state(),
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `get_state` gave; raises ValueError if the capacity differs."""
-        self._tree.set_state(state)
+        # A copy: a read-only array would have numba compile the tree's kernels once more.
+        self._tree.set_state({"values": np.array(state["values"])})
         self.size = int(state["size"])
         self.priority_max = float(state["priority_max"])
 
@@ -223,5 +310,48 @@ class PrioritizedSampler:
         return (priorities + self._epsilon) ** self._exponent
 
 
+class _Arc:
+    """The live slots of a ring that inserts and evicts in order: two integers, no index.
+
+    They are `size` slots from `first` on. `insert` must continue the arc and `remove`
+    take from its start; an empty arc starts anywhere.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}: nothing to draw")
+        self.first = self.size = 0
+        self._capacity = capacity
+
+    def insert(self, slots: np.ndarray) -> None:
+        if len(slots):
+            if self.size == 0:
+                self.first = int(slots[0])
+            assert slots[0] == (self.first + self.size) % self._capacity, "not the next slot"
+            assert self.size + len(slots) <= self._capacity, "more slots than the ring has"
+            self.size += len(slots)
+
+    def remove(self, slots: np.ndarray) -> None:
+        if len(slots):
+            assert slots[0] == self.first, "not the oldest slot"
+            assert len(slots) <= self.size, "more slots than are live"
+            self.first = (self.first + len(slots)) % self._capacity
+            self.size -= len(slots)
+
+    def check_valid(self) -> tuple[bool, str]:
+        if not (0 <= self.size <= self._capacity and 0 <= self.first < self._capacity):
+            return False, f"arc of {self.size} from {self.first} in {self._capacity} slots"
+        return True, ""
+
+    def get_state(self) -> dict[str, Any]:
+        return {"first": self.first, "size": self.size}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.first, self.size = int(state["first"]), int(state["size"])
+
+
 def _valid(priorities: np.ndarray) -> np.ndarray:
     return np.isfinite(priorities) & (priorities >= 0.0)
+
+
+Sampler = UniformSampler | PrioritizedSampler | FifoSampler

@@ -52,14 +52,21 @@ def test_masks_move_with_their_frames() -> None:
 
 def test_a_restored_ring_holds_the_same_frames_at_any_capacity() -> None:
     ring = FrameRing(6, INDEX, NUM_ACTIONS)
-    ring.append(np.arange(5), np.eye(5, 3, dtype=bool), oldest=0)
-    ring.append(np.arange(5, 9), None, oldest=4)
+    ring.append(np.arange(5), None, oldest=0)
+    early = ring.get_state(first=3)
+    ring.append(np.arange(5, 7), np.eye(2, 3, dtype=bool), oldest=3)
+    ring.append(np.arange(7, 9), None, oldest=3)
+    late = ring.get_state(first=5)
+    assert (early["first_frame"], late["first_frame"]) == (3, 5)
+    assert "action_mask" not in early
+    pieces = [(early["frames"], None), (late["frames"], late["action_mask"])]
+    numbers = np.arange(3, 9)
     for capacity in (2, 6, 100):
         restored = FrameRing(capacity, INDEX, NUM_ACTIONS)
-        restored.set_state(ring.get_state(oldest=4))
-        assert restored.next_number == 9
-        numbers = np.arange(4, 9)
-        assert restored.gather(numbers).tolist() == [4, 5, 6, 7, 8]
+        restored.append(np.arange(2), None, oldest=0)  # replaced
+        restored.set_state(3, pieces)
+        assert (restored.next_number, restored.capacity) == (9, max(capacity, 6))
+        assert restored.gather(numbers).tolist() == numbers.tolist()
         np.testing.assert_array_equal(restored.gather_masks(numbers), ring.gather_masks(numbers))
 
 

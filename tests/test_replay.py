@@ -9,49 +9,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replay_parts import CARTPOLE, INDEX, NUM_ACTIONS, Worker, make_replay
 
 from distdqn.replay import IDS_PER_EPOCH, Replay
-from distdqn.replay_memory import replay_bytes
-from distdqn.sampling import PrioritizedSampler, UniformSampler
-from distdqn.types import BEFORE_ANY, ObservationSpec, PriorityUpdate, ReplayBatch, TransitionBlock
+from distdqn.replay_memory import replay_bytes, visits_shape
+from distdqn.sampling import UniformSampler
+from distdqn.types import (
+    ObservationSpec,
+    PriorityUpdate,
+    ReplayBatch,
+    TransitionBlock,
+    WeightsVersion,
+)
 
-NUM_ACTIONS = 3
-CARTPOLE = ObservationSpec((4,), "float32")
 SPECS = [
     CARTPOLE,
-    ObservationSpec((), "int32", num_categories=500),
+    INDEX,
     ObservationSpec((3,), "uint8"),
     ObservationSpec((2, 4), "uint8"),
     ObservationSpec((3,), "float64"),
     ObservationSpec((5,), "bool"),
 ]
-
-
-class Worker:
-    """Seals blocks of made-up transitions; every frame is random, hence its own."""
-
-    def __init__(self, observation: ObservationSpec, seed: int = 0) -> None:
-        self.observation = observation
-        self.rng = np.random.default_rng(seed)
-
-    def block(
-        self, num: int, num_frames: int = 0, masked: bool = False, priorities: Any = None
-    ) -> TransitionBlock:
-        num_frames = max(num_frames, num + 1)
-        shape = (num_frames, *self.observation.shape)
-        frames = self.rng.integers(0, 200, shape).astype(self.observation.dtype)
-        tm1 = self.rng.integers(0, num_frames, num).astype(np.int32)
-        return TransitionBlock(
-            *(0, 0, 0, 0, 0, BEFORE_ANY),
-            frames=frames,
-            tm1=tm1,
-            t=self.rng.integers(tm1, num_frames).astype(np.int32),
-            a_tm1=self.rng.integers(0, NUM_ACTIONS, num).astype(np.int32),
-            r_t=self.rng.normal(size=num).astype(np.float32),
-            discount_t=self.rng.random(num).astype(np.float32),
-            priorities=None if priorities is None else np.asarray(priorities, np.float32),
-            action_mask=self.rng.random((num_frames, NUM_ACTIONS)) < 0.5 if masked else None,
-        )
 
 
 class Twin:
@@ -89,13 +67,6 @@ class Twin:
         assert (batch.action_mask_t is not None) == self.any_mask
 
 
-def make_replay(
-    capacity: int, observation: ObservationSpec = CARTPOLE, prioritized: bool = True, **kwargs: Any
-) -> Replay:
-    sampler = PrioritizedSampler(capacity, 0.6, 0.01) if prioritized else UniformSampler(capacity)
-    return Replay(capacity, observation, NUM_ACTIONS, sampler, **({"seed": 0} | kwargs))
-
-
 def all_ids(replay: Replay) -> list[int]:
     return np.unique(replay.sample(50, 4 * replay.size).item_ids).tolist()
 
@@ -104,7 +75,7 @@ def all_ids(replay: Replay) -> list[int]:
 @given(
     capacity=st.integers(1, 40),
     observation=st.sampled_from(SPECS),
-    prioritized=st.booleans(),
+    kind=st.sampled_from(["uniform", "prioritized"]),
     frames_per_item=st.sampled_from([0.1, 1.0, 1.25]),
     blocks=st.lists(
         st.tuples(st.integers(0, 60), st.integers(0, 90), st.booleans(), st.booleans()), max_size=12
@@ -113,12 +84,12 @@ def all_ids(replay: Replay) -> list[int]:
 def test_every_sampled_row_is_a_transition_that_a_plain_list_holds(
     capacity: int,
     observation: ObservationSpec,
-    prioritized: bool,
+    kind: str,
     frames_per_item: float,
     blocks: list[tuple[int, int, bool, bool]],
 ) -> None:
     kwargs: dict[str, Any] = {"epoch": 2, "frames_per_item": frames_per_item}
-    replay = make_replay(capacity, observation, prioritized, **kwargs)
+    replay = make_replay(capacity, observation, kind, **kwargs)
     worker, twin = Worker(observation), Twin(capacity, epoch=2)
     for num, num_frames, masked, restores in blocks:
         block = worker.block(num, num_frames, masked, worker.rng.random(num))
@@ -134,7 +105,7 @@ def test_every_sampled_row_is_a_transition_that_a_plain_list_holds(
             replay.update_priorities(PriorityUpdate(old, worker.rng.random(old.shape)))
         if restores:
             saved = replay.get_state()
-            replay = make_replay(capacity, observation, prioritized, **kwargs)
+            replay = make_replay(capacity, observation, kind, **kwargs)
             replay.set_state(saved)
 
 
@@ -167,12 +138,12 @@ def test_added_arrays_are_copied() -> None:
     twin.assert_holds(replay.sample(2, 50))
 
 
-@pytest.mark.parametrize("prioritized", [True, False])
-def test_each_minibatch_is_a_sample_of_the_whole_replay(prioritized: bool) -> None:
-    replay = make_replay(40, prioritized=prioritized)
+@pytest.mark.parametrize("kind", ["uniform", "prioritized"])
+def test_each_minibatch_is_a_sample_of_the_whole_replay(kind: str) -> None:
+    replay = make_replay(40, kind=kind)
     replay.add(Worker(CARTPOLE).block(55, priorities=np.arange(55) / 10))
     batch = replay.sample(200, 100)
-    if prioritized:
+    if kind == "prioritized":
         powers = (np.arange(15, 55, dtype=np.float32).astype(float) / 10 + 0.01) ** 0.6
     else:
         powers = np.ones(40)
@@ -284,51 +255,10 @@ def test_an_empty_replay_refuses_to_be_sampled() -> None:
         make_replay(10).sample(0, 5)
 
 
-@pytest.mark.parametrize("prioritized", [True, False])
-def test_a_restored_replay_continues_bit_identically(prioritized: bool) -> None:
-    replay, worker = make_replay(100, prioritized=prioritized), Worker(CARTPOLE)
-    for _ in range(7):
-        replay.add(worker.block(23, masked=True, priorities=worker.rng.random(23)))
-    replay.sample(1, 3)
-    replay.update_priorities(PriorityUpdate(np.array([5, 99]), np.array([1.0, np.nan])))
-    saved = replay.get_state()
-    assert all(isinstance(value, (np.ndarray, int)) for value in saved.values())
-    restored = make_replay(100, prioritized=prioritized, seed=77)
-    restored.set_state(saved)
-    assert restored.check_valid() == (True, "")
-    for _ in range(5):
-        block = worker.block(31, priorities=np.ones(31))
-        batches = [one.sample(2, 17) for one in (replay, restored)]
-        for field in dataclasses.fields(ReplayBatch):
-            first, second = (getattr(batch, field.name) for batch in batches)
-            assert first.tobytes() == second.tobytes(), field.name
-        for one in (replay, restored):
-            one.update_priorities(PriorityUpdate(batches[0].item_ids, batches[0].r_t ** 2))
-            one.add(block)
-    assert restored.dropped_updates == replay.dropped_updates
-    assert restored.refused_priorities == replay.refused_priorities
-
-
-def test_a_replay_restored_into_a_new_epoch_gives_new_ids_to_the_same_draws() -> None:
-    replay = make_replay(10)
-    replay.add(Worker(CARTPOLE).block(13))
-    restored = make_replay(10, epoch=replay.epoch + 1)
-    restored.set_state(replay.get_state())
-    ids = replay.sample(2, 8).item_ids
-    assert np.array_equal(restored.sample(2, 8).item_ids, ids + IDS_PER_EPOCH)
-    restored.update_priorities(PriorityUpdate(ids, np.ones(ids.shape)))
-    assert restored.dropped_updates == ids.size
-
-
-def test_a_state_of_another_capacity_is_refused() -> None:
-    with pytest.raises(ValueError, match="that of the state, 10, got 11"):
-        make_replay(11).set_state(make_replay(10).get_state())
-
-
 def test_seed_and_epoch_determine_the_draws() -> None:
     drawn = []
     for seed, epoch in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        replay = make_replay(100, prioritized=False, seed=seed, epoch=epoch)
+        replay = make_replay(100, kind="uniform", seed=seed, epoch=epoch)
         replay.add(Worker(CARTPOLE).block(100))
         drawn.append(tuple((replay.sample(1, 50).item_ids % IDS_PER_EPOCH).ravel()))
     assert drawn[0] == drawn[1] and len(set(drawn)) == 3
@@ -389,13 +319,82 @@ def test_check_valid_names_what_is_corrupt() -> None:
     assert "order of the items" in corrupt("block_frame", 0)
 
 
-@pytest.mark.parametrize("prioritized", [True, False])
-def test_the_bytes_needed_are_those_allocated(prioritized: bool) -> None:
+@pytest.mark.parametrize("kind", ["uniform", "prioritized", "fifo"])
+def test_the_bytes_needed_are_those_allocated(kind: str) -> None:
+    prioritized = kind == "prioritized"
     for observation in SPECS:
-        replay = make_replay(1_000, observation, prioritized)
+        replay = make_replay(1_000, observation, kind)
         needed = replay_bytes(1_000, observation, NUM_ACTIONS, prioritized)
         assert needed == replay.nbytes
         replay.add(Worker(observation).block(10, masked=True))
         assert replay.nbytes == replay_bytes(
             1_000, observation, NUM_ACTIONS, prioritized, action_masks=True
         )
+
+
+def test_fifo_hands_out_each_transition_once_in_the_order_of_arrival() -> None:
+    replay, worker, twin = make_replay(50, kind="fifo", epoch=1), Worker(CARTPOLE), Twin(50, 1)
+    for num in (30, 17, 13):
+        block = worker.block(num)
+        replay.add(block)
+        twin.add(block)
+    assert (replay.size, replay.mass) == (50, 50.0)
+    drawn = [replay.sample(2, 7), replay.sample(4, 9)]
+    for batch in drawn:
+        twin.assert_holds(batch)
+    ids = np.concatenate([batch.item_ids.ravel() for batch in drawn])
+    assert ids.tolist() == list(range(IDS_PER_EPOCH + 10, IDS_PER_EPOCH + 60))
+    with pytest.raises(RuntimeError, match="1 slots are required .* 0 are left"):
+        replay.sample(1, 1)
+
+
+def test_visits_count_every_added_pair_for_ever() -> None:
+    replay, worker = make_replay(20, INDEX), Worker(INDEX)
+    blocks = [worker.block(num) for num in (7, 45, 0, 12)]
+    expected = np.zeros((500, NUM_ACTIONS), np.int64)
+    for block in blocks:
+        replay.add(block)
+        for tm1, action in zip(block.tm1, block.a_tm1, strict=True):
+            expected[block.frames[tm1], action] += 1
+    assert replay.visits is not None and replay.visits.dtype == np.int64
+    np.testing.assert_array_equal(replay.visits, expected)
+
+
+def test_visits_are_counted_for_few_indices_only() -> None:
+    assert make_replay(20).visits is None
+    at_most = ObservationSpec((), "int32", num_categories=2**18)
+    assert visits_shape(at_most, 4) == (2**18, 4)
+    assert visits_shape(at_most, 5) is None
+
+
+def test_an_index_that_is_no_observation_is_refused() -> None:
+    block = dataclasses.replace(Worker(INDEX).block(5), frames=np.full(6, 500, np.int32))
+    with pytest.raises(ValueError, match=r"frames of a block must be in \[0, 500\), got 500"):
+        make_replay(20, INDEX).add(block)
+
+
+def test_the_stale_share_counts_live_items() -> None:
+    replay, worker = make_replay(20), Worker(CARTPOLE)
+    newest = WeightsVersion(1, 30)
+    assert np.isnan(replay.stale_fraction(newest, 10))
+    for counter, num in ((5, 8), (19, 9), (25, 8)):  # 5 of the first are evicted
+        replay.add(worker.block(num, version=WeightsVersion(1, counter)))
+    assert replay.stale_fraction(newest, 4) == 1.0
+    assert replay.stale_fraction(newest, 10) == 12 / 20
+    assert replay.stale_fraction(newest, 11) == 3 / 20
+    assert replay.stale_fraction(newest, 25) == 0.0
+    replay.add(worker.block(25, version=WeightsVersion(1, 29)))
+    assert replay.stale_fraction(newest, 1) == 0.0
+
+
+def test_evenly_spaced_priorities_come_back_without_a_random_number() -> None:
+    replay = make_replay(100)
+    assert replay.priorities(10).shape == (0,)
+    replay.add(Worker(CARTPOLE).block(120, priorities=np.arange(120) / 8))
+    before = replay.get_state()["rng"].tolist()
+    np.testing.assert_allclose(replay.priorities(1_000), np.arange(20, 120) / 8, atol=1e-12)
+    np.testing.assert_allclose(replay.priorities(20), np.arange(20, 120, 5) / 8, atol=1e-12)
+    assert replay.get_state()["rng"].tolist() == before
+    other = make_replay(100, kind="uniform")
+    other.add(Worker(CARTPOLE).block(120))
+    assert other.priorities(10).shape == (0,)

@@ -1,4 +1,4 @@
-"""Uniform and prioritized draws against their formulas."""
+"""Uniform, prioritized and first-in-first-out draws against their formulas."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from distdqn.sampling import PrioritizedSampler, UniformSampler
+from distdqn.sampling import FifoSampler, PrioritizedSampler, Sampler, UniformSampler
 
 PRIORITIES = np.array([0.5, 0.0, 2.0, 8.0, 1.0, 1.0, 0.1, 4.0], np.float32)
-MAKERS: list[Callable[[], UniformSampler | PrioritizedSampler]] = [
+MAKERS: list[Callable[[], Sampler]] = [
     lambda: UniformSampler(8),
     lambda: PrioritizedSampler(8, 0.6, 0.01),
 ]
@@ -140,7 +142,7 @@ def test_a_new_item_whose_priority_is_refused_gets_the_largest() -> None:
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_an_empty_sampler_refuses_to_draw(
-    make: Callable[[], UniformSampler | PrioritizedSampler],
+    make: Callable[[], Sampler],
 ) -> None:
     with pytest.raises(RuntimeError, match="no slot is live"):
         make().sample(1, np.random.default_rng(0))
@@ -148,7 +150,7 @@ def test_an_empty_sampler_refuses_to_draw(
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_restored_sampler_draws_the_same(
-    make: Callable[[], UniformSampler | PrioritizedSampler],
+    make: Callable[[], Sampler],
 ) -> None:
     sampler, restored = make(), make()
     sampler.insert(np.arange(8), PRIORITIES)
@@ -158,6 +160,65 @@ def test_a_restored_sampler_draws_the_same(
     for drawn, again in zip(*draws, strict=True):
         assert drawn.tobytes() == again.tobytes()
     assert restored.mass == sampler.mass and restored.size == 5
+
+
+def test_priorities_are_those_given_or_updated() -> None:
+    for exponent in (0.3, 1.0):
+        sampler = prioritized(exponent)
+        sampler.update(np.array([3]), np.array([2.5]))
+        np.testing.assert_allclose(
+            sampler.priorities(np.array([0, 3, 1])), [0.5, 2.5, 0.0], rtol=1e-12, atol=1e-12
+        )
+    assert prioritized(0.0).priorities(np.arange(8)).shape == (0,)  # v_i = 1 tells nothing
+    assert UniformSampler(8).priorities(np.arange(0)).shape == (0,)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 20), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
+def test_fifo_draws_each_slot_once_in_order_unless_evicted_before(
+    capacity: int, steps: list[tuple[int, int]]
+) -> None:
+    sampler, rng = FifoSampler(capacity), np.random.default_rng(0)
+    live: list[int] = []  # plain numbers of items, oldest first
+    waiting: list[int] = []
+    inserted = skipped = 0
+    for num_new, num_drawn in steps:
+        num_new = min(num_new, capacity)
+        evicted, live = live[: max(0, len(live) + num_new - capacity)], live[:]
+        sampler.remove(np.array(evicted, np.int64) % capacity)
+        skipped += len(set(evicted) & set(waiting))
+        waiting = [item for item in waiting if item not in evicted]
+        new = list(range(inserted, inserted + num_new))
+        assert sampler.insert(np.array(new, np.int64) % capacity, np.ones(num_new)) == 0
+        inserted += num_new
+        live, waiting = live[len(evicted) :] + new, waiting + new
+        assert (sampler.size, sampler.mass) == (len(live), float(len(waiting)))
+        assert sampler.check_valid() == (True, "") and sampler.skipped == skipped
+        if num_drawn > len(waiting):
+            with pytest.raises(RuntimeError, match=f"{num_drawn} slots .* {len(waiting)} are left"):
+                sampler.sample(num_drawn, rng)
+            continue
+        slots, probabilities = sampler.sample(num_drawn, rng)
+        assert slots.tolist() == [item % capacity for item in waiting[:num_drawn]]
+        assert len(set(probabilities.tolist())) <= 1 and np.all(probabilities > 0)
+        waiting = waiting[num_drawn:]
+        restored = FifoSampler(capacity)
+        restored.set_state(sampler.get_state())
+        sampler = restored
+
+
+def test_fifo_has_neither_priorities_nor_random_numbers() -> None:
+    sampler, rng = FifoSampler(8), np.random.default_rng(0)
+    sampler.insert(np.arange(6), np.array([np.nan] * 6))
+    assert sampler.update(np.arange(2), np.array([np.nan, 5.0])) == 0
+    assert math.isnan(sampler.priority_max) and sampler.nbytes == 0
+    before = rng.bit_generator.state
+    slots, probabilities = sampler.sample(2, rng, num_batches=3)
+    assert rng.bit_generator.state == before
+    assert slots.tolist() == list(range(6)) and probabilities.tolist() == [1 / 6] * 6
+    assert sampler.priorities(slots).shape == (0,)
+    sampler._drawn = 7
+    assert sampler.check_valid() == (False, "7 of 6 live slots are drawn")
 
 
 def test_exponent_and_epsilon_out_of_range_are_refused() -> None:
@@ -176,5 +237,5 @@ def test_check_valid_finds_a_count_that_is_off() -> None:
     sampler._tree._nodes[1] = 0.0
     assert sampler.check_valid()[1].startswith("node 1 holds 0.0")
     uniform = UniformSampler(8)
-    uniform.size = 9
+    uniform._arc.size = 9
     assert uniform.check_valid() == (False, "arc of 9 from 0 in 8 slots")

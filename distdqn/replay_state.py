@@ -1,0 +1,88 @@
+"""How the pieces of a saved replay fit together.
+
+What a replay adds never changes, so a checkpoint saves only what came since the one
+before; a replay is restored from all the pieces that still hold something live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The live items' columns `[size]` by `names`, joined from the segments of a state.
+
+    Raises ValueError where a segment is missing.
+    """
+    segments, end = state["segments"], state["inserts"]
+    pieces = [(segment["first_item"], len(segment[names[0]])) for segment in segments]
+    rows = cut(pieces, end - state["size"], end, "item")
+    return {
+        name: np.concatenate([s[name][r] for s, r in zip(segments, rows, strict=True)])
+        for name in names
+    }
+
+
+def live_frames(state: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """The frames from "oldest_frame" on and their masks, in pieces: they are too many to join.
+
+    Raises ValueError where a segment is missing.
+    """
+    segments = state["segments"]
+    pieces = [(segment["first_frame"], len(segment["frames"])) for segment in segments]
+    rows = cut(pieces, state["oldest_frame"], state["next_frame"], "frame")
+    return [
+        (s["frames"][r], s["action_mask"][r] if "action_mask" in s else None)
+        for s, r in zip(segments, rows, strict=True)
+    ]
+
+
+def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> list[slice]:
+    """Which rows of each piece to take so that `first` to `end` come once each, in order.
+
+    pieces: (number of the first row, number of rows), oldest first; they may overlap and
+      reach beyond either side.
+    what: name of the rows, for the error.
+
+    Returns one slice, empty perhaps, for each piece. Raises ValueError where rows are
+    missing.
+    """
+    slices, reached = [], first
+    for start, length in pieces:
+        if start > reached and reached < end:
+            raise ValueError(
+                f"a piece of the state with {what} {reached} is required, got one from {start} "
+                "on: a piece is missing"
+            )
+        begin, stop = max(start, reached), min(start + length, end)
+        slices.append(slice(begin - start, max(begin, stop) - start))
+        reached = max(reached, stop)
+    if reached < end:
+        raise ValueError(
+            f"pieces of the state up to {what} {end} are required, got them up to {reached}: a "
+            "piece is missing"
+        )
+    return slices
+
+
+def rng_words(rng: np.random.Generator) -> np.ndarray:
+    """The state of a PCG64 generator as `[6]` uint64: its integers are of 128 bits."""
+    state = rng.bit_generator.state
+    words = []
+    for value in (state["state"]["state"], state["state"]["inc"]):
+        words += [value & (2**64 - 1), value >> 64]
+    return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
+
+
+def set_rng_words(rng: np.random.Generator, words: np.ndarray) -> None:
+    """The inverse of `rng_words`."""
+    low, high, inc_low, inc_high, has_uint32, uinteger = (int(word) for word in words)
+    rng.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": low | high << 64, "inc": inc_low | inc_high << 64},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
