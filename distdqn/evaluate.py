@@ -29,7 +29,9 @@ class EvaluationResult:
     returns: `[E]` float64 undiscounted sums of raw rewards.
     lengths: `[E]` int64 steps.
     discounted_returns: `[E]` float64 discounted sums of `r_t` (scaled and clipped) from
-      the first step: what the action values of the first observation estimate.
+      the first step: what the action values of the first observation estimate. An episode
+      that was cut, here or by the env's own time limit, lacks what the values promise for
+      the steps after it.
     start_values: `[E]` float64 largest value of an allowed action there.
     num_cut: episodes that reached `max_episode_steps`; they count as far as they got.
     """

@@ -30,6 +30,7 @@ class Greedy:
     network: `[B, *obs]` to `[B, A]`.
     make_stepper: (number of envs, render mode or None) to a vector stepper.
     max_episode_steps: agent steps after which an episode is cut.
+    discount: of the discounted returns.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Greedy:
         network: nn.Module,
         make_stepper: Callable[[int, str | None], Any],
         max_episode_steps: int,
+        discount: float = 1.0,
     ):
         self._network = network
         self._make_stepper, self._max_episode_steps = make_stepper, max_episode_steps
+        self._discount = discount
         self._steppers: dict[int, Any] = {}
 
     @property
@@ -64,6 +67,7 @@ class Greedy:
             episodes,
             seed,
             self._max_episode_steps,
+            self._discount,
         )
 
     def record(self, online: np.ndarray, seed: int) -> bytes:

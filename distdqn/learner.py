@@ -10,8 +10,10 @@ and CUDA graphs hold on to their memory.
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +39,8 @@ from distdqn.weights import FlatParameters, Layout
 
 __all__ = ["Learner", "LearnerSettings", "choose_device"]
 
+_RECENT_SUPERBATCHES = 100
+
 
 class Learner:
     """Applies updates to one set of parameters and keeps the count.
@@ -48,6 +52,9 @@ class Learner:
     gradient_steps: updates made; equals the state's `step`.
     target_copies: updates of the target network made.
     non_finite: TD errors so far that were NaN or infinite; the caller decides.
+    q_abs_max: largest absolute Q-value so far of the actions learned from, NaN before any,
+      infinite once a value was NaN. For display: no update depends on it and `get_state`
+      leaves it out.
     swap_refused: why the last `swap`, or the capture, was refused; else empty.
     """
 
@@ -79,8 +86,10 @@ class Learner:
         self._compiled_arity = 0
         self._capture_due = self._device.type == "cuda" and settings.cuda_graph
         self._last_minibatch: Tensors | None = None
-        self._scalars = torch.full((3,), torch.nan, dtype=self._dtype)
+        self._scalars: list[float] = [math.nan] * 4
+        self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=_RECENT_SUPERBATCHES)
         self.gradient_steps = self.target_copies = self.non_finite = 0
+        self.q_abs_max = math.nan
         self.swap_refused = ""
 
     @property
@@ -160,14 +169,16 @@ class Learner:
             self._capture(minibatches[0])
         compiled = self._compiled if self._compiled_arity == len(columns) else None
         function = self._eager if compiled is None else compiled
+        figures = []
         for minibatch, out in zip(minibatches, abs_td_errors.unbind(), strict=True):
-            td_errors, self._scalars = function(*self._state, self._learning_rate, *minibatch)
+            td_errors, scalars = function(*self._state, self._learning_rate, *minibatch)
             torch.abs(td_errors, out=out)
+            figures.append(scalars)
             self.gradient_steps += 1
             if self.gradient_steps % self.settings.target_period == 0:
                 self._update_target()
         host = abs_td_errors.to("cpu", torch.float32).numpy()
-        self.non_finite += host.size - int(np.count_nonzero(np.isfinite(host)))
+        self._note(host, torch.stack(figures).cpu().numpy())
         return host
 
     def swap(self, candidate: InPlaceUpdate) -> bool:
@@ -192,8 +203,15 @@ class Learner:
 
     def scalars(self) -> dict[str, float]:
         """`td_loss`, `q_values` and `grad_norm` of the last update; NaN before the first."""
-        values = self._scalars.tolist()
-        return dict(zip(("td_loss", "q_values", "grad_norm"), values, strict=True))
+        return dict(zip(("td_loss", "q_values", "grad_norm"), self._scalars[:3], strict=True))
+
+    def recent_abs_td_errors(self) -> np.ndarray:
+        """`[n B]` float32 of the last minibatch in each of the newest n <= 100 superbatches.
+
+        What learning sees now, not the history; all K minibatches would cost more and say
+        no more. May be called from another thread.
+        """
+        return np.concatenate([np.empty(0, np.float32), *tuple(self._recent)])
 
     def online_vector(self) -> np.ndarray:
         """A copy of the online parameters `[P]`."""
@@ -247,6 +265,18 @@ class Learner:
 
     def _vectors(self) -> dict[str, torch.Tensor]:
         return {name: x for name, x in self._named_state.items() if name != "step"}
+
+    def _note(self, abs_td_errors: np.ndarray, figures: np.ndarray) -> None:
+        """Counts and maxima of one superbatch, `[K, B]` and `[K, 4]`, on the host."""
+        num_finite = int(np.count_nonzero(np.isfinite(abs_td_errors)))
+        self.non_finite += abs_td_errors.size - num_finite
+        self._recent.append(abs_td_errors[-1].copy())  # a view would keep all K
+        self._scalars = figures[-1].tolist()
+        largest = float(figures[:, 3].max())  # NaN if one is, but no comparison would say so
+        if math.isnan(largest):
+            largest = math.inf
+        if not largest <= self.q_abs_max:
+            self.q_abs_max = largest
 
     def _update_target(self) -> None:
         online, target, tau = *self._state[:2], self.settings.target_tau

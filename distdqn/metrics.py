@@ -10,8 +10,14 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import time
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,11 @@ class RunStatus:
 
     env_steps counts agent steps that yield a transition, gradient_steps updates.
     staleness: weight versions between the newest and the one that acted.
+    q_start_mean, return_start_mean: of the newest evaluation, largest value of its first
+      observations and discounted return then realised.
+    q_abs_max, q_bound, soft_divergence: see `value_diagnostics`; the last is 0.0 or 1.0.
+    td_error_abs_*: of the newest minibatches.  priority_*: of the items held.
+    stale_fraction_*: share of the items held that are older than so many weight versions.
     """
 
     state: str = "starting"
@@ -68,6 +79,18 @@ class RunStatus:
     td_loss: float = math.nan
     q_values: float = math.nan
     grad_norm: float = math.nan
+    td_error_abs_p50: float = math.nan
+    td_error_abs_p95: float = math.nan
+    td_error_abs_max: float = math.nan
+    priority_p50: float = math.nan
+    priority_p95: float = math.nan
+    stale_fraction_10: float = math.nan
+    stale_fraction_100: float = math.nan
+    q_start_mean: float = math.nan
+    return_start_mean: float = math.nan
+    q_abs_max: float = math.nan
+    q_bound: float = math.nan
+    soft_divergence: float = math.nan
     epsilon: float = math.nan
     learning_rate: float = math.nan
     compiled: bool = False
@@ -92,8 +115,20 @@ SCALARS = {
     "losses/td_loss": "td_loss",
     "losses/q_values": "q_values",
     "losses/grad_norm": "grad_norm",
+    "losses/td_error_abs_p50": "td_error_abs_p50",
+    "losses/td_error_abs_p95": "td_error_abs_p95",
+    "losses/td_error_abs_max": "td_error_abs_max",
+    "values/q_start": "q_start_mean",
+    "values/return_start": "return_start_mean",
+    "values/q_abs_max": "q_abs_max",
+    "values/q_bound": "q_bound",
+    "values/soft_divergence": "soft_divergence",
     "replay/size": "replay_size",
     "replay/priority_max": "priority_max",
+    "replay/priority_p50": "priority_p50",
+    "replay/priority_p95": "priority_p95",
+    "replay/stale_fraction_10": "stale_fraction_10",
+    "replay/stale_fraction_100": "stale_fraction_100",
     "workers/count": "workers_alive",
 }
 """TensorBoard tag to `RunStatus` field. The two return charts are written per episode."""
@@ -146,3 +181,96 @@ class CountHistogram:
         if not total:
             return math.nan
         return float(np.searchsorted(np.cumsum(self.counts), q * total))
+
+
+class LogHistogram:
+    """Counts of non-negative numbers in bins a factor 2^(1/4) wide, from 1e-6 to 1e6.
+
+    What lies below shares one bin with 0, what lies above another, and so do infinity
+    and NaN: a histogram that dropped them would look healthy. Counts may be fractions, as
+    after `scaled`.
+
+    counts: `[162]` float64, the first and last bin open.
+    largest: of all observed, exactly; NaN before any, infinite once one was NaN.
+    """
+
+    EDGES = 1e-6 * 2.0 ** (np.arange(161) / 4)  # the last is 1.07e6
+
+    def __init__(self, values: np.ndarray | None = None):
+        """values: `[B]` to begin with."""
+        self.counts = np.zeros(len(self.EDGES) + 1)
+        self.largest = math.nan
+        if values is not None and len(values):
+            values = np.where(np.isnan(values), math.inf, values)
+            bins = np.searchsorted(self.EDGES, values, side="right")
+            self.counts += np.bincount(bins, minlength=len(self.counts))
+            self.largest = float(values.max())
+
+    @property
+    def total(self) -> float:
+        return float(self.counts.sum())
+
+    def scaled(self, total: float) -> LogHistogram:
+        """The same shape with counts that sum to `total`: a sample stands for all."""
+        scaled = LogHistogram()
+        scaled.largest = self.largest
+        if self.total:
+            scaled.counts = self.counts * (total / self.total)
+        return scaled
+
+    def merged(self, other: LogHistogram) -> LogHistogram:
+        merged = LogHistogram()
+        merged.counts = self.counts + other.counts
+        merged.largest = float(np.fmax(self.largest, other.largest))
+        return merged
+
+    def quantile(self, q: float) -> float:
+        """Geometric middle of the bin that `q` falls into, 9 percent off at most; never
+        above `largest`. 0 in the lowest bin, `largest` in the highest, NaN without values.
+        """
+        if not self.total:
+            return math.nan
+        reached = np.cumsum(self.counts)
+        index = int(np.searchsorted(reached, q * reached[-1]))
+        if index == 0:
+            return 0.0
+        if index >= len(self.EDGES):
+            return self.largest
+        return float(min(self.EDGES[index] * 2.0**-0.125, self.largest))
+
+    def bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts `[n]` and their edges `[n + 1]`, from the first bin in use to the last.
+
+        The edges are finite: the lowest bin begins at 0, the highest ends at `largest`, or
+        at twice its lower edge where that is infinite. Both are empty without values.
+        """
+        used = np.flatnonzero(self.counts)
+        if not len(used):
+            return np.zeros(0), np.zeros(0)
+        top = self.EDGES[-1] * 2.0
+        if math.isfinite(self.largest):
+            top = max(top, self.largest)
+        edges = np.concatenate([[0.0], self.EDGES, [top]])
+        first, last = used[0], used[-1] + 1
+        return self.counts[first:last], edges[first : last + 1]
+
+
+class Sparingly(Generic[_P, _T]):
+    """Calls `function`, but for all calls together at most a hundredth of the time.
+
+    In between the last value is given again: for figures that are asked for more often
+    than they are worth.
+    """
+
+    def __init__(self, function: Callable[_P, _T]):
+        self._function = function
+        self._value: _T
+        self._due = -math.inf
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        began = time.perf_counter()
+        if began >= self._due:
+            self._value = self._function(*args, **kwargs)
+            ended = time.perf_counter()
+            self._due = ended + 99.0 * (ended - began)
+        return self._value

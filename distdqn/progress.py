@@ -23,7 +23,7 @@ from distdqn.metrics import RunStatus
 
 _REDRAW_PERIOD_S = 0.5
 _LINE_PERIOD_S = 5.0
-_TROUBLE = "bold red"
+_TROUBLE = "not dim bold red"
 
 
 class Progress:
@@ -130,12 +130,12 @@ def plain_line(status: RunStatus, total_env_steps: int) -> str:
 def picture(
     status: RunStatus, total_env_steps: int, configured: float | None = None
 ) -> RenderableType:
-    """A status as a bar and six rows; one more where something was lost or replaced.
+    """A status as a bar and seven rows; one more where something was lost or replaced.
 
     configured: samples per insert, None to leave it out.
     """
     ratio = _figure(status.samples_per_insert, 2)
-    rows = {
+    rows: dict[str, list[tuple[Any, ...]]] = {  # name, value, whether it is bad
         "steps": [
             ("env", f"{status.env_steps:,} of {total_env_steps:,}"),
             ("updates", f"{status.gradient_steps:,}"),
@@ -155,6 +155,11 @@ def picture(
             ("samples/insert", ratio if configured is None else f"{ratio} of {configured:g}"),
             ("items", f"{status.replay_size:,}"),
             ("in a shard", _range(status.shard_items)),
+        ],
+        "values": [
+            ("q at start", _figure(status.q_start_mean)),
+            ("realised", _figure(status.return_start_mean)),
+            ("max |q|", _of_bound(status), status.soft_divergence == 1.0),
         ],
         "waiting": [
             ("learner", _percent(status.learner_wait_fraction)),
@@ -193,6 +198,10 @@ def print_summary(
         f"{_count(summary.get('eval_episodes'))} fresh greedy episodes",
         "last checkpoint": f"{_figure(summary.get('eval_return_mean'))}, standard deviation "
         f"{_figure(summary.get('eval_return_std'))}",
+        "values": f"{_figure(summary.get('q_start_mean'))} at the start, discounted return "
+        f"then realised {_figure(summary.get('return_start_mean'))}; "
+        f"largest |q| {_figure(summary.get('q_abs_max'))}, "
+        f"bound {_figure(summary.get('q_bound'))}",
         "work": f"{_count(summary.get('env_steps'))} env steps, "
         f"{_count(summary.get('gradient_steps'))} updates, "
         f"{_figure(summary.get('samples_per_insert'), 2)} samples per insert",
@@ -254,6 +263,13 @@ def _troubles(status: RunStatus) -> list[str]:
         "items lost": status.items_lost,
     }
     return [f"{name} {number:,}" for name, number in counts.items() if number]
+
+
+def _of_bound(status: RunStatus) -> str:
+    """The largest value beside what any policy can reach, where that is known."""
+    bound = status.q_bound
+    largest = "infinite" if math.isinf(status.q_abs_max) else _figure(status.q_abs_max)
+    return f"{largest} of {_figure(bound)}" if _is_number(bound) else largest
 
 
 def _is_number(value: float | None) -> bool:

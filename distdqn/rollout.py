@@ -48,6 +48,7 @@ class Rollout:
     collected: transitions that left the windows, `refused` included.
     refused: of these, those thrown away since a NaN or infinity touched their window.
     stepped: valid env steps taken, those still in windows included.
+    reward_abs_max: largest absolute reward, scaled and clipped, in a valid step; no bad one.
     env_s, inference_s: seconds spent in `stepper.step` and in choosing actions.
     """
 
@@ -98,6 +99,7 @@ class Rollout:
         self._rows: list[tuple[float, WeightsVersion]] = []  # per row of the accumulator
         self._sequence = self.collected = self.refused = self.stepped = 0
         self._vector_steps = 0
+        self.reward_abs_max = 0.0
         self.env_s = self.inference_s = 0.0
         self._clock, self._epsilons_at = -1, epsilons
         self.set_clock(0)
@@ -151,6 +153,26 @@ class Rollout:
                 return None
             taken += self._step(now, max_transitions - taken)
 
+    def collect_round(
+        self, vector_steps: int, max_transitions: int, flush: bool
+    ) -> TransitionBlock | None:
+        """A fixed number of vector steps, whatever the clock says, and all that they closed.
+
+        Args:
+          vector_steps: fewer are taken only where `max_transitions` is used up before.
+          max_transitions: as in `collect`.
+          flush: closes the open windows too.
+
+        Returns:
+          A block, or None where no window closed. Raises as `collect`.
+        """
+        taken = 0
+        for _ in range(vector_steps):
+            if taken >= max_transitions:
+                break
+            taken += self._step(0.0, max_transitions - taken)
+        return self._seal(flush)
+
     def flush(self) -> TransitionBlock | None:
         """All that is left as one block, open windows closed; None if that is nothing."""
         return self._seal(flush=True)
@@ -179,6 +201,9 @@ class Rollout:
         if episodes := self._tracker.update(step):
             self._episodes.extend(episodes)
         valid, taken = _within(allowance, step.valid)
+        if not np.abs(step.r_t).max() <= self.reward_abs_max:  # seldom; true of NaN too
+            rewards = np.abs(step.r_t[valid & ~step.bad])
+            self.reward_abs_max = float(rewards.max(initial=self.reward_abs_max))
         next_obs, restarted = self._settle(step)
         self._accumulator.add(
             a_tm1=actions,

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from distdqn.errors import RunError
@@ -76,6 +77,24 @@ class RunFolder:
         newest = ", ".join(path.name for path in list_runs(runs_dir)[:_RUNS_NAMED])
         there = f"the newest are {newest}" if newest else "there is none yet; see `distdqn train`"
         raise RunError(f"no run {str(run)!r} in {runs_dir}: {there}")
+
+    def take_over(self) -> None:
+        """Makes this process the owner of a run that was broken off.
+
+        Raises RunError: it is live, or has finished.
+        """
+        if self.is_live:
+            run = self.read_run_json()
+            raise RunError(
+                f"run {self.name!r} is in use by process {run.get('pid')} on {run.get('host')}; "
+                "stop it before it is resumed"
+            )
+        if self.read_run_json().get("state") == "finished":
+            raise RunError(
+                f"run {self.name!r} has finished: there is nothing to resume; "
+                f"--init-from {self.name} starts a new run from its weights"
+            )
+        self._update_run_json(**_this_process(), state="starting")
 
     @property
     def token_path(self) -> Path:
@@ -140,6 +159,38 @@ class RunFolder:
             self._metrics = _Metrics(self.path)
         self._metrics.write(scalars, global_step)
 
+    def write_histogram(
+        self, tag: str, counts: np.ndarray, edges: np.ndarray, global_step: int
+    ) -> None:
+        """A distribution for TensorBoard alone; `metrics.jsonl` has its quantiles.
+
+        counts: `[n]` of values between `edges [n + 1]`, ascending and finite.
+        """
+        if self._metrics is None:
+            self._metrics = _Metrics(self.path)
+        self._metrics.write_histogram(tag, counts, edges, global_step)
+
+    def rewind(self, env_steps: int) -> None:
+        """Takes back what was written after `env_steps`: a resumed run writes it again.
+
+        Lines of `metrics.jsonl` go; TensorBoard is told to drop its events.
+        """
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _is_up_to(line, env_steps)]
+            self._replace("metrics.jsonl", "".join(kept).rstrip("\n"))
+        if self._metrics is None:
+            self._metrics = _Metrics(self.path)
+        self._metrics.rewind(env_steps)
+
+    def write_visits(self, visits: np.ndarray) -> None:
+        """`visits.safetensors`: `[S, A]` int64, how often each state and action was added."""
+        import safetensors.numpy
+
+        data = safetensors.numpy.save({"visits": np.ascontiguousarray(visits)})
+        (self.path / "visits.safetensors").write_bytes(data)
+
     def write_episodes(self, episodes: Iterable[tuple[int, float, int]]) -> None:
         """Training episodes as (env steps, raw return, length), one by one."""
         for env_steps, episode_return, length in episodes:
@@ -201,6 +252,31 @@ class _Metrics:
         if time.monotonic() >= self._flush_at:
             self.flush()
 
+    def write_histogram(
+        self, tag: str, counts: np.ndarray, edges: np.ndarray, global_step: int
+    ) -> None:
+        from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+
+        middles = (edges[:-1] + edges[1:]) / 2
+        # The left edge of the first bucket is `min`; the others' that of their neighbour.
+        histogram = HistogramProto(
+            min=edges[0],
+            max=edges[-1],
+            num=counts.sum(),
+            sum=counts @ middles,
+            sum_squares=counts @ middles**2,
+            bucket_limit=edges[1:].tolist(),
+            bucket=counts.tolist(),
+        )
+        value = Summary.Value(tag=tag, histo=histogram)
+        self._add_event(step=int(global_step), summary=Summary(value=[value]))
+
+    def rewind(self, step: int) -> None:
+        """TensorBoard drops all earlier events whose step lies above `step`."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
+
+        self._add_event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
     def flush(self) -> None:
         self._lines.flush()
         self._events.flush()
@@ -211,9 +287,17 @@ class _Metrics:
         self._events.close()
 
     def _add_event(self, **fields: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.event_pb2 import Event
 
         self._events.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _is_up_to(line: str, env_steps: int) -> bool:
+    """Whether a line of `metrics.jsonl` is whole and not after `env_steps`."""
+    try:
+        return json.loads(line)["global_step"] <= env_steps
+    except (ValueError, KeyError, TypeError):  # cut off when its writer was killed
+        return False
 
 
 def _make_folder(runs_dir: Path, run_name: str | None, env_id: str) -> Path:

@@ -29,6 +29,12 @@ class Summary:
     best_eval_return_mean: best checkpoint over fresh greedy episodes, none of them used
       to choose it.
     samples_per_insert: samples / (inserts - min_size_to_sample).
+    q_start_mean, return_start_mean: of the last weights' evaluation, means over its
+      episodes of the largest value at the start and of the discounted return realised.
+    q_abs_max: largest absolute value of the actions learned from.
+    q_bound: r_max / (1 - discount), the largest value that a policy can have.
+    soft_divergence: whether q_abs_max exceeds it by more than 1 percent; None without one.
+    td_error_abs_*: at the end of training.  priority_*, stale_fraction_*: of the items held.
     bottleneck: "env", "inference", "replay", "transfer" or "learner".
     weights_sha256: of the last online parameters as float32 bytes.
     """
@@ -64,6 +70,18 @@ class Summary:
     eval_episodes: int
     best_eval_return_mean: float
     best_eval_env_steps: int
+    q_start_mean: float
+    return_start_mean: float
+    q_abs_max: float
+    q_bound: float
+    soft_divergence: bool | None
+    td_error_abs_p50: float
+    td_error_abs_p95: float
+    td_error_abs_max: float
+    priority_p50: float
+    priority_p95: float
+    stale_fraction_10: float
+    stale_fraction_100: float
     compiled: bool
     peak_pss_bytes: int
     bottleneck: str
@@ -83,7 +101,7 @@ class Summary:
 
 def from_status(status: RunStatus) -> dict[str, Any]:
     """The fields that the last status already holds."""
-    ledger = status.transitions
+    ledger, is_known = status.transitions, not math.isnan(status.soft_divergence)
     return {
         "env_steps": status.env_steps,
         "gradient_steps": status.gradient_steps,
@@ -103,11 +121,21 @@ def from_status(status: RunStatus) -> dict[str, Any]:
         "shard_items": status.shard_items,
         "train_return_mean": status.train_return_mean,
         "compiled": status.compiled,
+        "q_abs_max": status.q_abs_max,
+        "q_bound": status.q_bound,
+        "soft_divergence": bool(status.soft_divergence) if is_known else None,
+        "td_error_abs_p50": status.td_error_abs_p50,
+        "td_error_abs_p95": status.td_error_abs_p95,
+        "td_error_abs_max": status.td_error_abs_max,
+        "priority_p50": status.priority_p50,
+        "priority_p95": status.priority_p95,
+        "stale_fraction_10": status.stale_fraction_10,
+        "stale_fraction_100": status.stale_fraction_100,
     }
 
 
 def evaluation_fields(last: EvaluationReport | None, best: EvaluationReport | None) -> dict:
-    """The two figures over fresh episodes; nan where a run was broken off before them."""
+    """What the fresh episodes gave; nan where a run was broken off before them."""
     none = np.array([math.nan])
     returns = none if last is None else last.returns
     return {
@@ -115,6 +143,8 @@ def evaluation_fields(last: EvaluationReport | None, best: EvaluationReport | No
         "eval_return_std": float(np.std(returns)),
         "eval_episodes": 0 if last is None else len(returns),
         "best_eval_return_mean": float(np.mean(none if best is None else best.returns)),
+        "q_start_mean": math.nan if last is None else last.q_start_mean,
+        "return_start_mean": math.nan if last is None else last.return_start_mean,
     }
 
 
@@ -130,6 +160,11 @@ def bottleneck(poll: Poll) -> str:
     if not waits > 0.5:
         return "env" if busy["env"] >= busy["inference"] else "inference"
     return "replay" if busy["replay"] >= _BUSY_REPLAY else "transfer"
+
+
+def largest_share(poll: Poll) -> str:
+    """The stage that takes most of a lockstep run, in which one waits for the other."""
+    return max(poll.busy, key=lambda stage: np.nan_to_num(poll.busy[stage]))
 
 
 def weights_sha256(online: np.ndarray) -> str:

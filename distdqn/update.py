@@ -26,6 +26,7 @@ Update = Callable[[Tensors, torch.Tensor, Tensors], tuple[Tensors, torch.Tensor,
 InPlaceUpdate = Callable[..., Sequence[torch.Tensor]]
 
 _LOSSES = {"huber": value_learning.huber, "mse": value_learning.squared}
+_GRADIENTS = ("semi", "residual")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -36,6 +37,8 @@ class LearnerSettings:
     batch_size: B.
     loss: "huber" or "mse".
     double: double Q-learning's target in place of Q-learning's.
+    gradient: "semi" holds the bootstrap target fixed; "residual" differentiates through
+      it too, bootstraps from the online network and leaves the target network unused.
     max_grad_norm: the gradient is scaled down to it, None for no limit.
     target_period: gradient steps between updates of the target network.
     target_tau: share of the online parameters in such an update; 1 is a copy.
@@ -48,6 +51,7 @@ class LearnerSettings:
     batch_size: int
     loss: str = "huber"
     double: bool = False
+    gradient: str = "semi"
     max_grad_norm: float | None = None
     target_period: int = 1
     target_tau: float = 1.0
@@ -63,6 +67,9 @@ class LearnerSettings:
 
     def __post_init__(self) -> None:
         _require(self.loss in _LOSSES, "loss", self.loss, "huber or mse")
+        _require(self.gradient in _GRADIENTS, "gradient", self.gradient, "semi or residual")
+        residual_double = self.gradient == "residual" and self.double
+        _require(not residual_double, "double", True, "False with the residual gradient")
         _require(self.precision in _DTYPES, "precision", self.precision, "float32 or float64")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
         _require(self.target_period >= 1, "target_period", self.target_period, ">= 1")
@@ -97,9 +104,9 @@ def make_update(apply: Apply, settings: LearnerSettings) -> Update:
     """The pure update `(state, learning_rate, batch) -> (state, td_errors, scalars)`.
 
     apply: `(parameters [P], obs [B, *shape]) -> q [B, A]`, differentiable.
-    td_errors: `[B]`, before the update.  scalars: `[3]` loss, mean Q-value of the
-    actions taken, norm of the gradient before clipping. It reads no tensor's value on
-    the host, so that it can be traced.
+    td_errors: `[B]`, before the update.  scalars: `[4]` loss, mean Q-value of the
+    actions taken, norm of the gradient before clipping, largest absolute Q-value of the
+    actions taken. It reads no tensor's value on the host, so that it can be traced.
     """
     optimizer, loss_of = settings.rule, _LOSSES[settings.loss]
 
@@ -108,6 +115,9 @@ def make_update(apply: Apply, settings: LearnerSettings) -> Update:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         obs_tm1, a_tm1, r_t, discount_t, obs_t, _, *mask = batch
         q_tm1 = apply(online, obs_tm1)
+        if settings.gradient == "residual":
+            arguments = (q_tm1, a_tm1, r_t, discount_t, apply(online, obs_t))
+            return value_learning.residual_q_learning(*arguments, *mask), q_tm1
         with torch.no_grad():
             q_t_value = apply(target, obs_t)
             q_t_selector = apply(online, obs_t) if settings.double else None
@@ -130,8 +140,8 @@ def make_update(apply: Apply, settings: LearnerSettings) -> Update:
             gradient, norm = clip_by_global_norm(gradient, settings.max_grad_norm)
             step = step + 1
             moved = optimizer.update(online, gradient, slots, step, learning_rate)
-            q_mean = value_learning.action_values(q_tm1, a_tm1).mean()
-            scalars = torch.stack((loss, q_mean, norm))
+            q = value_learning.action_values(q_tm1, a_tm1)
+            scalars = torch.stack((loss, q.mean(), norm, torch.linalg.vector_norm(q, torch.inf)))
         return (moved[0], target, step, *moved[1]), td_errors.detach(), scalars
 
     return update
@@ -140,7 +150,7 @@ def make_update(apply: Apply, settings: LearnerSettings) -> Update:
 def in_place(update: Update, state_size: int) -> InPlaceUpdate:
     """The update on flat arguments, which writes the new state over the old.
 
-    `(*state, learning_rate, *batch) -> (td_errors [B], scalars [3])`, where the first
+    `(*state, learning_rate, *batch) -> (td_errors [B], scalars [4])`, where the first
     `state_size` arguments are the state. This is what is compiled: the state keeps its
     memory, and no call returns or allocates parameters.
     """
@@ -164,7 +174,7 @@ def capture_cuda_graph(
 
     The graph is bound to the memory of the state in `arguments`, whatever state a call
     passes; the rest is copied into buffers of its own. The state is as before on return.
-    Its outputs are overwritten by the next call.
+    Its `td_errors` are overwritten by the next call, its `scalars` are not.
     """
     state, inputs = arguments[:state_size], [x.clone() for x in arguments[state_size:]]
     saved = [x.clone() for x in state]
@@ -178,14 +188,14 @@ def capture_cuda_graph(
         graph = torch.cuda.CUDAGraph()
         # Helper threads publish and prefetch meanwhile: their CUDA calls are no error here.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            outputs = function(*state, *inputs)
+            td_errors, scalars = function(*state, *inputs)
     finally:
         assign(state, saved)
 
     def replay(*arguments: torch.Tensor) -> Sequence[torch.Tensor]:
         assign(inputs, arguments[state_size:])
         graph.replay()
-        return outputs
+        return td_errors, scalars.clone()
 
     return replay
 

@@ -1,7 +1,8 @@
 """Q-learning as equations: tensors in, TD error out.
 
 Every function returns the TD error and not the loss, so that loss, priority and
-metric share it. The bootstrap target is detached: the gradient is the semi-gradient.
+metric share it. The bootstrap target is detached, so that the gradient is the
+semi-gradient; `residual_q_learning` alone lets it flow through the target too.
 
 Symbols: `B` batch, `A` actions; `tm1` is the source and `t` the arrival of an n-step
 transition, so `r_t` is already discounted and `discount_t` already gamma^n, and no
@@ -85,6 +86,38 @@ def double_q_learning(
     v_t = action_values(_allowed(q_t_value, action_mask_t), a_t)  # [B]
     target_tm1 = r_t + _bootstrap(discount_t, v_t, action_mask_t)
     return target_tm1.detach() - action_values(q_tm1, a_tm1)
+
+
+def residual_q_learning(
+    q_tm1: torch.Tensor,
+    a_tm1: torch.Tensor,
+    r_t: torch.Tensor,
+    discount_t: torch.Tensor,
+    q_t: torch.Tensor,
+    action_mask_t: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """TD errors of Q-learning whose bootstrap value has a gradient as well.
+
+    The values are those of `q_learning`; half the square's gradient is
+    `td * (discount * grad max_a q_t(a) - grad q_tm1(a_tm1))`, the residual gradient of
+    Baird 1995, "Residual algorithms: reinforcement learning with function
+    approximation". It descends the mean squared Bellman residual of sampled
+    transitions. Where arrivals are random that is not zero at q*: one sample of `t` for
+    both factors adds the variance of the target, which it lowers too (Baird draws two).
+
+    Args:
+      q_t: `[B, A]` values at arrival by the network of `q_tm1`; at the maximum the
+        gradient is that of the first largest allowed action.
+      The others as in `q_learning`.
+
+    Returns:
+      `[B]` target minus estimate.
+    """
+    _assert_transitions(q_tm1, r_t, discount_t, q_t, action_mask_t)
+    allowed = _allowed(q_t, action_mask_t)
+    v_t = action_values(allowed, allowed.argmax(dim=1))  # [B]; amax would share it among equals
+    target_tm1 = r_t + _bootstrap(discount_t, v_t, action_mask_t)
+    return target_tm1 - action_values(q_tm1, a_tm1)
 
 
 def huber(td_errors: torch.Tensor) -> torch.Tensor:

@@ -1,19 +1,23 @@
 """Control deals steps, keeps the account and decides when a run is over."""
 
+import dataclasses
 import math
 
 import numpy as np
+import pytest
 
 from distdqn.accounting import StreamAccount
 from distdqn.actors.control import Control
 from distdqn.actors.messages import (
     EvaluationReport,
     LearnerReport,
+    ReplayDiagnostics,
     ShardCounters,
     ShardMap,
     ShardReport,
     WorkerReport,
 )
+from distdqn.metrics import LogHistogram
 from distdqn.types import WeightsVersion
 
 
@@ -190,3 +194,86 @@ def test_staleness_is_counted_over_all_shards():
     status = control.status()
     assert status.staleness_p50 == 0
     assert status.staleness_p95 == 4
+
+
+def diagnosed(shard, size, fraction, priorities=()):
+    return dataclasses.replace(
+        shard_report({}),
+        counters=ShardCounters(shard, 0, size, size, float(size)),
+        diagnostics=ReplayDiagnostics(
+            LogHistogram(np.array(priorities)).scaled(size), fraction, fraction / 2
+        ),
+    )
+
+
+def test_values_are_held_against_the_largest_reward_of_any_worker_even_a_dead_one():
+    control = make_control(discount=0.9)
+    assert math.isnan(control.status().q_bound)
+    control.report_worker(WorkerReport(0, 0, reward_abs_max=2.0), -1)
+    control.bury_worker(0, 0)
+    control.report_worker(WorkerReport(0, 1, reward_abs_max=1.0), -1)
+    control.report_learner(LearnerReport(q_abs_max=19.0), -1)
+    status = control.status()
+    assert status.q_bound == pytest.approx(20.0)
+    assert (status.q_abs_max, status.soft_divergence) == (19.0, 0.0)
+
+
+def test_soft_divergence_is_said_once_and_survives_the_learner():
+    control = make_control(discount=0.9)
+    control.report_worker(WorkerReport(0, 0, reward_abs_max=1.0), -1)
+    control.report_learner(LearnerReport(q_abs_max=11.0, note="eager"), -1)
+    notes = control.poll().notes
+    assert notes[0] == "eager" and "soft divergence" in notes[1] and len(notes) == 2
+    control.report_learner(LearnerReport(), -1)  # of a successor
+    poll = control.poll()
+    assert (poll.status.q_abs_max, poll.status.soft_divergence, poll.notes) == (11.0, 1.0, [])
+
+
+def test_without_a_discount_there_is_no_bound():
+    control = make_control()
+    control.report_worker(WorkerReport(0, 0, reward_abs_max=1.0), -1)
+    control.report_learner(LearnerReport(q_abs_max=1e9), -1)
+    assert math.isnan(control.status().q_bound) and math.isnan(control.status().soft_divergence)
+    assert control.poll().notes == []
+
+
+def test_the_start_values_are_those_of_the_newest_evaluation():
+    control = make_control()
+    for q, realised in ((30.0, 10.0), (50.0, 48.0)):
+        report = dataclasses.replace(
+            evaluation(1.0),
+            start_values=np.array([q - 1, q + 1]),
+            discounted_returns=np.array([realised, realised]),
+        )
+        control.report_evaluation(report)
+    status = control.status()
+    assert (status.q_start_mean, status.return_start_mean) == (50.0, 48.0)
+    control.report_evaluation(evaluation(1.0))  # by someone who does not know
+    assert math.isnan(control.status().q_start_mean)
+
+
+def test_stale_shares_and_priorities_weigh_every_shard_by_its_items():
+    control = make_control(num_shards=2)
+    control.report_shard(diagnosed(0, 900, 0.1, [1.0]))
+    control.report_shard(diagnosed(1, 100, 0.6, [8.0, 8.0]))
+    control.report_shard(diagnosed(2, 0, math.nan))  # empty yet
+    status = control.status()
+    assert status.stale_fraction_10 == pytest.approx((900 * 0.1 + 100 * 0.6) / 1000)
+    assert status.stale_fraction_100 == pytest.approx((900 * 0.05 + 100 * 0.3) / 1000)
+    assert status.priority_p50 == pytest.approx(1.0, rel=0.1)
+    assert status.priority_p95 == pytest.approx(8.0, rel=0.1)
+    counts, edges = control.poll().histograms["replay/priorities"]
+    assert counts.sum() == pytest.approx(1000) and len(edges) == len(counts) + 1
+
+
+def test_td_errors_are_the_learners_and_nothing_is_drawn_of_nothing():
+    control = make_control()
+    assert control.poll().histograms == {}
+    errors = LogHistogram(np.array([0.5] * 90 + [2.0] * 9 + [7.0]))
+    control.report_learner(LearnerReport(td_errors=errors), -1)
+    poll = control.poll()
+    assert poll.status.td_error_abs_p50 == pytest.approx(0.5, rel=0.1)
+    assert poll.status.td_error_abs_p95 == pytest.approx(2.0, rel=0.1)
+    assert poll.status.td_error_abs_max == 7.0
+    assert list(poll.histograms) == ["losses/td_error_abs"]
+    assert poll.histograms["losses/td_error_abs"][0].sum() == 100

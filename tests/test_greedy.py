@@ -1,25 +1,28 @@
 """Greedy play with given weights, as the evaluator and a loaded policy use it."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
+from distdqn.actors.messages import EvaluationReport
 from distdqn.envs import EnvSettings, make_stepper
 from distdqn.greedy import Greedy
 from distdqn.networks import make_network
-from distdqn.types import ObservationSpec
+from distdqn.types import BEFORE_ANY, ObservationSpec
 from distdqn.weights import FlatParameters
 
 SETTINGS = EnvSettings("CartPole-v1")
 
 
-def make_greedy(hidden=(8,), max_episode_steps=50):
+def make_greedy(hidden=(8,), max_episode_steps=50, **options):
     torch.manual_seed(0)
     network = make_network(ObservationSpec((4,), "float32"), 2, hidden=hidden)
     greedy = Greedy(
         network,
         lambda num_envs, mode: make_stepper(SETTINGS, num_envs, render_mode=mode),
         max_episode_steps,
+        **options,
     )
     return network, greedy
 
@@ -52,6 +55,18 @@ def test_episodes_are_as_many_as_asked_and_reproducible():
     first, second = (greedy.evaluate(online, 7, seed=3) for _ in range(2))
     assert first.returns.shape == (7,)
     np.testing.assert_array_equal(first.returns, second.returns)
+
+
+def test_returns_are_discounted_as_learning_discounts_them():
+    network, greedy = make_greedy(discount=0.5)
+    online = FlatParameters(network).flatten().numpy()
+    result = greedy.evaluate(online, 5, seed=3)
+    # A reward of 1 in each step: 1 + 1/2 + 1/4 + ...
+    np.testing.assert_allclose(result.discounted_returns, 2 - 0.5 ** (result.lengths - 1.0))
+    report = EvaluationReport.of(result, BEFORE_ANY, 7, online, greedy.layout)
+    assert (report.env_steps, report.num_cut) == (7, result.num_cut)
+    assert report.return_start_mean == pytest.approx(np.mean(result.discounted_returns))
+    assert report.q_start_mean == pytest.approx(np.mean(result.start_values))
 
 
 def test_the_layout_names_every_parameter():

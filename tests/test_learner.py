@@ -1,14 +1,24 @@
-"""The learner's life: superbatches, target copies, state, compiled updates."""
+"""The learner's life: superbatches, target copies, figures, state."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from learner_parts import (
+    VECTOR,
+    A,
+    B,
+    K,
+    make_batch,
+    make_learner,
+    make_weights,
+    same_state,
+    slice_batch,
+)
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -16,51 +26,6 @@ from distdqn.errors import ResourceError
 from distdqn.learner import Learner, LearnerSettings, choose_device
 from distdqn.networks import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
-
-VECTOR = ObservationSpec((3,), "float32")
-K, B, A = 4, 8, 2
-
-
-def make_learner(observation=VECTOR, num_actions=A, hidden=(16,), **changes):
-    torch.manual_seed(0)
-    network = make_network(observation, num_actions, hidden=hidden)
-    settings = LearnerSettings(**{"batch_size": B, **changes})
-    return Learner(network, settings, observation, num_actions)
-
-
-def make_batch(seed, num_batches=K, with_mask=False):
-    rng, size = np.random.default_rng(seed), (num_batches, B)
-    batch = ReplayBatch(
-        obs_tm1=rng.standard_normal((*size, 3), np.float32),
-        a_tm1=rng.integers(A, size=size),
-        r_t=rng.standard_normal(size, np.float32),
-        discount_t=rng.choice([0.0, 0.9], size).astype(np.float32),
-        obs_t=rng.standard_normal((*size, 3), np.float32),
-        item_ids=np.zeros(size, np.int64),
-        probabilities=np.ones(size),
-        action_mask_t=np.ones((*size, A), bool) if with_mask else None,
-    )
-    for field in dataclasses.fields(batch):  # as it comes out of shared memory
-        array = getattr(batch, field.name)
-        if array is not None:
-            array.flags.writeable = False
-    return batch
-
-
-def make_weights(seed, num_batches=K):
-    return np.random.default_rng(seed).uniform(0.1, 1, (num_batches, B)).astype(np.float32)
-
-
-def slice_batch(batch, k):
-    arrays = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    return dataclasses.replace(
-        batch, **{name: x[k : k + 1] for name, x in arrays.items() if x is not None}
-    )
-
-
-def same_state(a, b):
-    a, b = a.get_state(), b.get_state()
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_a_superbatch_is_its_minibatches_one_after_the_other():
@@ -177,6 +142,40 @@ def test_values_that_are_not_finite_are_counted():
     assert learner.non_finite == 2 + B
 
 
+def test_the_largest_value_is_of_every_update_of_the_whole_life():
+    learner, twin, expected = make_learner(), make_learner(), []
+    assert np.isnan(learner.q_abs_max)
+    for seed, rate in enumerate((0.3, 1e-2, 1e-2)):  # the first throws the values about
+        batch = make_batch(seed)
+        for k in range(K):
+            flat = torch.tensor(twin.online_vector())
+            q = twin.parameters.apply(flat, torch.tensor(batch.obs_tm1[k])).numpy()
+            expected.append(np.abs(q[np.arange(B), batch.a_tm1[k]]).max())
+            twin.update_superbatch(slice_batch(batch, k), None, rate)
+        learner.update_superbatch(batch, None, rate)
+        assert learner.q_abs_max == pytest.approx(max(expected), rel=1e-5)
+    assert max(expected) not in expected[K - 1 :: K]  # the last update of each would not do
+
+
+def test_a_value_that_is_not_finite_makes_the_largest_one_infinite_for_good():
+    learner, batch = make_learner(), make_batch(0)
+    r_t = batch.r_t.copy()
+    r_t[0, 0] = np.nan  # spoils the parameters, and so the values from the second update on
+    learner.update_superbatch(dataclasses.replace(batch, r_t=r_t), None, 1e-2)
+    assert learner.q_abs_max == np.inf
+    learner.set_state(make_learner().get_state())
+    learner.update_superbatch(batch, None, 1e-2)
+    assert learner.q_abs_max == np.inf
+
+
+def test_recent_td_errors_are_the_last_minibatches_of_the_newest_superbatches(monkeypatch):
+    learner = make_learner()
+    assert learner.recent_abs_td_errors().shape == (0,)
+    errors = [learner.update_superbatch(make_batch(seed), None, 1e-2)[-1] for seed in range(103)]
+    np.testing.assert_array_equal(learner.recent_abs_td_errors(), np.concatenate(errors[-100:]))
+    assert all(x.base is None for x in learner._recent)  # or each would hold a superbatch
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"optimizer": "rmsprop", "rmsprop_centered": True, "optimizer_momentum": 0.9}]
 )
@@ -225,78 +224,6 @@ def test_parameters_by_name_start_both_networks():
         learner.set_parameters({"torso.0.weight": arrays["torso.0.weight"]})
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_a_traced_update_takes_the_eager_ones_place_and_gives_its_results(double):
-    options = {"double": double, "target_period": 3, "max_grad_norm": 1.0}
-    eager, swapped = make_learner(**options), make_learner(**options)
-    for learner in (eager, swapped):
-        learner.update_superbatch(make_batch(0), make_weights(0), 1e-2)
-    before = swapped.get_state()
-    traced = make_fx(swapped.update_function)(*swapped.example_arguments())
-    assert swapped.swap(traced) and swapped.compiled and not swapped.swap_refused
-    assert all(np.array_equal(before[name], x) for name, x in swapped.get_state().items())
-    for seed in range(1, 4):
-        expected = eager.update_superbatch(make_batch(seed), make_weights(seed), 1e-2)
-        got = swapped.update_superbatch(make_batch(seed), make_weights(seed), 1e-2)
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(swapped.online_vector(), eager.online_vector(), atol=1e-6)
-    assert swapped.scalars() == pytest.approx(eager.scalars(), rel=1e-4)
-
-
-def fails(*arguments):
-    arguments[0].fill_(7.0)
-    raise RuntimeError("illegal instruction")
-
-
-@pytest.mark.parametrize(
-    ("candidate", "reason"),
-    [
-        (fails, "fails: RuntimeError: illegal instruction"),
-        (make_learner(loss="mse").update_function, "scalars is off by"),
-        (lambda *arguments: (torch.zeros(B + 1), torch.zeros(3)), r"td_errors is \[9\]"),
-        (lambda *arguments: (torch.full((B,), torch.nan), torch.zeros(3)), "off by nan"),
-        (lambda *arguments: None, "fails: TypeError"),
-    ],
-)
-def test_a_wrong_compiled_update_is_refused_and_the_learner_goes_on(candidate, reason):
-    learner, untouched = make_learner(), make_learner()
-    for x in (learner, untouched):
-        x.update_superbatch(make_batch(0), None, 1e-2)
-    assert not learner.swap(candidate) and not learner.compiled
-    assert re.search(reason, learner.swap_refused)
-    for x in (learner, untouched):
-        x.update_superbatch(make_batch(1), None, 1e-2)
-    assert same_state(learner, untouched)
-
-
-def test_masked_batches_have_a_compiled_update_of_their_own():
-    learner = make_learner()
-    learner.update_superbatch(make_batch(0, with_mask=True), None, 1e-2)
-    traced = make_fx(learner.update_function)(*learner.example_arguments(with_action_mask=True))
-    calls = []
-
-    def counted(*arguments):
-        calls.append(len(arguments))
-        return traced(*arguments)
-
-    assert learner.swap(counted), learner.swap_refused
-    del calls[:]
-    learner.update_superbatch(make_batch(0, with_mask=True), None, 1e-2)
-    assert len(calls) == K
-    learner.update_superbatch(make_batch(1), None, 1e-2)  # eager: no compiled one fits
-    assert len(calls) == K and learner.gradient_steps == 3 * K
-
-
-def test_the_function_to_compile_shares_no_network_with_the_learner():
-    learner = make_learner()
-    learner.update_superbatch(make_batch(0), None, 1e-2)
-    before = learner.get_state()
-    arguments = learner.example_arguments()
-    learner.update_function(*arguments)
-    assert all(np.array_equal(before[name], x) for name, x in learner.get_state().items())
-    assert not np.array_equal(arguments[0].numpy(), before["online"])
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -336,8 +263,10 @@ def test_a_regression_on_rewards_finds_their_means():
     assert errors.max() < 0.02
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_a_chain_is_learned_to_its_exact_values(double):
+@pytest.mark.parametrize(
+    "options", [{"double": False}, {"double": True}, {"gradient": "residual"}], ids=str
+)
+def test_a_chain_is_learned_to_its_exact_values(options):
     # State i: action 1 moves right for -1, action 0 stays for -2; the last move ends with 10.
     n, gamma = 4, 0.9
     exact = np.zeros((n, 2))
@@ -358,7 +287,7 @@ def test_a_chain_is_learned_to_its_exact_values(double):
     )
     observation = ObservationSpec((), "int32", num_categories=n)
     learner = make_learner(
-        observation, hidden=(), loss="mse", double=double, target_period=20, precision="float64"
+        observation, hidden=(), loss="mse", target_period=20, precision="float64", **options
     )
     for rate in np.linspace(0.1, 0.001, 30):
         learner.update_superbatch(batch, None, float(rate))
@@ -372,27 +301,3 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_way_out(monkeypatch):
     with pytest.raises(ResourceError, match="use --learner.device cpu"):
         choose_device("cuda")
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-
-
-def test_a_capture_that_fails_leaves_the_eager_update(monkeypatch):
-    def no_capture(*arguments):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr("distdqn.learner.capture_cuda_graph", no_capture)
-    learner, untouched = make_learner(), make_learner()
-    learner._capture_due = True  # as on a GPU
-    for x in (learner, untouched):
-        x.update_superbatch(make_batch(0), None, 1e-2)
-    assert "not captured: RuntimeError: operation not permitted" in learner.swap_refused
-    assert not learner.compiled and same_state(learner, untouched)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch sees")
-def test_a_captured_graph_gives_the_cpus_results():
-    cpu, gpu = make_learner(target_period=3), make_learner(target_period=3, device="cuda")
-    for seed in range(4):
-        expected = cpu.update_superbatch(make_batch(seed), make_weights(seed), 1e-3)
-        got = gpu.update_superbatch(make_batch(seed), make_weights(seed), 1e-3)
-        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
-    assert gpu.compiled, gpu.swap_refused
-    np.testing.assert_allclose(gpu.online_vector(), cpu.online_vector(), atol=1e-4)

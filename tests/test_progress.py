@@ -34,6 +34,11 @@ STATUS = RunStatus(
     train_return_mean=431.2,
     eval_return_mean=487.5,
     best_eval_return_mean=500.0,
+    q_start_mean=98.6,
+    return_start_mean=97.2,
+    q_abs_max=99.5,
+    q_bound=100.0,
+    soft_divergence=0.0,
     epsilon=0.05,
     compiled=True,
 )
@@ -83,6 +88,9 @@ def test_the_picture_tells_all_of_a_run():
         "samples/insert 12.79 of 12.8",
         "items 10,000",
         "in a shard 3,312 to 3,348",
+        "q at start 98.6",
+        "realised 97.2",
+        "max |q| 99.5 of 100.0",
         "learner 2%",
         "workers 55%",
         "staleness 2, p95 4",
@@ -110,6 +118,17 @@ def test_what_was_lost_or_replaced_is_trouble():
     expected = "worker restarts 2, transitions lost 1,280, items lost 3,300"
     assert f"trouble   {expected}" in drawn(status)
     assert plain_line(status, 500_000).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("largest", "shown_as"), [(250.0, "250.0 of 100.0"), (math.inf, "infinite of 100.0")]
+)
+def test_soft_divergence_marks_the_largest_value(largest, shown_as):
+    status = dataclasses.replace(STATUS, q_abs_max=largest, soft_divergence=1.0)
+    output = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
+    output.print(picture(status, 500_000))
+    assert f"\x1b[1;31m{shown_as}" in shown(output)
+    assert "trouble" not in shown(output)  # nothing was lost
 
 
 def test_a_log_gets_one_plain_line_every_five_seconds(clock):
@@ -201,6 +220,10 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "bottleneck": "learner",
         "env_steps_per_s": None,
         "gradient_steps_per_s": math.nan,
+        "q_start_mean": 98.64,
+        "return_start_mean": 97.21,
+        "q_abs_max": 99.5,
+        "q_bound": None,
     }
     print_summary(summary, folder, output)
     text = shown(output)
@@ -210,6 +233,7 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "487.2, standard deviation 20.0",
         "500,000 env steps, 49,000 updates, 12.80 samples per insert",
         "- env steps/s, - updates/s; the learner waited 2%, the limit is learner",
+        "98.6 at the start, discounted return then realised 97.2; largest |q| 99.5, bound -",
         f"{folder}/learning_curve.png",
         f"{folder}/videos/best_0.mp4",
         f"tensorboard --logdir {folder}",

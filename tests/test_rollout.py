@@ -5,6 +5,7 @@ Observations are `[env, number]`; the numbers count up with every observation.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -285,6 +286,38 @@ def test_episodes_are_given_once_and_broken_ones_never():
     episodes = rollout.drain_episodes()
     assert [(e.env, e.episode_return, e.length) for e in episodes] == [(0, 3.0, 3), (1, 3.0, 3)]
     assert rollout.drain_episodes() == []
+
+
+class Paying(FakeStepper):
+    """Rewards of the vector steps in turn; 50 in a step that is no transition."""
+
+    def __init__(self, rewards, num_envs=1, **options):
+        super().__init__(num_envs, **options)
+        self.rewards = rewards
+
+    def step(self, actions):
+        step = super().step(actions)
+        reward = self.rewards[self.steps - 1]
+        r_t = np.where(step.valid, np.where(step.bad, step.r_t, reward), 50.0)
+        return dataclasses.replace(step, r_t=r_t.astype(np.float32))
+
+
+def test_the_largest_reward_counts_without_its_sign_and_only_in_transitions():
+    rollout = make_rollout(Paying([1, -3, 2, 1, 1], length=2, style="next step"))
+    seen = []
+    for _ in range(4):
+        rollout.collect(1, FOREVER)
+        seen.append(rollout.reward_abs_max)
+    assert seen == [1, 3, 3, 3]
+
+
+def test_a_reward_that_is_not_finite_or_surplus_is_not_the_largest():
+    rollout = make_rollout(Paying([1, 2], num_envs=2, bad={(0, 1): "reward"}))
+    rollout.collect(2, FOREVER)
+    assert rollout.reward_abs_max == 1
+    rollout = make_rollout(Paying([1, 2], num_envs=2, bad={(0, 2): "reward"}))
+    rollout.collect(3, FOREVER)  # of the second step only the bad env's is kept
+    assert rollout.reward_abs_max == 1
 
 
 def test_times_are_added_up():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from distdqn.errors import RunError
+from distdqn.metrics import LogHistogram
 from distdqn.plots import plot_learning_curve, running_mean
 from distdqn.run_folder import RunFolder, list_runs
 
@@ -155,6 +156,27 @@ def test_scalars_reach_metrics_and_tensorboard_under_the_same_names(tmp_path):
         ("charts/episodic_return", 21, -3.5),
         ("charts/episodic_length", 21, 30.0),
     ]
+
+
+def test_a_histogram_reaches_tensorboard_bucket_by_bucket_and_metrics_not_at_all(tmp_path):
+    from tensorboard.backend.event_processing import event_file_loader
+    from tensorboard.util import tensor_util  # type: ignore[import-untyped]
+
+    folder = create(tmp_path)
+    histogram = LogHistogram(np.array([0.0, 1.0, 1.0, 8.0, math.inf]))
+    folder.write_histogram("losses/td_error_abs", *histogram.bins(), 12)
+    folder.close()
+    (path,) = folder.path.glob("events.out.tfevents.*")
+    (event,) = [e for e in event_file_loader.EventFileLoader(str(path)).Load() if e.step]
+    (value,) = event.summary.value
+    assert (value.tag, event.step) == ("losses/td_error_abs", 12)
+    assert value.metadata.plugin_data.plugin_name == "histograms"
+    buckets = tensor_util.make_ndarray(value.tensor)  # [n, 3]: left, right, count
+    assert buckets[:, 2].sum() == 5 and np.isfinite(buckets).all()
+    for number, count in ((0.0, 1), (1.0, 2), (8.0, 1), (1.2e6, 1)):
+        (inside,) = buckets[(buckets[:, 0] <= number) & (number < buckets[:, 1])]
+        assert inside[2] == count
+    assert lines(folder) == []
 
 
 def test_metrics_reach_the_disk_while_the_run_goes_on(tmp_path, monkeypatch):

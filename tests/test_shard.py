@@ -7,7 +7,7 @@ import pytest
 
 from distdqn.actors.shard import ReplayShard
 from distdqn.replay import Replay
-from distdqn.sampling import UniformSampler
+from distdqn.sampling import PrioritizedSampler, UniformSampler
 from distdqn.types import (
     BEFORE_ANY,
     ObservationSpec,
@@ -19,14 +19,16 @@ from distdqn.types import (
 TIMEOUT_S = 10
 
 
-def make_shard(insert_limit=4, reports=None, capacity=64, epoch=0):
+def make_shard(insert_limit=4, reports=None, capacity=64, epoch=0, prioritized=False):
     def build():
         spec = ObservationSpec((1,), "float32")
         return Replay(
             capacity=capacity,
             observation=spec,
             num_actions=2,
-            sampler=UniformSampler(capacity),
+            sampler=(
+                PrioritizedSampler(capacity, 0.5, 1e-6) if prioritized else UniformSampler(capacity)
+            ),
             seed=0,
             epoch=epoch,
         )
@@ -189,6 +191,36 @@ def test_staleness_is_taken_when_a_block_is_accepted():
     assert counts[5] == 4
     assert counts[0] == 4
     assert counts.sum() == 8
+
+
+def test_a_report_tells_how_old_the_items_are_and_how_they_are_prioritized():
+    async def scenario():
+        shard = make_shard(insert_limit=100, prioritized=True)
+        empty = shard.report().diagnostics
+        await shard.add(block(0, num=3, counter=9))
+        await shard.add(block(1, num=1, counter=150))
+        await shard.grant(100, WeightsVersion(1, 160))
+        update = PriorityUpdate(np.arange(3), np.array([0.5, 0.5, 4.0], np.float32))
+        await shard.update_priorities(update)
+        await asyncio.sleep(0.1)  # or the empty one may be given again
+        return empty, shard.report().diagnostics
+
+    empty, diagnostics = run(scenario())
+    assert empty.priorities.total == 0 and np.isnan(empty.stale_fraction_10)
+    assert diagnostics.stale_fraction_10 == 0.75  # 151 and 10 versions behind
+    assert diagnostics.stale_fraction_100 == 0.75
+    assert diagnostics.priorities.total == 4
+    assert diagnostics.priorities.largest == pytest.approx(4.0, rel=1e-4)
+    assert diagnostics.priorities.quantile(0.5) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_uniform_shard_has_no_priorities_to_tell_of():
+    async def scenario():
+        shard = make_shard(insert_limit=100)
+        await shard.add(block(0))
+        return shard.report().diagnostics
+
+    assert run(scenario()).priorities.total == 0
 
 
 def test_priority_updates_for_another_epoch_are_dropped_and_counted():

@@ -1,5 +1,6 @@
 """The summary's fields, and the verdict on the bottleneck."""
 
+import dataclasses
 import hashlib
 import math
 
@@ -8,7 +9,7 @@ import pytest
 
 from distdqn.actors.messages import EvaluationReport, Poll
 from distdqn.metrics import Ledger, RunStatus
-from distdqn.summary import bottleneck, evaluation_fields, from_status, weights_sha256
+from distdqn.summary import Summary, bottleneck, evaluation_fields, from_status, weights_sha256
 from distdqn.types import BEFORE_ANY
 
 
@@ -18,8 +19,10 @@ def poll(worker_wait=0.0, **busy):
     return Poll(status, [], [], [], shares)
 
 
-def report(*returns):
-    return EvaluationReport(0, BEFORE_ANY, np.array(returns), np.ones(len(returns)), 0, np.zeros(0))
+def report(*returns, **fields):
+    return EvaluationReport(
+        0, BEFORE_ANY, np.array(returns), np.ones(len(returns)), 0, np.zeros(0), **fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,12 +41,17 @@ def test_the_busiest_stage_is_the_bottleneck(seen, verdict):
 
 
 def test_the_two_evaluations_are_kept_apart():
-    fields = evaluation_fields(report(1.0, 3.0), report(10.0))
+    last = report(
+        1.0, 3.0, start_values=np.array([40.0, 60.0]), discounted_returns=np.array([44.0, 46.0])
+    )
+    fields = evaluation_fields(last, report(10.0))
     assert fields == {
         "eval_return_mean": 2.0,
         "eval_return_std": 1.0,
         "eval_episodes": 2,
         "best_eval_return_mean": 10.0,
+        "q_start_mean": 50.0,
+        "return_start_mean": 45.0,
     }
 
 
@@ -51,7 +59,21 @@ def test_a_run_broken_off_has_no_evaluation():
     fields = evaluation_fields(None, None)
     assert fields["eval_episodes"] == 0
     assert math.isnan(fields["eval_return_mean"])
-    assert math.isnan(fields["best_eval_return_mean"])
+    for name in ("best_eval_return_mean", "q_start_mean", "return_start_mean"):
+        assert math.isnan(fields[name])
+
+
+@pytest.mark.parametrize(("seen", "told"), [(1.0, True), (0.0, False), (math.nan, None)])
+def test_soft_divergence_is_true_false_or_not_known(seen, told):
+    fields = from_status(RunStatus(q_abs_max=120.0, q_bound=100.0, soft_divergence=seen))
+    assert fields["soft_divergence"] is told
+    assert (fields["q_abs_max"], fields["q_bound"]) == (120.0, 100.0)
+
+
+def test_every_field_of_the_summary_comes_from_somewhere():
+    given = {**from_status(RunStatus()), **evaluation_fields(None, None)}
+    names = {field.name for field in dataclasses.fields(Summary)}
+    assert given.keys() <= names and {"td_error_abs_p95", "stale_fraction_100"} <= given.keys()
 
 
 def test_the_ledger_goes_into_the_summary_field_by_field():

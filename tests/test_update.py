@@ -136,6 +136,53 @@ def test_the_gradient_is_the_derivative_with_the_target_held_fixed(double):
     assert gradient[::5].tolist() != pytest.approx(moving, abs=1e-2)
 
 
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+def test_the_residual_gradient_is_the_derivative_of_the_whole_loss(loss, with_mask):
+    # As above, the step is the gradient.
+    options = {"loss": loss, "optimizer": "rmsprop", "optimizer_eps": 1.0, "rmsprop_decay": 1.0}
+    parameters, state, update = make_parts(LearnerSettings(B, gradient="residual", **options))
+    obs_tm1, a_tm1, r_t, discount_t, obs_t, weights, *mask = batch = make_batch(1, with_mask)
+    target = torch.full_like(state[0], torch.nan)  # must not be read
+    one = torch.ones((), dtype=torch.float64)
+    new_state, td_errors, scalars = update((state[0], target, *state[2:]), one, batch)
+    gradient, rows = state[0] - new_state[0], torch.arange(B)
+
+    def residuals(flat):
+        q_t = parameters.apply(flat, obs_t)
+        best = (q_t.masked_fill(~mask[0], -1e9) if mask else q_t).max(1).values
+        return r_t + discount_t * best - parameters.apply(flat, obs_tm1)[rows, a_tm1]
+
+    def plain(flat):
+        each = nn.functional.huber_loss if loss == "huber" else nn.functional.mse_loss
+        y = residuals(flat)
+        return (weights * each(y, torch.zeros_like(y), reduction="none")).mean()
+
+    def derivative(i, step=1e-6):
+        offset = torch.zeros_like(state[0])
+        offset[i] = step
+        return ((plain(state[0] + offset) - plain(state[0] - offset)) / (2 * step)).item()
+
+    expected = [derivative(i) for i in range(0, parameters.size, 5)]
+    assert gradient[::5].tolist() == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(td_errors, residuals(state[0]))
+    torch.testing.assert_close(scalars[0], plain(state[0]))
+    _, _, semi = make_parts(LearnerSettings(B, **options))
+    semi_gradient = state[0] - semi(state, one, batch)[0][0]
+    assert (semi_gradient - gradient).abs().max() > 0.05  # online and target are equal here
+
+
+def test_the_scalars_are_loss_mean_value_norm_and_largest_value():
+    parameters, state, update = make_parts(LearnerSettings(B))
+    batch = make_batch(2)
+    q = parameters.apply(state[0], batch[0])[torch.arange(B), batch[1]]
+    scalars = update(state, torch.tensor(0.1, dtype=torch.float64), batch)[2]
+    assert scalars.shape == (4,)
+    torch.testing.assert_close(scalars[1], q.mean())
+    torch.testing.assert_close(scalars[3], q.abs().max())
+    assert -q.min() > q.max()  # the sign must not matter
+
+
 def test_the_weight_of_an_item_scales_its_own_gradient_only():
     # A table: the gradient of entry (s, a) is -w * 2 td / B of the item that visited it.
     settings = LearnerSettings(
@@ -179,8 +226,9 @@ def test_in_place_writes_the_new_state_over_the_old():
         LearnerSettings(
             B, loss="mse", optimizer="rmsprop", rmsprop_centered=True, optimizer_momentum=0.9
         ),
+        LearnerSettings(B, gradient="residual"),
     ],
-    ids=["adam", "rmsprop"],
+    ids=["adam", "rmsprop", "residual"],
 )
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_the_trace_of_one_batch_is_the_update_on_every_batch(settings, with_mask):
@@ -203,6 +251,7 @@ def test_the_trace_of_one_batch_is_the_update_on_every_batch(settings, with_mask
     [
         ({"loss": "mse"}, "scalars"),
         ({"double": True}, "td_errors"),
+        ({"gradient": "residual"}, "scalars"),
         ({"optimizer_eps": 0.1}, "online"),
         ({"max_grad_norm": 1e-3}, "first_moment"),
     ],
@@ -243,6 +292,8 @@ def test_rounding_in_another_order_is_no_disagreement():
     ("change", "message"),
     [
         ({"loss": "l1"}, "loss must be huber or mse, got 'l1'"),
+        ({"gradient": "full"}, "gradient must be semi or residual, got 'full'"),
+        ({"gradient": "residual", "double": True}, "double must be False with the residual"),
         ({"precision": "float16"}, "precision must be float32 or float64"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"target_period": 0}, "target_period must be >= 1, got 0"),

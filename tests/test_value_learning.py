@@ -16,6 +16,7 @@ from distdqn.value_learning import (
     huber,
     importance_weights,
     q_learning,
+    residual_q_learning,
     squared,
     weighted_mean,
 )
@@ -97,6 +98,31 @@ def test_only_the_value_of_the_taken_action_gets_a_gradient(double):
     assert q_t_value.grad is None and q_t_selector.grad is None
 
 
+@pytest.mark.parametrize("mask", [None, MASK_T])
+def test_the_residual_form_has_the_values_of_q_learning(mask):
+    td_errors = residual_q_learning(*TRANSITIONS, mask)
+    torch.testing.assert_close(td_errors, q_learning(*TRANSITIONS, mask))
+
+
+@pytest.mark.parametrize(("mask", "best"), [(None, 2), (MASK_T, 1)])
+def test_the_residual_form_has_a_gradient_at_the_best_allowed_arrival_too(mask, best):
+    q_tm1, q_t = Q_TM1.clone().requires_grad_(), Q_T_VALUE.clone().requires_grad_()
+    td_errors = residual_q_learning(q_tm1, A_TM1, R_T, DISCOUNT_T, q_t, mask)
+    (0.5 * td_errors.square()).sum().backward()
+    at_source, at_arrival = torch.zeros(2, 3), torch.zeros(2, 3)
+    at_source[0, 1], at_source[1, 0] = -td_errors[0], -td_errors[1]
+    at_arrival[0, best] = 0.9 * td_errors[0]  # nothing after termination, not even NaN
+    torch.testing.assert_close(q_tm1.grad, at_source)
+    torch.testing.assert_close(q_t.grad, at_arrival)
+
+
+def test_of_equal_values_at_arrival_the_first_takes_the_whole_gradient():
+    q_t = torch.tensor([[2.0, 5.0, 5.0]], requires_grad=True)
+    one = torch.tensor([1.0])
+    residual_q_learning(torch.zeros(1, 3), torch.tensor([0]), one, 0.5 * one, q_t).backward()
+    assert q_t.grad is not None and q_t.grad.tolist() == [[0.0, 0.5, 0.0]]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -114,6 +140,8 @@ def test_shapes_and_dtypes_that_would_broadcast_or_promote_are_refused(change):
         q_learning(q_tm1, a_tm1, r_t, discount_t, q_t_value)
     with pytest.raises(AssertionError):
         double_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t_value, Q_T_SELECTOR)
+    with pytest.raises(AssertionError):
+        residual_q_learning(q_tm1, a_tm1, r_t, discount_t, q_t_value)
 
 
 def test_action_values_are_those_of_the_given_actions():

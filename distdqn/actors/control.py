@@ -10,7 +10,7 @@ import asyncio
 import collections
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ from distdqn.actors.messages import (
     WorkerDirective,
     WorkerReport,
 )
-from distdqn.metrics import CountHistogram, Ledger, RateMeter, RunStatus
+from distdqn.metrics import CountHistogram, Ledger, LogHistogram, RateMeter, RunStatus
 from distdqn.step_budget import StepBudget
+from distdqn.value_diagnostics import ValueDiagnostics
 
 _RETURNS_FOR_MEAN = 100
 _MAX_PENDING_EPISODES = 10_000
@@ -45,6 +46,7 @@ class Control:
     is_counted: whether an env (numbered over all workers) has one of the lowest
       epsilons, so that its returns count.
     stop_at_return: greedy mean return that ends the run, or None.
+    discount: of one step, for the bound of the values; None for no bound.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Control:
         report_period_s: float,
         is_counted: Callable[[int], bool],
         stop_at_return: float | None,
+        discount: float | None = None,
     ):
         self._budget = StepBudget(total_env_steps, min_grant)
         self._num_workers, self._num_shards = num_workers, num_shards
@@ -75,6 +78,7 @@ class Control:
         )
         self._evaluations: list[EvaluationReport] = []
         self._eval_mean = self._best_eval_mean = math.nan
+        self._values = ValueDiagnostics(discount)
         self._notes: list[str] = []
         self._failures: dict[Stream, str] = {}
         self._unsettled: dict[Stream, collections.Counter[tuple[int, int]]] = {}
@@ -92,6 +96,7 @@ class Control:
         if stream not in self._dead:
             self._workers[stream] = report
         self._note_episodes(report, before)
+        self._values.note_rewards(report.reward_abs_max)
         rate = report.stepped / max(report.elapsed_s, self._report_period_s)
         ahead = 0 if stream in self._dead else round(4 * rate * self._report_period_s)
         if stream in self._dead or self._state == "stopping":
@@ -116,8 +121,8 @@ class Control:
 
     def report_learner(self, report: LearnerReport, shard_generation: int) -> LearnerDirective:
         self._learner = report
-        if report.note:
-            self._notes.append(report.note)
+        self._values.note_values(report.q_abs_max)
+        self._notes += filter(None, (report.note, self._values.announcement()))
         return LearnerDirective(
             env_steps=self.env_steps,
             collection_finished=self.collection_finished,
@@ -138,6 +143,7 @@ class Control:
         """Takes a result; True where the evaluator is to go on."""
         self._evaluations.append(report)
         self._eval_mean = float(np.mean(report.returns))
+        self._values.note_evaluation(report.q_start_mean, report.return_start_mean)
         self._best_eval_mean = float(np.nanmax([self._best_eval_mean, self._eval_mean]))
         if self._stop_at_return is not None and self._eval_mean >= self._stop_at_return:
             self._state = "stopping"
@@ -199,6 +205,11 @@ class Control:
             evaluations=evaluations,
             notes=notes,
             busy=self._busy(),
+            histograms={
+                tag: histogram.bins()
+                for tag, histogram in self._histograms().items()
+                if histogram.total
+            },
         )
 
     def pids(self) -> dict[str, Any]:
@@ -208,6 +219,20 @@ class Control:
             "workers": {w: r.pid for (w, _), r in self._alive_workers().items()},
             "shards": {s: r.pid for (s, _), r in self._alive_shards().items()},
         }
+
+    def get_state(self) -> dict[str, Any]:
+        """What reports do not tell again, for a run that goes on later; plain values."""
+        return {
+            "returns": np.array(self._returns),
+            "eval_mean": self._eval_mean,
+            "best_eval_mean": self._best_eval_mean,
+            "values": self._values.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._returns.extend(state["returns"].tolist())
+        self._eval_mean, self._best_eval_mean = state["eval_mean"], state["best_eval_mean"]
+        self._values.set_state(state["values"])
 
     # Sums.
 
@@ -231,7 +256,7 @@ class Control:
         learner, workers, shards = self._learner, self._alive_workers(), self._alive_shards()
         self._meters["env_steps"].observe(now, env_steps)
         self._meters["gradient_steps"].observe(now, learner.gradient_steps)
-        staleness = self._staleness()
+        staleness, priorities = self._staleness(), self._histograms()["replay/priorities"]
         return RunStatus(
             state=self._state,
             elapsed_s=now - self._started,
@@ -267,6 +292,14 @@ class Control:
             td_loss=learner.td_loss,
             q_values=learner.q_values,
             grad_norm=learner.grad_norm,
+            td_error_abs_p50=learner.td_errors.quantile(0.5),
+            td_error_abs_p95=learner.td_errors.quantile(0.95),
+            td_error_abs_max=learner.td_errors.largest,
+            priority_p50=priorities.quantile(0.5),
+            priority_p95=priorities.quantile(0.95),
+            stale_fraction_10=self._over_items("stale_fraction_10"),
+            stale_fraction_100=self._over_items("stale_fraction_100"),
+            **self._values.fields(),
             epsilon=_mean([r.epsilon for r in workers.values()]),
             learning_rate=learner.learning_rate,
             compiled=learner.compiled,
@@ -294,6 +327,19 @@ class Control:
         for report in self._shards.values():
             merged = merged.merged(report.staleness_counts)
         return merged
+
+    def _histograms(self) -> dict[str, LogHistogram]:
+        """By TensorBoard tag; the shards' together."""
+        priorities = LogHistogram()
+        for report in self._alive_shards().values():
+            priorities = priorities.merged(report.diagnostics.priorities)
+        return {"losses/td_error_abs": self._learner.td_errors, "replay/priorities": priorities}
+
+    def _over_items(self, name: str) -> float:
+        """A diagnostic of the shards, each weighing as much as it holds; nan with no item."""
+        held = [report for report in self._alive_shards().values() if report.counters.size]
+        parts = [getattr(report.diagnostics, name) * report.counters.size for report in held]
+        return _share(sum(parts), sum(report.counters.size for report in held))
 
     def _newer_map(self, generation: int) -> ShardMap | None:
         return self._shard_map if self._shard_map.generation > generation else None

@@ -160,6 +160,7 @@ class EnvWorker:
             ),
             env_s=rollout.env_s,
             inference_s=rollout.inference_s,
+            reward_abs_max=rollout.reward_abs_max,
             epsilon=rollout.epsilon_mean,
         )
         return self._control.report_worker.remote(report, self._window.generation)

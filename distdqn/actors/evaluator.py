@@ -64,15 +64,7 @@ class Evaluator:
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Fresh greedy episodes with given weights."""
         result = self._greedy.evaluate(online, episodes, seed)
-        return EvaluationReport(
-            0,
-            BEFORE_ANY,
-            result.returns,
-            result.lengths,
-            result.num_cut,
-            online,
-            self._greedy.layout,
-        )
+        return EvaluationReport.of(result, BEFORE_ANY, 0, online, self._greedy.layout)
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
         """One greedy episode as the bytes of an mp4 file."""
@@ -83,12 +75,7 @@ class Evaluator:
         result = self._greedy.evaluate(snapshot.online, self._episodes, seed)
         better = float(np.mean(result.returns)) > self._best
         self._best = max(self._best, float(np.mean(result.returns)))
-        return EvaluationReport(
-            snapshot.env_steps,
-            snapshot.version,
-            result.returns,
-            result.lengths,
-            result.num_cut,
-            np.array(snapshot.online) if better else np.zeros(0, np.float32),
-            self._greedy.layout,
+        kept = np.array(snapshot.online) if better else np.zeros(0, np.float32)
+        return EvaluationReport.of(
+            result, snapshot.version, snapshot.env_steps, kept, self._greedy.layout
         )

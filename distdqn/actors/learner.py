@@ -8,7 +8,6 @@ and that time is counted.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from distdqn.actors.messages import LearnerDirective, LearnerReport, ShardMap
 from distdqn.actors.prefetch import Prefetcher, Superbatch
 from distdqn.actors.publish import Publisher
 from distdqn.learner import Learner
+from distdqn.metrics import LogHistogram, Sparingly
 from distdqn.rate_limiter import RateLimiter
 from distdqn.types import PriorityUpdate, WeightSnapshot, WeightsVersion
 from distdqn.value_learning import importance_weights
@@ -66,6 +66,7 @@ class LearnerActor:
         self._parts = build()
         self._learner = self._parts.learner
         self._prefetcher = self._parts.prefetcher
+        self._td_errors = Sparingly(lambda: LogHistogram(self._learner.recent_abs_td_errors()))
         self._compiling: Any = None
         self._note = ""
         self._publisher = Publisher(
@@ -163,8 +164,9 @@ class LearnerActor:
         learner = self._learner
         self._version = WeightsVersion(self._version.incarnation, self._version.counter + 1)
         self._next_publish = learner.gradient_steps + self._publish_period
-        target = None
-        if self._prioritized and learner.target_copies != self._published_target:
+        target = None  # without one, workers bootstrap from the online network
+        uses_target = self._prioritized and learner.settings.gradient == "semi"
+        if uses_target and learner.target_copies != self._published_target:
             self._published_target = learner.target_copies
             target = learner.target_vector()
         self._publisher.publish(
@@ -227,18 +229,13 @@ class LearnerActor:
     def _report(self) -> LearnerReport:
         elapsed = 0.0 if self._first_batch_at is None else time.monotonic() - self._first_batch_at
         note, self._note = self._note, ""
-        scalars = self._learner.scalars()
-        return LearnerReport(
-            gradient_steps=self._learner.gradient_steps,
+        return LearnerReport.of(
+            self._learner,
             samples_per_insert=self._prefetcher.samples_per_insert,
             version=self._version,
-            td_loss=scalars["td_loss"],
-            q_values=scalars["q_values"],
-            grad_norm=scalars["grad_norm"],
+            td_errors=self._td_errors(),
             learning_rate=self._learning_rate,
             wait_s=self._wait_s,
             elapsed_s=elapsed,
-            compiled=self._learner.compiled,
             note=note,
-            pid=os.getpid(),
         )

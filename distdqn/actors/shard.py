@@ -16,12 +16,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distdqn.accounting import StreamAccount
-from distdqn.actors.messages import SampleReply, ShardCounters, ShardReport
+from distdqn.actors.messages import (
+    ReplayDiagnostics,
+    SampleReply,
+    ShardCounters,
+    ShardReport,
+)
 from distdqn.actors.niceness import give_way
-from distdqn.metrics import CountHistogram
+from distdqn.metrics import CountHistogram, Sparingly
 from distdqn.types import BEFORE_ANY, PriorityUpdate, TransitionBlock, WeightsVersion
 
 if TYPE_CHECKING:  # the driver, which places shards, needs no numba
+    import numpy as np
+
     from distdqn.replay import Replay
 
 _REMEMBERED_SEQUENCES = 256  # per worker incarnation; a worker's window is far smaller
@@ -57,6 +64,7 @@ class ReplayShard:
         self._seen: dict[tuple[int, int], collections.OrderedDict[int, asyncio.Future]] = {}
         self._streams: dict[tuple[int, int], StreamAccount] = {}
         self._staleness = CountHistogram()
+        self._diagnose = Sparingly(ReplayDiagnostics.of)
         self._busy_s = 0.0
 
     async def run(self) -> None:
@@ -112,6 +120,10 @@ class ReplayShard:
         await self._grant(insert_limit, newest)
         return self._counters()
 
+    async def visits(self) -> np.ndarray | None:
+        """See `Replay.visits`."""
+        return self._replay.visits
+
     async def close(self) -> ShardReport:
         """Refuses every waiting and later block; answers with the last account."""
         self._closed = True
@@ -130,6 +142,7 @@ class ReplayShard:
             staleness_counts=self._staleness.counts.copy(),
             busy_s=self._busy_s,
             pid=os.getpid(),
+            diagnostics=self._diagnose(self._replay, self._newest),
         )
 
     async def _grant(self, insert_limit: int, newest: WeightsVersion) -> None:
