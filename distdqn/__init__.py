@@ -26,15 +26,24 @@ Which file holds what, from the ground up; a file imports only from lower floors
        sum_tree, frame_ring, rate_limiter    remembering
        value_learning, optimizers, networks  learning
        accounting, step_budget               where transitions went; who may take how many steps
+       codec, durable                        the one encoding; files that are whole
+       replay_state, block_versions          what a replay's state is made of
     2  sampling, weights, update             ids and probabilities; flat parameters; the update
        compilation, compiled_cache           the update as machine code, beside training
     3  acting_network, rollout, replay,      the parts, each testable without Ray
        learner, evaluate, greedy, video
-       checkpoint, run_folder, plots         durable files
+       value_diagnostics                     whether the values can be true
+       checkpoint, replay_files, run_folder  durable files
+       plots
     4  actors/                               thin Ray shells around floor 3
-    5  parts, placement, system, summary     what is made, where it runs, and its life; figures
-    6  train, checkpointing, progress        a run
+       lockstep, lockstep_parts              the deterministic schedule, and whom it asks
+    5  parts, placement, session, summary    what is made, and where it runs; Ray; figures
+       system, lockstep_system               a run's parts and their life, in either mode
+    6  train                                 the Python API
+       async_run, lockstep_run, run_record   a run in either mode, and what it writes down
+       checkpointing, progress               what it saves, and shows
        policy                                a trained policy
+    7  tabular/                              exact solutions, and learning held against them
     8  cli/                                  one file per verb
 
 `import distdqn` loads neither torch nor ray; the names below load what they need when
@@ -51,15 +60,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distdqn.config import Config, load_config
     from distdqn.policy import load_policy
-    from distdqn.train import train
+    from distdqn.train import resume, train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "__version__", "load_config", "load_policy", "train"]
+__all__ = ["Config", "__version__", "load_config", "load_policy", "resume", "train"]
 
 _HOME = {
     "Config": "distdqn.config",
     "load_config": "distdqn.config",
     "load_policy": "distdqn.policy",
+    "resume": "distdqn.train",
     "train": "distdqn.train",
 }
 

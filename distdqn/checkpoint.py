@@ -6,11 +6,16 @@ written last, and the folder gets its name when it is complete. Nothing is unpic
     checkpoints/step_<env_steps>/  manifest.json
                                    online.safetensors, target.safetensors   by parameter name
                                    optimizer.safetensors                    by slot
+                                   run_state.msgpack                        where it can be resumed
     best/                          the same
+
+The replay's files lie beside, shared between checkpoints (`replay_files`); a manifest
+lists those that its checkpoint needs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +23,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +32,14 @@ import safetensors
 import safetensors.numpy
 
 import distdqn
-from distdqn.errors import CheckpointError
+from distdqn.codec import decode, encode
+from distdqn.durable import listing, read_file, sync_folder, write_file
+from distdqn.errors import CheckpointError, CodecError
+from distdqn.replay_files import check_replay, prune_segments
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+RUN_STATE = "run_state.msgpack"
 
 _ARRAYS = ("online", "target", "optimizer")
 _STEP_FOLDER = re.compile(r"step_(\d+)")
@@ -48,6 +57,9 @@ class Checkpoint:
       `ObservationSpec`), `num_actions`, `action_start`, `torso`, `hidden`, `dueling`,
       and `custom` where the user's own `make_network` built it.
     env_id: of the environment, for people.
+    replay: an entry of `replay_files.save_replay` for each shard; empty without replay.
+    run_state: what else a run needs to go on, plain values and arrays; None where the
+      checkpoint has weights alone.
     """
 
     online: Mapping[str, np.ndarray]
@@ -56,6 +68,8 @@ class Checkpoint:
     counters: Mapping[str, int | float]
     network: Mapping[str, Any]
     env_id: str = ""
+    replay: Sequence[Mapping[str, Any]] = ()
+    run_state: Mapping[str, Any] | None = None
 
     @property
     def env_steps(self) -> int:
@@ -100,6 +114,8 @@ def load_checkpoint(directory: str | Path) -> Checkpoint:
         counters=manifest["counters"],
         network=manifest["network"],
         env_id=manifest["env_id"],
+        replay=manifest.get("replay", ()),
+        run_state=_read_run_state(directory, manifest),
     )
 
 
@@ -133,6 +149,27 @@ def newest_valid(run_folder: str | Path) -> tuple[Path, list[str]]:
     raise CheckpointError(f"no checkpoint to read in {run_folder}: {what}")
 
 
+def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
+    """The newest intact checkpoint from which the run can go on, replay and all.
+
+    Returns it and one line for each newer one that is damaged. Raises CheckpointError
+    where there is none; says of each what is wrong with it.
+    """
+    warnings: list[str] = []
+    for path in reversed(checkpoints(run_folder)):
+        try:
+            checkpoint = load_checkpoint(path)
+            for entry in checkpoint.replay:
+                check_replay(run_folder, entry)
+        except CheckpointError as error:
+            warnings.append(str(error))
+            continue
+        if checkpoint.run_state is not None:
+            return checkpoint, [f"{line}; using {path.name}" for line in warnings]
+    what = "; ".join(warnings) or "it has none yet"
+    raise CheckpointError(f"no checkpoint to resume from in {run_folder}: {what}")
+
+
 def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple[Path, list[str]]:
     """The checkpoint that a user names, and lines to tell about it.
 
@@ -158,35 +195,47 @@ def prune(run_folder: str | Path, keep: int) -> list[Path]:
     if keep < 1:
         raise ValueError(f"keep must be >= 1, got {keep}: a run would lose its last checkpoint")
     folder = Path(run_folder) / "checkpoints"
-    left_over = [path for path in folder.glob(".*") if _IN_WORK.fullmatch(path.name)]
-    gone = [*checkpoints(run_folder)[:-keep], *left_over]
+    unfinished = [path for path in folder.glob(".*") if _IN_WORK.fullmatch(path.name)]
+    gone = [*checkpoints(run_folder)[:-keep], *unfinished]
     for path in gone:
         # Without its manifest it is no checkpoint, should the removal be broken off.
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
-    return gone
+    return gone + prune_segments(run_folder, _replay_entries(run_folder))
+
+
+def _replay_entries(run_folder: str | Path) -> list[Mapping[str, Any]]:
+    """Of all checkpoints that can be read; the others could not be resumed from anyway."""
+    entries: list[Mapping[str, Any]] = []
+    for path in checkpoints(run_folder):
+        with contextlib.suppress(CheckpointError):
+            entries += _read_manifest(path).get("replay", ())
+    return entries
 
 
 def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    files = {}
+    contents = {}
     for name in _ARRAYS:
         # Not ascontiguousarray, which gives a 0-dim array an axis.
         arrays = {key: np.asarray(x, order="C") for key, x in getattr(checkpoint, name).items()}
-        data = safetensors.numpy.save(arrays)
-        _write(folder / f"{name}.safetensors", data)
-        files[f"{name}.safetensors"] = {"bytes": len(data), "sha256": _sha256(data)}
+        contents[f"{name}.safetensors"] = safetensors.numpy.save(arrays)
+    if checkpoint.run_state is not None:
+        contents[RUN_STATE] = encode(checkpoint.run_state)
+    for name, data in contents.items():
+        write_file(folder / name, data)
     manifest = {
         "format": FORMAT,
         "distdqn": distdqn.__version__,
         "env_id": checkpoint.env_id,
         "counters": dict(checkpoint.counters),
         "network": dict(checkpoint.network),
-        "files": files,
+        "replay": list(checkpoint.replay),
+        "files": {name: listing(data) for name, data in contents.items()},
     }
     text = _to_json(manifest)
     signed = json.loads(text) | {"sha256": _sha256(text.encode())}
-    _write(folder / MANIFEST, _to_json(signed).encode())
-    _sync(folder)
+    write_file(folder / MANIFEST, _to_json(signed).encode())
+    sync_folder(folder)
 
 
 def _put_in_place(partial: Path, directory: Path) -> None:
@@ -196,7 +245,7 @@ def _put_in_place(partial: Path, directory: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         os.rename(directory, old)
     os.rename(partial, directory)
-    _sync(directory.parent)
+    sync_folder(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -229,44 +278,36 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def _read_arrays(directory: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    path = directory / name
     try:
-        data, expected = path.read_bytes(), manifest["files"][name]
-        if len(data) != expected["bytes"]:
-            raise CheckpointError(
-                f"checkpoint file {path} is truncated: "
-                f"{expected['bytes']} bytes were written, {len(data)} are there"
-            )
-        if _sha256(data) != expected["sha256"]:
-            raise CheckpointError(f"checkpoint file {path} is altered: its SHA-256 differs")
-        return safetensors.numpy.load(data)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint file {path} is missing") from error
-    except OSError as error:
-        raise CheckpointError(f"checkpoint file {path} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"checkpoint file {path} does not fit its manifest") from error
+        return safetensors.numpy.load(_read(directory, name, manifest))
+    except safetensors.SafetensorError as error:
+        raise _does_not_fit(directory / name) from error
+
+
+def _read_run_state(directory: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if RUN_STATE not in manifest["files"]:
+        return None
+    try:
+        return decode(_read(directory, RUN_STATE, manifest))
+    except CodecError as error:
+        raise _does_not_fit(directory / RUN_STATE) from error
+
+
+def _read(directory: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    try:
+        listed = manifest["files"][name]
+        return read_file(directory / name, listed)
+    except (KeyError, TypeError) as error:
+        raise _does_not_fit(directory / name) from error
+
+
+def _does_not_fit(path: Path) -> CheckpointError:
+    return CheckpointError(f"checkpoint file {path} does not fit its manifest")
 
 
 def _to_json(value: Any) -> str:
     """The same text for the same value, numpy numbers as plain ones."""
     return json.dumps(value, indent=1, sort_keys=True, default=lambda number: number.item())
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """The names in a folder are on the disk only when the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(data: bytes) -> str:

@@ -7,8 +7,9 @@ keeps the newest checkpoints and the best one.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from distdqn.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
+    newest_resumable,
     prune,
     save_checkpoint,
     step_folder,
 )
 from distdqn.config import Config
 from distdqn.parts import Parts
+from distdqn.replay_files import load_replay, save_replay, saved_up_to
 from distdqn.run_folder import RunFolder
 
 Layout = Sequence[tuple[str, Sequence[int]]]
@@ -40,14 +43,74 @@ class Checkpointer:
     def __init__(self, config: Config, parts: Parts, folder: Path):
         self._config, self._parts, self._folder = config, parts, folder
         self._layout: Layout = ()
+        self._entries: list[Mapping[str, Any]] = []  # of the replay, by shard
 
     def save(self, state: Mapping[str, Any] | None, env_steps: int) -> Path | None:
         """Saves a learner's state as `checkpoints/step_<env_steps>`; None without one."""
         if state is None:
             return None
+        return self._save(self._checkpoint(state, env_steps), env_steps)
+
+    def save_lockstep(
+        self,
+        state: Mapping[str, Any],
+        run_state: Mapping[str, Any],
+        shards: Sequence[Callable[..., Any]],
+        env_steps: int,
+    ) -> Path:
+        """Saves all that a lockstep run goes on from, at a border.
+
+        state: as for `save`.  run_state: what else there is, but the replay.
+        shards: asked for what they added since the last call.
+        """
+        self._entries = [
+            self._save_shard(index, ask, previous)
+            for index, (ask, previous) in enumerate(itertools.zip_longest(shards, self._entries))
+        ]
+        checkpoint = dataclasses.replace(
+            self._checkpoint(state, env_steps),
+            replay=self._entries,
+            run_state={**run_state, "layout": [[n, list(shape)] for n, shape in state["layout"]]},
+        )
+        return self._save(checkpoint, env_steps)
+
+    def load_lockstep(self) -> tuple[dict[str, Any], list[str]]:
+        """What `save_lockstep` saved, from the run's newest intact checkpoint.
+
+        Returns the run's state with "learner" (of `Learner.get_state`), "shards" (of
+        `Replay.get_state`), "layout" and "env_steps" beside, and lines to tell about it.
+        Raises CheckpointError where there is none.
+        """
+        checkpoint, warnings = newest_resumable(self._folder)
+        assert checkpoint.run_state is not None
+        layout = checkpoint.run_state["layout"]
+        learner = {
+            **checkpoint.optimizer,
+            "online": _flat(checkpoint.online, layout),
+            "target": _flat(checkpoint.target, layout),
+            "gradient_steps": checkpoint.counters["gradient_steps"],
+            "target_copies": checkpoint.counters["target_copies"],
+        }
+        self._entries = list(checkpoint.replay)
+        shards = [load_replay(self._folder, entry) for entry in checkpoint.replay]
+        state = {"learner": learner, "shards": shards, "env_steps": checkpoint.env_steps}
+        return {**checkpoint.run_state, **state}, warnings
+
+    def _save_shard(
+        self, index: int, ask: Callable[..., Any], previous: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        state = ask("get_state", *saved_up_to(previous)).get()
+        return save_replay(self._folder, index, state, previous)
+
+    def _save(self, checkpoint: Checkpoint, env_steps: int) -> Path:
+        path = save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
+        prune(self._folder, self._config.checkpoint.keep)
+        return path
+
+    def _checkpoint(self, state: Mapping[str, Any], env_steps: int) -> Checkpoint:
         self._layout = state["layout"]
         learner = state["learner"]
-        checkpoint = Checkpoint(
+        return Checkpoint(
             online=by_name(learner["online"], self._layout),
             target=by_name(learner["target"], self._layout),
             optimizer={k: v for k, v in learner.items() if k not in _NOT_SLOTS},
@@ -61,9 +124,6 @@ class Checkpointer:
             network=self._network(),
             env_id=self._config.env.id,
         )
-        path = save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
-        prune(self._folder, self._config.checkpoint.keep)
-        return path
 
     def save_best(self, online: np.ndarray, layout: Layout, env_steps: int) -> Path:
         """Saves weights that evaluated best so far as `best`; they have no optimizer."""
@@ -97,6 +157,11 @@ def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
     assert sum(sizes) == len(vector), f"layout of {sum(sizes)} for a vector of {len(vector)}"
     pieces = np.split(vector, np.cumsum(sizes)[:-1])
     return {name: piece.reshape(shape) for (name, shape), piece in zip(layout, pieces, strict=True)}
+
+
+def _flat(arrays: Mapping[str, np.ndarray], layout: Layout) -> np.ndarray:
+    """The inverse of `by_name`."""
+    return np.concatenate([arrays[name].ravel() for name, _ in layout])
 
 
 def initial_parameters(config: Config) -> dict[str, np.ndarray] | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from distdqn.actors.learner import LearnerParts
     from distdqn.greedy import Greedy
+    from distdqn.learner import Learner
+    from distdqn.rate_limiter import RateLimiter
     from distdqn.replay import Replay
     from distdqn.rollout import Rollout
 
@@ -43,7 +45,10 @@ class Parts:
     make_network: Callable[[Any, int], Any] | None = None
 
     def network(self) -> torch.nn.Module:
-        """The Q-network with its initial parameters, the same in every process."""
+        """The Q-network with its initial parameters, the same in every process.
+
+        In float64 these are the float32 ones, exactly.
+        """
         import torch
 
         from distdqn.networks import check_network, make_network
@@ -62,6 +67,8 @@ class Parts:
                 dueling=net.dueling,
                 observation_space=self.observation_space,
             )
+        if self.config.learner.precision == "float64":
+            module = module.double()
         check_network(module, self.observation, self.num_actions)
         return module
 
@@ -72,12 +79,13 @@ class Parts:
         settings = EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)
         return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
 
-    def rollout(self, worker: int, incarnation: int) -> Rollout:
+    def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
+        """stepper: to go on with, None to make the envs."""
         from distdqn.rollout import Rollout
 
         config, workers = self.config, self.config.workers
         return Rollout(
-            stepper=self.stepper(workers.envs_per_worker),
+            stepper=stepper or self.stepper(workers.envs_per_worker),
             network=self.network(),
             n_step=config.learner.n_step,
             discount=config.learner.discount,
@@ -116,24 +124,25 @@ class Parts:
 
     def replay(self, shard: int, epoch: int) -> Replay:
         from distdqn.replay import Replay
-        from distdqn.sampling import PrioritizedSampler, UniformSampler
 
-        capacity, replay = self.shard_capacity(shard), self.config.replay
-        if replay.kind == "prioritized":
-            sampler: Any = PrioritizedSampler(
-                capacity, replay.priority_exponent, replay.priority_epsilon
-            )
-        else:
-            sampler = UniformSampler(capacity)
+        capacity = self.shard_capacity(shard)
         return Replay(
             capacity=capacity,
             observation=self.observation,
             num_actions=self.num_actions,
-            sampler=sampler,
+            sampler=self._sampler(capacity),
             seed=self.config.seed * 1000 + shard,
             epoch=epoch,
             frames_per_item=self._frames_per_item(),
         )
+
+    def _sampler(self, capacity: int) -> Any:
+        from distdqn.sampling import FifoSampler, PrioritizedSampler, UniformSampler
+
+        replay = self.config.replay
+        if replay.kind == "prioritized":
+            return PrioritizedSampler(capacity, replay.priority_exponent, replay.priority_epsilon)
+        return FifoSampler(capacity) if replay.kind == "fifo" else UniformSampler(capacity)
 
     def first_insert_limit(self) -> int:
         """What one shard may accept before the learner is there to grant more."""
@@ -141,20 +150,14 @@ class Parts:
         ahead = resolved_error_band(self.config) / replay.samples_per_insert
         return int((replay.min_size_to_sample + ahead) / replay.shards)
 
-    def learner(self) -> LearnerParts:
-        import torch
-
-        from distdqn.actors.learner import LearnerParts
-        from distdqn.actors.prefetch import Prefetcher
+    def learner(self) -> Learner:
+        """The learner alone, on its device."""
         from distdqn.learner import Learner, LearnerSettings
-        from distdqn.rate_limiter import RateLimiter
 
-        config, learner = self.config, self.config.learner
-        device = learner.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        learner = self.config.learner
         settings = LearnerSettings(
             batch_size=learner.batch_size,
+            gradient=learner.gradient,
             loss=learner.loss,
             double=learner.double,
             max_grad_norm=learner.max_grad_norm,
@@ -166,23 +169,42 @@ class Parts:
             rmsprop_decay=learner.rmsprop_decay,
             rmsprop_centered=learner.rmsprop_centered,
             rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
-            device=device,
-            cuda_graph=learner.compile,
+            device=learner.device,
+            precision=learner.precision,
+            # A graph is captured at a moment of its own; lockstep swaps nothing.
+            cuda_graph=learner.compile and self.config.mode == "async",
         )
-        limiter = RateLimiter(
+        return Learner(self.network(), settings, self.observation, self.num_actions)
+
+    def limiter(self) -> RateLimiter:
+        """The account of samples and inserts."""
+        from distdqn.rate_limiter import RateLimiter
+
+        config = self.config
+        return RateLimiter(
             samples_per_insert=config.replay.samples_per_insert,
             min_size_to_sample=config.replay.min_size_to_sample,
             error_band=resolved_error_band(config),
             total_env_steps=config.total_env_steps,
-            batch_size=learner.batch_size,
+            batch_size=config.learner.batch_size,
         )
+
+    def learner_parts(self) -> LearnerParts:
+        """The learner with what its actor needs besides."""
+        from distdqn.actors.learner import LearnerParts
+        from distdqn.actors.prefetch import Prefetcher
+        from distdqn.learner import choose_device
+
+        config, learner, limiter = self.config, self.config.learner, self.limiter()
+        prefetcher = Prefetcher(
+            limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
+        )
+        on_cpu = choose_device(learner.device).type == "cpu"
         return LearnerParts(
-            learner=Learner(self.network(), settings, self.observation, self.num_actions),
+            learner=self.learner(),
             limiter=limiter,
-            prefetcher=Prefetcher(
-                limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
-            ),
-            compile=self._compile if learner.compile and device == "cpu" else None,
+            prefetcher=prefetcher,
+            compile=self._compile if learner.compile and on_cpu else None,
             learning_rate=learner.learning_rate.at,
             importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
         )
@@ -203,7 +225,12 @@ class Parts:
         """Greedy episodes in this process."""
         from distdqn.greedy import Greedy
 
-        return Greedy(self.network(), self.stepper, self.config.eval.max_episode_steps)
+        return Greedy(
+            self.network(),
+            self.stepper,
+            self.config.eval.max_episode_steps,
+            discount=self.config.learner.discount,
+        )
 
     def replay_bytes(self) -> int:
         """Memory that all shards together will take."""

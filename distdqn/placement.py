@@ -19,10 +19,11 @@ from distdqn.actors.env_worker import EnvWorker
 from distdqn.actors.evaluator import Evaluator
 from distdqn.actors.shard import ReplayShard
 from distdqn.actors.weight_server import WeightServer
-from distdqn.errors import RunError
+from distdqn.errors import ResourceError, RunError
 from distdqn.parts import Parts
 
 _REPORT_PERIOD_S = 0.25
+_NAMED = 4  # actors in a message
 
 
 class Placement:
@@ -52,6 +53,7 @@ class Placement:
             report_period_s=_REPORT_PERIOD_S,
             is_counted=parts.is_counted,
             stop_at_return=config.eval.stop_at_return,
+            discount=config.learner.discount,
         )
         self.server = _actor(WeightServer, scheduling_strategy=self._here).remote()
 
@@ -67,7 +69,7 @@ class Placement:
             resources=dict(learner.resources),
             scheduling_strategy="DEFAULT" if free_to_move else self._near,
         ).remote(
-            build=self._parts.learner,
+            build=self._parts.learner_parts,
             incarnation=incarnation,
             control=self.control,
             weight_server=self.server,
@@ -146,6 +148,47 @@ def embedded_cpus(parts: Parts) -> int:
     control, weight server, evaluator and shards need are then there half a second sooner.
     """
     return math.ceil(needed_cpus(parts)) + 3 + parts.config.replay.shards
+
+
+def lockstep_options(parts: Parts) -> dict[str, dict[str, Any]]:
+    """How Ray is to place each kind of a lockstep run's actors."""
+    workers, learner = parts.config.workers, parts.config.learner
+    return {
+        "worker": {
+            "num_cpus": workers.num_cpus,
+            "resources": dict(workers.resources),
+            "scheduling_strategy": "SPREAD",
+        },
+        "shard": {"num_cpus": 0},
+        "learner": {
+            "num_cpus": 1,
+            "num_gpus": learner.num_gpus,
+            "resources": dict(learner.resources),
+        },
+        "evaluator": {"num_cpus": 0},
+    }
+
+
+def not_started(names: list[str], parts: Parts) -> ResourceError:
+    """The error for actors, by name, that did not come up within `start_timeout_s`."""
+    config = parts.config
+    return ResourceError(
+        f"after {config.start_timeout_s:g} s still not started: {_few(names)}; the run "
+        f"needs {needed_cpus(parts):g} CPUs and {config.learner.num_gpus:g} GPUs, "
+        f"free are {amounts(ray.available_resources())} of "
+        f"{amounts(ray.cluster_resources())}; "
+        "take fewer workers (--workers.count) or less each (--workers.num-cpus)"
+    )
+
+
+def amounts(resources: dict[str, float]) -> str:
+    """CPUs and GPUs as a user reads them."""
+    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 
 
 def _actor(cls: type, num_cpus: float = 0, **options: Any) -> Any:

@@ -17,15 +17,15 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from distdqn.actors.messages import EvaluationReport, Poll, ShardMap
-from distdqn.errors import DistDQNError, EnvFailure, ResourceError, RunError
+from distdqn.actors.ray_errors import cause_line
+from distdqn.errors import EnvFailure, ResourceError, RunError
 from distdqn.parts import Parts
-from distdqn.placement import Placement, needed_cpus
+from distdqn.placement import Placement, amounts, not_started
 
 _CALL_TIMEOUT_S = 60.0
 _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
 _LONG_LIFE_S = 60.0
-_NAMED = 4  # actors in a message
 _LOOK_S = 0.5
 _EVALUATION_TIMEOUT_S = 3600.0
 
@@ -149,6 +149,18 @@ class System:
         """The newest state that the learner left; its last, when it has finished."""
         return self._call(self._server.load_state)
 
+    def visits(self) -> np.ndarray | None:
+        """`[S, A]` int64, how often the shards that are alive were given each state and action.
+
+        None where observations are no indices, or a shard does not answer.
+        """
+        asked = [part.actor.visits.remote() for part in self._shards if part.actor is not None]
+        try:
+            counts = ray.get(asked, timeout=_CALL_TIMEOUT_S)
+        except (GetTimeoutError, RayActorError):
+            return None
+        return None if any(count is None for count in counts) else np.sum(counts, axis=0)
+
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Greedy episodes with `online [P]` in the evaluator's process, after training."""
         return self._ask_evaluator("evaluate", online, episodes, seed)
@@ -233,15 +245,7 @@ class System:
                 part = waiting[ref]
                 raise RunError(f"the {_name(part)} did not start: {cause_line(error)}") from error
         if missing:
-            names = _few([_name(waiting[ref]) for ref in missing])
-            raise ResourceError(
-                f"after {self._config.start_timeout_s:g} s still not started: {names}; the run "
-                f"needs {needed_cpus(self._parts):g} CPUs and "
-                f"{self._config.learner.num_gpus:g} GPUs, "
-                f"free are {_amounts(ray.available_resources())} of "
-                f"{_amounts(ray.cluster_resources())}; "
-                "take fewer workers (--workers.count) or less each (--workers.num-cpus)"
-            )
+            raise not_started([_name(waiting[ref]) for ref in missing], self._parts)
 
     # Deaths.
 
@@ -335,12 +339,12 @@ class System:
                 part.said_late = True
                 self._say(
                     f"the {_name(part)} has not started again for {timeout:g} s; free are "
-                    f"{_amounts(ray.available_resources())}"
+                    f"{amounts(ray.available_resources())}"
                 )
         if late and len(late) == len(running):
             raise ResourceError(
                 f"no env worker could be started again within {timeout:g} s: free are "
-                f"{_amounts(ray.available_resources())}, each needs "
+                f"{amounts(ray.available_resources())}, each needs "
                 f"{self._config.workers.num_cpus:g} CPUs"
             )
 
@@ -355,23 +359,5 @@ class System:
             raise RunError(f"control or weight server died: {cause_line(error)}") from error
 
 
-def cause_line(error: BaseException) -> str:
-    """The cause of a Ray error in one line, without Ray's traceback."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, DistDQNError):
-        return str(error.cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    in_own_code = isinstance(error, RayTaskError) or "creation task" in str(error)
-    return lines[-1 if in_own_code else 0] if lines else type(error).__name__
-
-
-def _few(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
-
-
 def _name(part: _Part) -> str:
     return f"{part.kind} {part.index}" if part.kind in ("worker", "shard") else part.kind
-
-
-def _amounts(resources: dict[str, float]) -> str:
-    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"

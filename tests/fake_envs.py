@@ -7,6 +7,7 @@ All are plain module-level classes and functions, so that cloudpickle takes them
 from __future__ import annotations
 
 import functools
+import os
 import time
 from typing import Any
 
@@ -177,9 +178,9 @@ class ScriptedVectorEnv(gymnasium.vector.VectorEnv):
 class FaultyEnv(ScriptedEnv):
     """A `ScriptedEnv` that goes wrong once, in the `at`-th step (from 1) of its life.
 
-    fault: "raise", "nan_reward", "inf_reward", "nan_obs", "shape", "dtype", "hang"
-      (for `hang_s`), "empty_mask", "tuple" (the old API), or in reset number `at`
-      "raise_reset", "nan_reset".  again: also in every later step.
+    fault: "raise", "exit" (its process ends), "nan_reward", "inf_reward", "nan_obs",
+      "shape", "dtype", "hang" (for `hang_s`), "empty_mask", "tuple" (the old API), or in
+      reset number `at` "raise_reset", "nan_reset".  again: also in every later step.
     """
 
     def __init__(
@@ -211,6 +212,8 @@ class FaultyEnv(ScriptedEnv):
             return obs, reward, terminated, truncated, info
         if self.fault == "raise":
             raise ValueError("the wheel\nfell off")
+        if self.fault == "exit":
+            os._exit(1)
         if self.fault == "hang":
             time.sleep(self.hang_s)
         if self.fault == "tuple":
@@ -304,3 +307,15 @@ def register_scripted(env_id: str, **kwargs: Any) -> None:
     """Registers a `ScriptedEnv`; `kwargs` as for `gymnasium.register`."""
     gymnasium.registry.pop(env_id, None)
     gymnasium.register(env_id, **{"entry_point": ScriptedEnv, **kwargs})
+
+
+class NotingActions(gymnasium.Wrapper):
+    """CartPole that notes each action in a list of the caller's."""
+
+    def __init__(self, actions: list[int]):
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.noted = actions
+
+    def step(self, action: Any) -> Any:
+        self.noted.append(int(action))
+        return super().step(action)

@@ -25,22 +25,28 @@ ROWS = [
     "config metrics memory replay_memory",
     # floor 1: one concept each
     "envs exploration n_step sum_tree frame_ring rate_limiter value_learning optimizers networks",
-    "accounting step_budget compiled_cache",
+    "accounting step_budget compiled_cache codec durable block_versions replay_state",
     # floor 2
     "sampling weights update compilation",
     # floor 3: the parts, testable without Ray
-    "acting_network",
-    "rollout replay learner evaluate checkpoint run_folder plots video",
-    "greedy",
-    # floor 4: thin Ray shells
+    "acting_network value_diagnostics",
+    "rollout replay learner evaluate replay_files run_folder plots video",
+    "greedy checkpoint",
+    # floor 4: thin Ray shells, and the schedule
     "actors",
+    "lockstep",
+    "lockstep_parts",
     # floor 5: wiring
     "parts summary",
     "placement",
-    "system",
+    "system session lockstep_system",
     # floor 6: a run, and a policy
     "checkpointing progress policy",
+    "run_record",
+    "async_run lockstep_run",
     "train",
+    # floor 7
+    "tabular",
     # floor 8
     "cli",
     "__main__",
@@ -51,6 +57,7 @@ RAY_ROOMS = {"actors", "placement", "system", "cli"}
 TORCH_FREE = {"types", "errors", "config", "metrics", "envs", "exploration", "n_step"} | {
     "sum_tree", "replay_memory", "frame_ring",
     "rate_limiter", "sampling", "replay", "accounting", "step_budget",
+    "codec", "durable", "block_versions", "replay_state", "replay_files",
 }  # fmt: skip
 
 

@@ -155,7 +155,8 @@ def test_a_choice_is_refused_with_the_nearest_one():
     message = refusal(replay__kind="prioritised")
 
     assert message == (
-        "replay.kind is 'prioritised', must be uniform or prioritized; did you mean prioritized?"
+        "replay.kind is 'prioritised', must be uniform or prioritized or fifo; "
+        "did you mean prioritized?"
     )
 
 
@@ -325,3 +326,40 @@ def test_plain_run_names_are_kept():
 def test_too_few_pending_calls_are_refused_before_a_shard_refuses_them():
     assert "must be at least 20" in refusal(max_pending_calls=19)
     from_values({"max_pending_calls": 20})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"replay.kind": "fifo"}, "mode async: only in lockstep"),
+        ({"replay.kind": "fifo", "mode": "lockstep"}, "both must be 1 with replay.kind fifo"),
+        (
+            {
+                "replay.kind": "fifo",
+                "mode": "lockstep",
+                "replay.samples_per_insert": 1.0,
+                "replay.capacity": 1_639,
+            },
+            "must be at least 1640",
+        ),
+        ({"learner.gradient": "residual", "learner.double": True}, "must be false with"),
+        ({"learner.precision": "float64"}, "learner.device is auto, must be cpu"),
+        ({"mode": "lockstep", "address": "auto"}, "mode lockstep_ray has the same schedule"),
+    ],
+)
+def test_what_lockstep_and_verification_rule_out_is_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        from_values(changes)
+
+
+def test_fifo_keeps_all_that_waits_to_be_used():
+    config = from_values(
+        {
+            "replay.kind": "fifo",
+            "mode": "lockstep",
+            "replay.samples_per_insert": 1.0,
+            "replay.capacity": 1_640,
+        }
+    )
+
+    assert config.replay.kind == "fifo"

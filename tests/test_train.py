@@ -14,6 +14,7 @@ import ray_parts
 import distdqn
 from distdqn.config import from_values
 from distdqn.errors import DistDQNError, EnvFailure, ResourceError, RunError, UnknownEnvError
+from distdqn.metrics import SCALARS
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -128,6 +129,11 @@ def test_prioritized_double_dueling_n_step_with_a_ladder_runs_whole(ray_cluster,
     )
     assert summary.transitions_accepted == summary.env_steps == 6_000
     assert len(summary.shard_items) == 3
+    assert set(SCALARS) <= set().union(*(line.keys() for line in read_metrics(tmp_path)))
+    for name in ("q_start_mean", "return_start_mean", "q_abs_max", "q_bound"):
+        assert np.isfinite(getattr(summary, name)), name
+    assert summary.q_bound == pytest.approx(1.0 / (1.0 - 0.99))
+    assert summary.soft_divergence == (summary.q_abs_max > 1.01 * summary.q_bound)
 
 
 def test_training_learns_cartpole_beyond_chance(ray_cluster, tmp_path):
@@ -211,7 +217,13 @@ def test_interrupting_saves_the_weights(ray_cluster, tmp_path):
     from distdqn.run_folder import RunFolder
 
     config = small(tmp_path, total_env_steps=5_000_000)
-    threading.Timer(8.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    metrics = tmp_path / "runs" / "run" / "metrics.jsonl"
+
+    def interrupt_once_it_learns():
+        wait_for(lambda: metrics.exists() and "losses/td_loss" in metrics.read_text())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_once_it_learns, daemon=True).start()
     summary = distdqn.train(config, display=False)
     assert summary.stopped_by == "SIGINT"
     assert summary.exit_status == 130

@@ -23,6 +23,7 @@ from distdqn.errors import DistDQNError
 VERBS = {
     "train": "train a deep Q-network; embedded Ray unless --address is given",
     "evaluate": "play greedy episodes with a run's policy",
+    "resume": "go on with a lockstep run that was broken off",
     "doctor": "check this machine and say what to do",
 }
 

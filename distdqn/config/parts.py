@@ -98,8 +98,8 @@ class ReplayConfig:
     """Transitions sampled per one inserted: batch_size / env steps from update to update."""
     error_band: Annotated[float | None, Range("acting or learning would stand still", 0)] = None
     """Half width, in samples, of the band around that ratio; none: the smallest safe one."""
-    kind: Literal["uniform", "prioritized"] = "uniform"
-    """prioritized: in proportion to (|TD error| + priority_epsilon)^priority_exponent."""
+    kind: Literal["uniform", "prioritized", "fifo"] = "uniform"
+    """prioritized: by (|TD error| + priority_epsilon)^priority_exponent; fifo: each once in turn"""
     priority_exponent: Annotated[float, Range("0 is uniform, 1 fully prioritized", 0, 1)] = 0.6
     """Alpha of prioritized replay."""
     priority_epsilon: Annotated[
@@ -125,6 +125,8 @@ class LearnerConfig:
     """Minibatches fetched in one call."""
     prefetch: Annotated[int, Range("the learner would never fetch", 1)] = 2
     """Superbatches in flight."""
+    gradient: Literal["semi", "residual"] = "semi"
+    """residual: through the bootstrap value too, by the online network alone; for comparison."""
     learning_rate: Annotated[Schedule, Range("updates would climb the loss", 0)] = (
         Schedule.constant(2.5e-4)
     )
@@ -163,6 +165,8 @@ class LearnerConfig:
     """Seconds between the snapshots from which a dead learner comes back."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Of parameters and arithmetic; float64, on the CPU alone, is for verification."""
     compile: bool = True
     """Compile the update as a whole; where that fails it runs eagerly, which is said once."""
     num_gpus: Annotated[float, Range(_NO_RESERVE, 0)] = 0.0
@@ -217,7 +221,9 @@ class CheckpointConfig:
     """Durable checkpoints in the run's folder."""
 
     period_s: Annotated[float, Range("the run would only write", 0, above=True)] = 60.0
-    """Seconds between checkpoints."""
+    """Seconds between checkpoints (mode async)."""
+    period_rounds: Annotated[int, Range("the run would only write", 1)] = 50
+    """Rounds between checkpoints (lockstep); every env is reset with each of them."""
     keep: Annotated[int, Range("there would be nothing to resume from", 1)] = 3
     """Newest checkpoints kept, besides the best."""
 

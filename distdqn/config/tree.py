@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Literal
 
 from distdqn.config.parts import (
     CheckpointConfig,
@@ -40,6 +40,8 @@ class Config:
     """Env steps of the whole run, over all workers; a step that yields a transition counts."""
     seed: Annotated[int, Range("seeds are unsigned 32-bit numbers", 0, 2**32 - 1)] = 1
     """Seeds envs, exploration, sampling and the network."""
+    mode: Literal["async", "lockstep", "lockstep_ray"] = "async"
+    """lockstep: a deterministic schedule in one process without Ray; lockstep_ray: over actors."""
     run_name: str | None = None
     """Name of the run and of its folder; none: from the env id and the time."""
     runs_dir: str = "runs"
@@ -77,6 +79,7 @@ class Config:
         _check_blocks(self)
         _check_band(self)
         _check_run(self)
+        _check_lockstep(self)
 
 
 def resolved_error_band(config: Config) -> float:
@@ -179,4 +182,49 @@ def _check_run(config: Config) -> None:
         raise ConfigError(
             f"run_name is {config.run_name!r}, must be letters, digits and . _ + - only, and "
             "begin with one of the first two: it names a folder in runs_dir"
+        )
+
+
+def _check_lockstep(config: Config) -> None:
+    replay, learner = config.replay, config.learner
+    if replay.kind == "fifo":
+        _check_fifo(config)
+    if learner.gradient == "residual" and learner.double:
+        raise ConfigError(
+            "learner.double is true, must be false with learner.gradient residual: that "
+            "bootstraps from the online network alone"
+        )
+    if learner.precision == "float64" and learner.device != "cpu":
+        raise ConfigError(
+            f"learner.device is {learner.device}, must be cpu with learner.precision float64: "
+            "double precision is for verification"
+        )
+    if config.mode == "lockstep" and config.address is not None:
+        raise ConfigError(
+            f"address is {config.address!r}, must be none with mode lockstep, which runs in one "
+            "process; mode lockstep_ray has the same schedule over actors"
+        )
+
+
+def _check_fifo(config: Config) -> None:
+    """Each transition once, in order: one shard, a ratio of 1, and nobody who overtakes."""
+    replay = config.replay
+    if config.mode == "async":
+        raise ConfigError(
+            "replay.kind is fifo, must be uniform or prioritized with mode async: only in "
+            "lockstep is each transition drawn before it is evicted"
+        )
+    if replay.shards != 1 or replay.samples_per_insert != 1.0:
+        raise ConfigError(
+            f"replay.shards is {replay.shards} and replay.samples_per_insert "
+            f"{replay.samples_per_insert:g}, both must be 1 with replay.kind fifo: each "
+            "transition is used once, in the order of arrival"
+        )
+    waiting = replay.min_size_to_sample + config.workers.count * config.workers.block_transitions
+    waiting += config.learner.batch_size
+    if replay.capacity < waiting:
+        raise ConfigError(
+            f"replay.capacity is {replay.capacity}, must be at least {waiting} = "
+            "replay.min_size_to_sample + workers.count x workers.block_transitions + "
+            "learner.batch_size with replay.kind fifo: transitions would be evicted unused"
         )

@@ -1,0 +1,193 @@
+"""One lockstep run: round after round, from start or checkpoint to summary.
+
+The schedule decides everything; this writes down what it hears, evaluates between
+rounds, and saves at the borders. Evaluation has seeds of its own and changes no weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from distdqn.actors.messages import EvaluationReport
+from distdqn.config import Config
+from distdqn.lockstep_system import LockstepSystem
+from distdqn.parts import Parts
+from distdqn.progress import Progress
+from distdqn.run_folder import RunFolder
+from distdqn.run_record import RunRecord
+from distdqn.summary import Summary, largest_share
+
+_LOOK_PERIOD_S = 0.2
+_EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
+
+
+class LockstepRun:
+    """A run of mode lockstep or lockstep_ray in progress."""
+
+    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
+        self._config, self._parts = config, parts
+        self._folder, self._progress = folder, progress
+        self._record = RunRecord(config, parts, folder, progress)
+        self._interrupted = ""
+        self._said_interrupted = False
+        self._next_look = 0.0
+        self._num_evaluations = 0
+        self._due = config.eval.period_env_steps
+
+    def interrupt(self, name: str) -> None:
+        """A signal came; the run ends at the next border, from where it can be resumed."""
+        self._interrupted = name
+
+    def execute(self, initial: Mapping[str, np.ndarray] | None) -> Summary:
+        """From the first round to the end; initial: parameters by name, or None."""
+        with self._system() as system:
+            system.start(initial)
+            return self._train(system)
+
+    def resume(self) -> Summary:
+        """From the newest valid checkpoint to the end.
+
+        Raises CheckpointError where there is none.
+        """
+        with self._system() as system:
+            state, warnings = self._record.checkpointer.load_lockstep()
+            for line in warnings:
+                self._progress.say(line)
+            self._folder.rewind(state["env_steps"])
+            system.start(None, state)
+            self._set_state(state)
+            self._progress.say(
+                f"going on after round {system.lockstep.number}, {state['env_steps']:,} env steps"
+            )
+            return self._train(system)
+
+    @contextlib.contextmanager
+    def _system(self) -> Iterator[LockstepSystem]:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._record.plot)
+            try:
+                self._open(stack)
+                system = LockstepSystem(self._parts, self._give_up_if_interrupted)
+                stack.callback(system.close)
+                yield system
+            except BaseException:
+                self._folder.set_state("failed")
+                raise
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Ray, where the run is over actors."""
+        if self._config.mode == "lockstep":
+            self._folder.set_running(address="", namespace=self._folder.name, token_file="")
+            return
+        from distdqn.session import open_session
+
+        session = open_session(self._parts, self._folder, self._progress.say)
+        stack.callback(session.close)
+
+    def _give_up_if_interrupted(self) -> None:
+        """Before there is anything to save."""
+        if self._interrupted == "SIGINT":
+            raise KeyboardInterrupt
+        if self._interrupted:
+            raise SystemExit(143)
+
+    def _train(self, system: LockstepSystem) -> Summary:
+        self._record.started()
+        stopped_by = self._loop(system)
+        is_over = stopped_by == "stop_at_return" or system.lockstep.finished
+        if is_over:
+            self._record.checkpointer.save(self._learner_state(system), self._record.env_steps)
+            if (visits := system.visits()) is not None:
+                self._folder.write_visits(visits)
+        summary = self._record.finish(
+            stopped_by,
+            self._online(system),
+            None if self._interrupted else system,
+            largest_share,
+        )
+        self._folder.set_state("finished" if is_over else "stopped")
+        return summary
+
+    def _loop(self, system: LockstepSystem) -> str:
+        """Rounds until the run is over; returns what ended it."""
+        lockstep, reason = system.lockstep, ""
+        while not reason and not lockstep.finished:
+            lockstep.advance()
+            system.note_round()
+            if self._evaluated(system) and self._record.state == "stopping":
+                lockstep.break_off()
+                system.note_round()
+                reason = "stop_at_return"
+            elif lockstep.at_border and not lockstep.finished:
+                self._record.hear(system.poll())
+                self._save(system)
+                reason = self._interrupted
+            elif time.monotonic() >= self._next_look:
+                self._look(system)
+        self._record.hear(system.poll())
+        return reason or self._interrupted or "total_env_steps"
+
+    def _look(self, system: LockstepSystem) -> None:
+        """What a person sees, now and then; no round depends on it."""
+        self._record.hear(system.poll())
+        self._next_look = time.monotonic() + _LOOK_PERIOD_S
+        rounds = system.lockstep.rounds_to_border
+        if self._interrupted and not self._said_interrupted:
+            self._said_interrupted = True
+            self._progress.say(
+                f"stopping ({self._interrupted}) at the next checkpoint, {rounds} rounds from "
+                "here; Ctrl-C ends at once, and the work since the last one is lost"
+            )
+
+    def _evaluated(self, system: LockstepSystem) -> bool:
+        """Evaluates when that is due; whether it was."""
+        env_steps = system.lockstep.env_steps
+        if self._due is None or env_steps < self._due or system.lockstep.finished:
+            return False
+        assert self._config.eval.period_env_steps is not None
+        self._due = env_steps + self._config.eval.period_env_steps
+        seeds = np.random.SeedSequence(
+            [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
+        )
+        self._num_evaluations += 1
+        report: EvaluationReport = system.evaluate(
+            self._online(system), self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1)
+        )
+        system.report_evaluation(
+            dataclasses.replace(report, env_steps=env_steps, version=system.lockstep.version)
+        )
+        self._record.hear(system.poll())
+        return True
+
+    def _save(self, system: LockstepSystem) -> None:
+        state = system.get_state() | {
+            "record": self._record.get_state(),
+            "evaluations": self._num_evaluations,
+            "due": self._due,
+        }
+        self._record.checkpointer.save_lockstep(
+            self._learner_state(system), state, system.shards, system.lockstep.env_steps
+        )
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
+        self._num_evaluations, self._due = state["evaluations"], state["due"]
+        self._record.set_state(state["record"], state["layout"])
+
+    def _online(self, system: LockstepSystem) -> np.ndarray:
+        return system.learner("online").get()
+
+    def _learner_state(self, system: LockstepSystem) -> dict[str, Any]:
+        """What a checkpoint of any mode holds."""
+        account = system.lockstep.get_state()
+        return {
+            "learner": system.learner("get_state").get(),
+            "layout": system.learner("layout").get(),
+            "samples": account["samples"],
+            "inserts": account["inserts"],
+        }

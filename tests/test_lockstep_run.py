@@ -1,0 +1,197 @@
+"""Lockstep from end to end: the same weights wherever the parts are."""
+
+import itertools
+import os
+import signal
+
+import fake_envs
+import numpy as np
+import pytest
+from test_train import assert_closed, read_metrics, small
+
+import distdqn
+from distdqn.checkpoint import checkpoints
+from distdqn.checkpointing import Checkpointer
+from distdqn.errors import CheckpointError, EnvFailure, RunError
+
+pytestmark = pytest.mark.timeout(240)
+
+CONFIGURATIONS = list(itertools.product([1, 4], [1, 3], ["uniform", "prioritized"]))
+
+
+def lockstep(tmp_path, **changes):
+    keys = {
+        "mode": "lockstep",
+        "total_env_steps": 3_000,
+        "checkpoint__period_rounds": 3,
+        "replay__capacity": 2_000,
+        "learner__n_step": 3,
+        "learner__double": True,
+        "eval__period_env_steps": 1_000,
+        "eval__final_episodes": 2,
+        "workers__num_cpus": 0.25,
+    }
+    return small(tmp_path, **{**keys, **changes})
+
+
+def train(config, **arguments):
+    return distdqn.train(config, display=False, **arguments)
+
+
+def interrupted_after_first_checkpoint(monkeypatch, config, **arguments):
+    """The summary of a run that gets SIGINT while it saves its first checkpoint."""
+    save = Checkpointer.save_lockstep
+
+    def save_and_interrupt(self, *args):
+        os.kill(os.getpid(), signal.SIGINT)
+        return save(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save_lockstep", save_and_interrupt)
+        return train(config, **arguments)
+
+
+@pytest.mark.parametrize(("workers", "shards", "kind"), CONFIGURATIONS)
+def test_one_process_and_actors_repeated_and_resumed_give_the_same_weights(
+    ray_cluster, tmp_path, monkeypatch, workers, shards, kind
+):
+    shape = {"workers__count": workers, "replay__shards": shards, "replay__kind": kind}
+
+    first = train(lockstep(tmp_path / "a", **shape))
+    again = train(lockstep(tmp_path / "b", **shape))
+    over_ray = train(lockstep(tmp_path / "c", mode="lockstep_ray", **shape))
+    broken_off = interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path / "d", **shape))
+    resumed = distdqn.resume("run", tmp_path / "d" / "runs", display=False)
+
+    assert broken_off.stopped_by == "SIGINT" and broken_off.env_steps < 3_000
+    assert len({s.weights_sha256 for s in (first, again, over_ray, resumed)}) == 1
+    assert broken_off.weights_sha256 != first.weights_sha256
+    for summary in (first, over_ray, resumed):
+        assert_closed(summary)
+        assert summary.env_steps == 3_000
+        assert summary.gradient_steps == (3_000 - 512) * 2 // 32
+    assert resumed.train_return_mean == first.train_return_mean
+    assert resumed.eval_return_mean == over_ray.eval_return_mean == first.eval_return_mean
+
+
+def test_a_run_over_actors_is_resumed_over_actors(ray_cluster, tmp_path, monkeypatch):
+    config = lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized")
+    interrupted_after_first_checkpoint(monkeypatch, config)
+
+    resumed = distdqn.resume("run", tmp_path / "runs", display=False)
+
+    whole = train(lockstep(tmp_path / "whole", replay__kind="prioritized"))
+    assert resumed.weights_sha256 == whole.weights_sha256
+
+
+def test_different_configurations_differ(tmp_path):
+    one, other = (train(lockstep(tmp_path / str(s), seed=s)) for s in (1, 2))
+
+    assert one.weights_sha256 != other.weights_sha256
+
+
+def test_the_run_folder_goes_on_where_the_run_was_broken_off(tmp_path, monkeypatch):
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path))
+    episodes = [m for m in read_metrics(tmp_path) if "charts/episodic_return" in m]
+
+    summary = distdqn.resume("run", tmp_path / "runs", display=False)
+
+    steps = [m["global_step"] for m in read_metrics(tmp_path) if "charts/episodic_return" in m]
+    assert steps[: len(episodes)] == [m["global_step"] for m in episodes]
+    assert steps == sorted(steps) and len(steps) > len(episodes)
+    assert summary.stopped_by == "total_env_steps"
+    whole = train(lockstep(tmp_path / "whole"))
+    assert summary.best_eval_return_mean == whole.best_eval_return_mean
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_weights_are_the_same(tmp_path, monkeypatch):
+    config = lockstep(tmp_path, checkpoint__period_rounds=2)
+    saves = itertools.count(1)
+    save = Checkpointer.save_lockstep
+
+    def interrupt_at_third(self, *args):
+        if next(saves) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return save(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpointer, "save_lockstep", interrupt_at_third)
+        train(config)
+    *_, newest = checkpoints(tmp_path / "runs" / "run")
+    (newest / "online.safetensors").write_bytes(b"nothing")
+
+    resumed = distdqn.resume("run", tmp_path / "runs", display=False)
+
+    whole = train(lockstep(tmp_path / "whole", checkpoint__period_rounds=2))
+    assert resumed.weights_sha256 == whole.weights_sha256
+
+
+def test_altered_replay_is_named(tmp_path, monkeypatch):
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path))
+    (tmp_path / "runs" / "run").joinpath("checkpoints", "replay")
+    for segment in (tmp_path / "runs" / "run" / "checkpoints" / "replay").rglob("*.msgpack"):
+        segment.write_bytes(segment.read_bytes()[:-1])
+
+    with pytest.raises(CheckpointError, match=r"\.msgpack is truncated"):
+        distdqn.resume("run", tmp_path / "runs", display=False)
+
+
+def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
+    finished = lockstep(tmp_path, run_name="finished")
+    train(finished)
+    with pytest.raises(RunError, match="has finished"):
+        distdqn.resume("finished", tmp_path / "runs")
+
+    train(small(tmp_path, run_name="async", total_env_steps=2_000))
+    with pytest.raises(RunError, match=r"is asynchronous.*--init-from async"):
+        distdqn.resume("async", tmp_path / "runs")
+
+    with pytest.raises(RunError, match="no run 'none'"):
+        distdqn.resume("none", tmp_path / "runs")
+
+
+def test_a_run_broken_off_before_its_first_checkpoint_says_so(tmp_path):
+    config = lockstep(tmp_path, checkpoint__period_rounds=1_000)
+    with pytest.raises(EnvFailure, match="raised in step"):
+        train(config, make_env=fake_envs.faulty_maker("raise", at=20))
+
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        distdqn.resume("run", tmp_path / "runs", display=False)
+
+
+def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
+    summary = train(lockstep(tmp_path, eval__stop_at_return=5.0))
+
+    assert summary.stopped_by == "stop_at_return"
+    assert summary.env_steps < 3_000
+    assert summary.gradient_steps == (summary.env_steps - 512) * 2 // 32
+    assert_closed(summary)
+
+
+def test_fifo_uses_each_transition_once(tmp_path, monkeypatch):
+    from distdqn.lockstep_parts import LockstepLearner
+
+    item_ids = []
+    update = LockstepLearner.update
+
+    def noting_update(self, batch, *arguments):
+        item_ids.append(batch.item_ids.ravel())
+        return update(self, batch, *arguments)
+
+    monkeypatch.setattr(LockstepLearner, "update", noting_update)
+    config = lockstep(
+        tmp_path, replay__kind="fifo", replay__shards=1, replay__samples_per_insert=1.0,
+        replay__min_size_to_sample=32,
+    )  # fmt: skip
+
+    summary = train(config)
+
+    used = np.concatenate(item_ids)
+    np.testing.assert_array_equal(used, np.arange(len(used)))
+    assert len(used) == summary.gradient_steps * 32 == (3_000 - 32) // 32 * 32
+
+
+def test_a_dead_actor_ends_a_lockstep_run_in_one_line(ray_cluster, tmp_path):
+    config = lockstep(tmp_path, mode="lockstep_ray")
+    with pytest.raises(RunError, match=r"the worker \d died .*distdqn resume"):
+        train(config, make_env=fake_envs.faulty_maker("exit", at=20))
