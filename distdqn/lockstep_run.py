@@ -16,6 +16,7 @@ import numpy as np
 
 from distdqn.actors.messages import EvaluationReport
 from distdqn.config import Config
+from distdqn.errors import RunError
 from distdqn.lockstep_system import LockstepSystem
 from distdqn.parts import Parts
 from distdqn.progress import Progress
@@ -59,6 +60,7 @@ class LockstepRun:
             state, warnings = self._record.checkpointer.load_lockstep()
             for line in warnings:
                 self._progress.say(line)
+            self._require_own_makers(state["makers"])
             self._folder.rewind(state["env_steps"])
             system.start(None, state)
             self._set_state(state)
@@ -170,10 +172,24 @@ class LockstepRun:
             "record": self._record.get_state(),
             "evaluations": self._num_evaluations,
             "due": self._due,
+            "makers": self._makers(),
         }
         self._record.checkpointer.save_lockstep(
             self._learner_state(system), state, system.shards, system.lockstep.env_steps
         )
+
+    def _makers(self) -> list[str]:
+        """Which of the caller's own functions the run is made with."""
+        names = ("make_env", "make_network")
+        return [name for name in names if getattr(self._parts, name) is not None]
+
+    def _require_own_makers(self, makers: list[str]) -> None:
+        if makers != self._makers():
+            raise RunError(
+                f"run {self._folder.name!r} was started with {' and '.join(makers) or 'no'} "
+                "function of its own, and must be resumed with the same: "
+                f"distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
+            )
 
     def _set_state(self, state: Mapping[str, Any]) -> None:
         self._num_evaluations, self._due = state["evaluations"], state["due"]

@@ -194,14 +194,7 @@ def print_summary(
     figures = {
         "stopped by": f"{summary.get('stopped_by')} after {_figure(summary.get('wall_s'))} s "
         f"({_figure(summary.get('startup_s'))} s to start)",
-        "best checkpoint": f"{_figure(summary.get('best_eval_return_mean'))}, mean return of "
-        f"{_count(summary.get('eval_episodes'))} fresh greedy episodes",
-        "last checkpoint": f"{_figure(summary.get('eval_return_mean'))}, standard deviation "
-        f"{_figure(summary.get('eval_return_std'))}",
-        "values": f"{_figure(summary.get('q_start_mean'))} at the start, discounted return "
-        f"then realised {_figure(summary.get('return_start_mean'))}; "
-        f"largest |q| {_figure(summary.get('q_abs_max'))}, "
-        f"bound {_figure(summary.get('q_bound'))}",
+        **(_evaluation(summary) if summary.get("eval_episodes") else {}),
         "work": f"{_count(summary.get('env_steps'))} env steps, "
         f"{_count(summary.get('gradient_steps'))} updates, "
         f"{_figure(summary.get('samples_per_insert'), 2)} samples per insert",
@@ -210,6 +203,8 @@ def print_summary(
         f"{_percent(summary.get('learner_wait_fraction'))}, "
         f"the limit is {summary.get('bottleneck')}",
     }
+    if str(summary.get("stopped_by")).startswith("SIG") and _can_go_on(folder):
+        figures["go on"] = f"distdqn resume {folder}"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -218,6 +213,25 @@ def print_summary(
     console.print()
     console.print(Text(folder.name, style="bold"))
     console.print(grid)
+
+
+def _evaluation(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the final episodes say; a run that was broken off has none."""
+    return {
+        "best checkpoint": f"{_figure(summary.get('best_eval_return_mean'))}, mean return of "
+        f"{_count(summary.get('eval_episodes'))} fresh greedy episodes",
+        "last checkpoint": f"{_figure(summary.get('eval_return_mean'))}, standard deviation "
+        f"{_figure(summary.get('eval_return_std'))}",
+        "values": f"{_figure(summary.get('q_start_mean'))} at the start, discounted return "
+        f"then realised {_figure(summary.get('return_start_mean'))}; "
+        f"largest |q| {_figure(summary.get('q_abs_max'))}, "
+        f"bound {_figure(summary.get('q_bound'))}",
+    }
+
+
+def _can_go_on(folder: Path) -> bool:
+    """Whether some checkpoint holds all that a run needs, not its weights alone."""
+    return any((folder / "checkpoints").glob("step_*/run_state.msgpack"))
 
 
 def _places(folder: Path) -> dict[str, str]:

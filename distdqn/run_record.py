@@ -140,7 +140,8 @@ class RunRecord:
         best = self.best
         return {
             "train_curve": np.array(self._train_curve, np.float64).reshape(-1, 2),
-            "eval_curve": [[steps, returns] for steps, returns in self._eval_curve],
+            "eval_steps": np.array([steps for steps, _ in self._eval_curve], np.int64),
+            "eval_returns": np.array([returns for _, returns in self._eval_curve], np.float64),
             "best": None
             if best is None
             else {"env_steps": best.env_steps, "returns": best.returns, "online": best.online},
@@ -149,7 +150,9 @@ class RunRecord:
     def set_state(self, state: dict[str, Any], layout: Any) -> None:
         """Goes on from `get_state()`; layout: of the network's parameters."""
         self._train_curve = [(int(steps), float(value)) for steps, value in state["train_curve"]]
-        self._eval_curve = [(steps, np.array(returns)) for steps, returns in state["eval_curve"]]
+        self._eval_curve = list(
+            zip(state["eval_steps"].tolist(), state["eval_returns"], strict=True)
+        )
         if (best := state["best"]) is not None:
             self.best = EvaluationReport(
                 best["env_steps"],

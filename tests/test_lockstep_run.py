@@ -7,6 +7,7 @@ import signal
 import fake_envs
 import numpy as np
 import pytest
+from ray_parts import make_cartpole
 from test_train import assert_closed, read_metrics, small
 
 import distdqn
@@ -148,6 +149,16 @@ def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
 
     with pytest.raises(RunError, match="no run 'none'"):
         distdqn.resume("none", tmp_path / "runs")
+
+
+def test_a_run_with_an_env_of_its_own_is_resumed_with_it_alone(tmp_path, monkeypatch):
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path), make_env=make_cartpole)
+
+    with pytest.raises(RunError, match=r"started with make_env .* distdqn.resume\(RUN, make_env="):
+        distdqn.resume("run", tmp_path / "runs", display=False)
+    resumed = distdqn.resume("run", tmp_path / "runs", make_env=make_cartpole, display=False)
+
+    assert resumed.env_steps == 3_000
 
 
 def test_a_run_broken_off_before_its_first_checkpoint_says_so(tmp_path):
