@@ -18,7 +18,7 @@ from distdqn.errors import DistDQNError, EnvFailure
 from distdqn.parts import Parts
 from distdqn.progress import Progress
 from distdqn.run_folder import RunFolder
-from distdqn.run_record import RunRecord
+from distdqn.run_record import Interruption, RunRecord
 from distdqn.session import open_session
 from distdqn.summary import Summary, bottleneck
 from distdqn.system import System
@@ -35,19 +35,8 @@ class AsyncRun:
         self._folder, self._progress = folder, progress
         self._record = RunRecord(config, parts, folder, progress)
         self._system: System | None = None
-        self._interrupted = ""
+        self.interruption = Interruption()
         self._next_checkpoint = math.inf
-
-    def interrupt(self, name: str) -> None:
-        """A signal came; the loop ends the run cleanly at its next turn."""
-        self._interrupted = name
-
-    def _give_up_if_interrupted(self) -> None:
-        """Before there is anything to save."""
-        if self._interrupted == "SIGINT":
-            raise KeyboardInterrupt
-        if self._interrupted:
-            raise SystemExit(143)
 
     def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
         """Runs to the end; initial: parameters by name to begin with, or None."""
@@ -55,7 +44,7 @@ class AsyncRun:
         try:
             session = open_session(self._parts, self._folder, self._progress.say)
             self._system = System(
-                self._parts, self._folder.name, self._progress.say, self._give_up_if_interrupted
+                self._parts, self._folder.name, self._progress.say, self.interruption.give_up
             )
             return self._train(self._system, initial)
         except BaseException:
@@ -89,8 +78,8 @@ class AsyncRun:
             if now >= self._next_checkpoint:
                 self._next_checkpoint = now + self._config.checkpoint.period_s
                 self._save_periodically(system)
-            if self._interrupted or self._record.state == "stopping":
-                reason = self._interrupted or "stop_at_return"
+            if self.interruption.name or self._record.state == "stopping":
+                reason = self.interruption.name or "stop_at_return"
                 self._progress.say(f"stopping ({reason}); saving the weights")
                 self._wind_down(system)
                 return reason
@@ -116,10 +105,10 @@ class AsyncRun:
         summary = self._record.finish(
             stopped_by,
             None if state is None else state["learner"]["online"],
-            None if self._interrupted else system,
+            None if self.interruption.name else system,
             bottleneck,
         )
-        self._folder.set_state("finished" if not self._interrupted else "stopped")
+        self._folder.set_state("finished" if not self.interruption.name else "stopped")
         return summary
 
     def _save_what_is_there(self, system: System, error: DistDQNError) -> None:

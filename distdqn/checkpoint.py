@@ -156,6 +156,7 @@ def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
     where there is none; says of each what is wrong with it.
     """
     warnings: list[str] = []
+    weights_alone: list[str] = []
     for path in reversed(checkpoints(run_folder)):
         try:
             checkpoint = load_checkpoint(path)
@@ -166,7 +167,8 @@ def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
             continue
         if checkpoint.run_state is not None:
             return checkpoint, [f"{line}; using {path.name}" for line in warnings]
-    what = "; ".join(warnings) or "it has none yet"
+        weights_alone.append(f"{path.name} has weights alone")
+    what = "; ".join(warnings + weights_alone) or "it has none yet"
     raise CheckpointError(f"no checkpoint to resume from in {run_folder}: {what}")
 
 
@@ -194,9 +196,11 @@ def prune(run_folder: str | Path, keep: int) -> list[Path]:
     """
     if keep < 1:
         raise ValueError(f"keep must be >= 1, got {keep}: a run would lose its last checkpoint")
-    folder = Path(run_folder) / "checkpoints"
-    unfinished = [path for path in folder.glob(".*") if _IN_WORK.fullmatch(path.name)]
-    gone = [*checkpoints(run_folder)[:-keep], *unfinished]
+    places = (Path(run_folder), Path(run_folder) / "checkpoints")
+    hidden = [path for place in places for path in place.glob(".*") if path.is_dir()]
+    unfinished = [path for path in hidden if _IN_WORK.fullmatch(path.name)]
+    replaced = [path for path in hidden if path.suffix == ".old" and _replacement(path).exists()]
+    gone = [*checkpoints(run_folder)[:-keep], *unfinished, *replaced]
     for path in gone:
         # Without its manifest it is no checkpoint, should the removal be broken off.
         (path / MANIFEST).unlink(missing_ok=True)
@@ -256,6 +260,11 @@ def _complete(directory: Path) -> Path:
 
 def _old(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.old")
+
+
+def _replacement(old: Path) -> Path:
+    """The inverse of `_old`."""
+    return old.with_name(old.name.removeprefix(".").removesuffix(".old"))
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

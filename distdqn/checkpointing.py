@@ -49,7 +49,18 @@ class Checkpointer:
         """Saves a learner's state as `checkpoints/step_<env_steps>`; None without one."""
         if state is None:
             return None
-        return self._save(self._checkpoint(state, env_steps), env_steps)
+        path = self.save_last(state, env_steps)
+        self.prune()
+        return path
+
+    def save_last(self, state: Mapping[str, Any], env_steps: int) -> Path:
+        """Saves a learner's state and removes nothing yet: the run may still be resumed."""
+        checkpoint = self._checkpoint(state, env_steps)
+        return save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
+
+    def prune(self) -> None:
+        """Removes all but the newest checkpoints, and what no checkpoint needs."""
+        prune(self._folder, self._config.checkpoint.keep)
 
     def save_lockstep(
         self,
@@ -72,7 +83,9 @@ class Checkpointer:
             replay=self._entries,
             run_state={**run_state, "layout": [[n, list(shape)] for n, shape in state["layout"]]},
         )
-        return self._save(checkpoint, env_steps)
+        path = save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
+        self.prune()
+        return path
 
     def load_lockstep(self) -> tuple[dict[str, Any], list[str]]:
         """What `save_lockstep` saved, from the run's newest intact checkpoint.
@@ -101,11 +114,6 @@ class Checkpointer:
     ) -> Mapping[str, Any]:
         state = ask("get_state", *saved_up_to(previous)).get()
         return save_replay(self._folder, index, state, previous)
-
-    def _save(self, checkpoint: Checkpoint, env_steps: int) -> Path:
-        path = save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
-        prune(self._folder, self._config.checkpoint.keep)
-        return path
 
     def _checkpoint(self, state: Mapping[str, Any], env_steps: int) -> Checkpoint:
         self._layout = state["layout"]

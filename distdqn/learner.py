@@ -23,7 +23,7 @@ from torch import nn
 
 from distdqn.errors import ResourceError
 from distdqn.networks import check_network
-from distdqn.types import ObservationSpec, ReplayBatch
+from distdqn.types import ObservationSpec, PriorityUpdate, ReplayBatch
 from distdqn.update import (
     InPlaceUpdate,
     LearnerSettings,
@@ -35,6 +35,7 @@ from distdqn.update import (
     initial_state,
     make_update,
 )
+from distdqn.value_learning import importance_weights
 from distdqn.weights import FlatParameters, Layout
 
 __all__ = ["Learner", "LearnerSettings", "choose_device"]
@@ -89,6 +90,7 @@ class Learner:
         self._scalars: list[float] = [math.nan] * 4
         self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=_RECENT_SUPERBATCHES)
         self.gradient_steps = self.target_copies = self.non_finite = 0
+        self._has_warned = False
         self.q_abs_max = math.nan
         self.swap_refused = ""
 
@@ -180,6 +182,33 @@ class Learner:
         host = abs_td_errors.to("cpu", torch.float32).numpy()
         self._note(host, torch.stack(figures).cpu().numpy())
         return host
+
+    def learn(
+        self,
+        batch: ReplayBatch,
+        shard_probability: float,
+        num_items: int,
+        exponent: float,
+        learning_rate: float,
+    ) -> PriorityUpdate:
+        """A superbatch with importance weights over all shards; the new priorities.
+
+        shard_probability: with which the batch's shard was drawn.
+        num_items: over all shards.  exponent: of the importance weights.
+        """
+        weights = importance_weights(batch.probabilities * shard_probability, num_items, exponent)
+        abs_td_errors = self.update_superbatch(batch, weights, learning_rate)
+        return PriorityUpdate(batch.item_ids.ravel(), abs_td_errors.ravel())
+
+    def take_warning(self) -> str:
+        """One line when TD errors first were not finite, else empty."""
+        if self._has_warned or not self.non_finite:
+            return ""
+        self._has_warned = True
+        return (
+            "TD errors became NaN or infinite: the values diverge; lower "
+            "--learner.learning-rate or set --learner.max-grad-norm"
+        )
 
     def swap(self, candidate: InPlaceUpdate) -> bool:
         """Puts a compiled `update_function` in place of the eager one, if it agrees.

@@ -222,11 +222,11 @@ class Lockstep:
             ask = self._shards[shard]
             batch = ask("sample", num_batches, size)
             update = self._learner("update", batch, probability, num_items, limiter.inserts)
+            priorities = update.get()  # nothing piles up, and a dead learner is named
             if self._rounds.prioritized:
-                self._counters[shard] = ask("update_priorities", update).get()
+                self._counters[shard] = ask("update_priorities", priorities).get()
             else:
                 self._counters[shard] = ask("counters").get()
-                update.get()  # one update at a time: nothing piles up
             limiter.commit_samples(num_batches * size)
 
     def _draw_shard(self) -> tuple[int, float, int]:

@@ -57,7 +57,11 @@ class LockstepWorker:
         self._rollout: Rollout | None = None
 
     def begin(self, number: int) -> None:
-        """Resets envs and exploration with a seed from (seed, worker, `number`)."""
+        """Resets envs and exploration with a seed from (seed, worker, `number`).
+
+        That a NaN came shortly before is forgotten: the next one is refused, too, and is
+        no failure yet.
+        """
         self._rollout = self._build(number, self._stepper)
 
     def collect(
@@ -92,7 +96,6 @@ class LockstepShard:
 
     def __init__(self, build: Callable[[], Replay], shard: int):
         self._replay, self._shard = build(), shard
-        self._newest = WeightsVersion(1, 0)
         self._staleness = CountHistogram()
         self._diagnose = Sparingly(ReplayDiagnostics.of)
         self._busy_s = 0.0
@@ -102,7 +105,6 @@ class LockstepShard:
         started = time.perf_counter()
         self._replay.add(block)
         self._busy_s += time.perf_counter() - started
-        self._newest = newest
         self._staleness.observe(newest.counter - block.weights_version.counter, len(block.a_tm1))
         return self.counters()
 
@@ -122,8 +124,11 @@ class LockstepShard:
         replay = self._replay
         return ShardCounters(self._shard, replay.epoch, replay.inserts, replay.size, replay.mass)
 
-    def report(self) -> ShardReport:
+    def report(self, newest: WeightsVersion, is_last: bool) -> ShardReport:
+        """newest: weights.  is_last: nothing may be older than this call."""
         replay = self._replay
+        if is_last:
+            self._diagnose.expire()
         return ShardReport(
             counters=self.counters(),
             priority_max=replay.priority_max,
@@ -133,7 +138,7 @@ class LockstepShard:
             staleness_counts=self._staleness.counts.copy(),
             busy_s=self._busy_s,
             pid=os.getpid(),
-            diagnostics=self._diagnose(replay, self._newest),
+            diagnostics=self._diagnose(replay, newest),
         )
 
     def visits(self) -> np.ndarray | None:
@@ -142,12 +147,11 @@ class LockstepShard:
 
     def get_state(self, first_item: int, first_frame: int) -> dict[str, Any]:
         """Of the replay, see `Replay.get_state`, with this shard's own counts."""
-        own = {"newest": list(self._newest), "staleness": self._staleness.counts}
-        return {**self._replay.get_state(first_item, first_frame), **own, "busy_s": self._busy_s}
+        own = {"staleness": self._staleness.counts, "busy_s": self._busy_s}
+        return {**self._replay.get_state(first_item, first_frame), **own}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._replay.set_state(state)
-        self._newest = WeightsVersion(*state["newest"])
         self._staleness = CountHistogram(counts=np.array(state["staleness"]))
         self._busy_s = state["busy_s"]
 
@@ -177,17 +181,14 @@ class LockstepLearner:
     def update(
         self, batch: ReplayBatch, shard_probability: float, num_items: int, env_steps: int
     ) -> PriorityUpdate:
-        """All updates of a superbatch; shard_probability, num_items: see `Superbatch`."""
-        from distdqn.value_learning import importance_weights  # torch, which a shard lacks
-
+        """All updates of a superbatch; see `Learner.learn`."""
         started = time.perf_counter()
-        weights = importance_weights(
-            batch.probabilities * shard_probability, num_items, self._exponent(env_steps)
-        )
         self._rate = self._learning_rate(env_steps)
-        priorities = self._learner.update_superbatch(batch, weights, self._rate)
+        update = self._learner.learn(
+            batch, shard_probability, num_items, self._exponent(env_steps), self._rate
+        )
         self._busy_s += time.perf_counter() - started
-        return PriorityUpdate(batch.item_ids.ravel(), priorities.ravel())
+        return update
 
     def snapshot(self, version: WeightsVersion, env_steps: int) -> WeightSnapshot:
         """The weights as they are, copied, under a version."""
@@ -201,15 +202,21 @@ class LockstepLearner:
         )
 
     def report(
-        self, version: WeightsVersion, samples_per_insert: float, elapsed_s: float
+        self, version: WeightsVersion, samples_per_insert: float, elapsed_s: float, is_last: bool
     ) -> LearnerReport:
-        """elapsed_s: of all rounds; what of it was no update counts as waiting."""
+        """elapsed_s: of all rounds; what of it was no update counts as waiting.
+
+        is_last: nothing may be older than this call.
+        """
+        if is_last:
+            self._td_errors.expire()
         return LearnerReport.of(
             self._learner,
             version=version,
             samples_per_insert=samples_per_insert,
             td_errors=self._td_errors(),
             learning_rate=self._rate,
+            note=self._learner.take_warning(),
             wait_s=max(elapsed_s - self._busy_s, 0.0),
             elapsed_s=elapsed_s,
         )

@@ -1,7 +1,9 @@
 """One lockstep run: round after round, from start or checkpoint to summary.
 
 The schedule decides everything; this writes down what it hears, evaluates between
-rounds, and saves at the borders. Evaluation has seeds of its own and changes no weights.
+rounds, and saves at the borders. Evaluation has seeds of its own and changes no weights
+(unless the network draws random numbers of torch's as it acts; such a one is not
+reproducible here). The first failure of an environment ends the run.
 """
 
 from __future__ import annotations
@@ -10,18 +12,19 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distdqn.actors.messages import EvaluationReport
 from distdqn.config import Config
-from distdqn.errors import RunError
+from distdqn.errors import DistDQNError, RunError
 from distdqn.lockstep_system import LockstepSystem
 from distdqn.parts import Parts
 from distdqn.progress import Progress
 from distdqn.run_folder import RunFolder
-from distdqn.run_record import RunRecord
+from distdqn.run_record import SIGNALS, Interruption, RunRecord
 from distdqn.summary import Summary, largest_share
 
 _LOOK_PERIOD_S = 0.2
@@ -35,15 +38,11 @@ class LockstepRun:
         self._config, self._parts = config, parts
         self._folder, self._progress = folder, progress
         self._record = RunRecord(config, parts, folder, progress)
-        self._interrupted = ""
+        self.interruption = Interruption()
         self._said_interrupted = False
         self._next_look = 0.0
         self._num_evaluations = 0
         self._due = config.eval.period_env_steps
-
-    def interrupt(self, name: str) -> None:
-        """A signal came; the run ends at the next border, from where it can be resumed."""
-        self._interrupted = name
 
     def execute(self, initial: Mapping[str, np.ndarray] | None) -> Summary:
         """From the first round to the end; initial: parameters by name, or None."""
@@ -54,28 +53,38 @@ class LockstepRun:
     def resume(self) -> Summary:
         """From the newest valid checkpoint to the end.
 
-        Raises CheckpointError where there is none.
+        Raises CheckpointError where there is none, RunError where the run is live, has
+        finished or was made with other functions; all before anything is changed.
         """
+        self._folder.require_resumable()
+        restored = [self._load()]  # handed over: the replay is not to be held twice
+        self._folder.take_over()
         with self._system() as system:
-            state, warnings = self._record.checkpointer.load_lockstep()
-            for line in warnings:
-                self._progress.say(line)
-            self._require_own_makers(state["makers"])
-            self._folder.rewind(state["env_steps"])
-            system.start(None, state)
-            self._set_state(state)
-            self._progress.say(
-                f"going on after round {system.lockstep.number}, {state['env_steps']:,} env steps"
-            )
+            self._go_on(system, restored.pop())
             return self._train(system)
+
+    def _load(self) -> dict[str, Any]:
+        state, warnings = self._record.checkpointer.load_lockstep()
+        self._require_own_makers(state["makers"])
+        for line in warnings:
+            self._progress.say(line)
+        return state
+
+    def _go_on(self, system: LockstepSystem, state: Mapping[str, Any]) -> None:
+        self._folder.rewind(state["env_steps"])
+        system.start(None, state)
+        self._num_evaluations, self._due = state["evaluations"], state["due"]
+        self._record.set_state(state["record"], state["layout"])
+        self._progress.say(
+            f"going on after round {system.lockstep.number}, {state['env_steps']:,} env steps"
+        )
 
     @contextlib.contextmanager
     def _system(self) -> Iterator[LockstepSystem]:
         with contextlib.ExitStack() as stack:
-            stack.callback(self._record.plot)
             try:
                 self._open(stack)
-                system = LockstepSystem(self._parts, self._give_up_if_interrupted)
+                system = LockstepSystem(self._parts, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:
@@ -92,29 +101,43 @@ class LockstepRun:
         session = open_session(self._parts, self._folder, self._progress.say)
         stack.callback(session.close)
 
-    def _give_up_if_interrupted(self) -> None:
-        """Before there is anything to save."""
-        if self._interrupted == "SIGINT":
-            raise KeyboardInterrupt
-        if self._interrupted:
-            raise SystemExit(143)
-
     def _train(self, system: LockstepSystem) -> Summary:
         self._record.started()
-        stopped_by = self._loop(system)
-        is_over = stopped_by == "stop_at_return" or system.lockstep.finished
-        if is_over:
-            self._record.checkpointer.save(self._learner_state(system), self._record.env_steps)
-            if (visits := system.visits()) is not None:
-                self._folder.write_visits(visits)
+        try:
+            return self._finish(system, self._loop(system))
+        except DistDQNError:
+            self._save_what_is_there(system)
+            raise
+        finally:
+            self._record.plot()
+
+    def _finish(self, system: LockstepSystem, stopped_by: str) -> Summary:
+        """The last weights, evaluated; a signal leaves the run to be resumed."""
+        is_stopped = stopped_by in SIGNALS
+        self._record.hear(system.poll(is_last=True))
+        if not is_stopped or system.lockstep.finished:
+            self._save_weights(system)
+        if (visits := system.visits()) is not None:
+            self._folder.write_visits(visits)
         summary = self._record.finish(
-            stopped_by,
-            self._online(system),
-            None if self._interrupted else system,
-            largest_share,
+            stopped_by, self._online(system), None if is_stopped else system, largest_share
         )
-        self._folder.set_state("finished" if is_over else "stopped")
+        self._folder.set_state("stopped" if is_stopped else "finished")
+        if not is_stopped:
+            self._record.checkpointer.prune()
         return summary
+
+    def _save_weights(self, system: LockstepSystem) -> Path:
+        """Beside the checkpoint of the last border, from which the run is resumed."""
+        return self._record.checkpointer.save_last(
+            self._learner_state(system), system.lockstep.env_steps
+        )
+
+    def _save_what_is_there(self, system: LockstepSystem) -> None:
+        """Before an error ends the run: the weights, if they can be had."""
+        with contextlib.suppress(DistDQNError):
+            if not system.lockstep.at_border:  # else all of it is saved already
+                self._progress.say(f"saved {self._save_weights(system)} before the run ends")
 
     def _loop(self, system: LockstepSystem) -> str:
         """Rounds until the run is over; returns what ended it."""
@@ -129,21 +152,20 @@ class LockstepRun:
             elif lockstep.at_border and not lockstep.finished:
                 self._record.hear(system.poll())
                 self._save(system)
-                reason = self._interrupted
+                reason = self.interruption.name
             elif time.monotonic() >= self._next_look:
                 self._look(system)
-        self._record.hear(system.poll())
-        return reason or self._interrupted or "total_env_steps"
+        return reason or self.interruption.name or "total_env_steps"
 
     def _look(self, system: LockstepSystem) -> None:
         """What a person sees, now and then; no round depends on it."""
         self._record.hear(system.poll())
         self._next_look = time.monotonic() + _LOOK_PERIOD_S
         rounds = system.lockstep.rounds_to_border
-        if self._interrupted and not self._said_interrupted:
+        if self.interruption.name and not self._said_interrupted:
             self._said_interrupted = True
             self._progress.say(
-                f"stopping ({self._interrupted}) at the next checkpoint, {rounds} rounds from "
+                f"stopping ({self.interruption.name}) at the next checkpoint, {rounds} rounds from "
                 "here; Ctrl-C ends at once, and the work since the last one is lost"
             )
 
@@ -168,6 +190,7 @@ class LockstepRun:
         return True
 
     def _save(self, system: LockstepSystem) -> None:
+        self._folder.flush()  # what comes after the checkpoint is rewound, what was before is not
         state = system.get_state() | {
             "record": self._record.get_state(),
             "evaluations": self._num_evaluations,
@@ -186,14 +209,10 @@ class LockstepRun:
     def _require_own_makers(self, makers: list[str]) -> None:
         if makers != self._makers():
             raise RunError(
-                f"run {self._folder.name!r} was started with {' and '.join(makers) or 'no'} "
-                "function of its own, and must be resumed with the same: "
-                f"distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
+                f"run {self._folder.name!r} was started with "
+                f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "
+                f"resumed so: distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
             )
-
-    def _set_state(self, state: Mapping[str, Any]) -> None:
-        self._num_evaluations, self._due = state["evaluations"], state["due"]
-        self._record.set_state(state["record"], state["layout"])
 
     def _online(self, system: LockstepSystem) -> np.ndarray:
         return system.learner("online").get()

@@ -1,6 +1,6 @@
 """The parts of a lockstep run, in this process or as actors.
 
-The same classes either way; `remote` alone decides who is asked. What they tell goes
+The same classes either way; `config.mode` alone decides who is asked. What they tell goes
 through the same account as in an asynchronous run.
 """
 
@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from distdqn.actors.control import Control
-from distdqn.actors.messages import EvaluationReport, LearnerReport, Poll, ShardMap, ShardReport
+from distdqn.actors.messages import (
+    EVALUATION_TIMEOUT_S,
+    EvaluationReport,
+    LearnerReport,
+    Poll,
+    ShardMap,
+    ShardReport,
+)
 from distdqn.lockstep import Lockstep, Rounds
 from distdqn.lockstep_parts import (
     LockstepEvaluator,
@@ -25,7 +32,6 @@ from distdqn.lockstep_parts import (
 from distdqn.parts import Parts
 
 _LEARNER_TIMEOUT_S = 600.0
-_EVALUATION_TIMEOUT_S = 3600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,14 +125,21 @@ class LockstepSystem:
             self._control.report_worker(total, 0)
             self.lockstep.totals[worker] = dataclasses.replace(total, episodes=())
 
-    def poll(self) -> Poll:
-        """Everybody's reports, as the driver of an asynchronous run hears them."""
+    def poll(self, is_last: bool = False) -> Poll:
+        """Everybody's reports, as the driver of an asynchronous run hears them.
+
+        is_last: of the training; figures that are else a second old are computed anew.
+        """
         lockstep, control = self.lockstep, self._control
-        shards = [shard("report").get() for shard in self.shards]
+        shards = [shard("report", lockstep.version, is_last).get() for shard in self.shards]
         for shard_report in shards:
             control.report_shard(shard_report)
         report = self.learner(
-            "report", lockstep.version, lockstep.samples_per_insert, lockstep.totals[0].elapsed_s
+            "report",
+            lockstep.version,
+            lockstep.samples_per_insert,
+            lockstep.totals[0].elapsed_s,
+            is_last,
         )
         learner_report = report.get()
         control.report_learner(learner_report, 0)
@@ -226,8 +239,11 @@ def _make_actors(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]
     from distdqn.placement import lockstep_options, not_started
 
     config = parts.config
-    collecting = config.workers.env_timeout_s * config.workers.block_transitions
-    timeouts = {"worker": collecting, "evaluator": _EVALUATION_TIMEOUT_S}
+    vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
+    timeouts = {
+        "worker": config.workers.env_timeout_s * (vector_steps + 1),  # and the resets
+        "evaluator": EVALUATION_TIMEOUT_S,
+    }
     made: dict[str, list[Any]] = {}
     for kind, kind_arguments in _arguments(parts).items():
         options = lockstep_options(parts)[kind]

@@ -258,8 +258,8 @@ class LogHistogram:
 class Sparingly(Generic[_P, _T]):
     """Calls `function`, but for all calls together at most a hundredth of the time.
 
-    In between the last value is given again: for figures that are asked for more often
-    than they are worth.
+    In between the last value is given again, for a second at most: for figures that are
+    asked for more often than they are worth.
     """
 
     def __init__(self, function: Callable[_P, _T]):
@@ -272,5 +272,9 @@ class Sparingly(Generic[_P, _T]):
         if began >= self._due:
             self._value = self._function(*args, **kwargs)
             ended = time.perf_counter()
-            self._due = ended + 99.0 * (ended - began)
+            self._due = ended + min(99.0 * (ended - began), 1.0)
         return self._value
+
+    def expire(self) -> None:
+        """The next call computes anew."""
+        self._due = -math.inf

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.config import Config, resolved_error_band
+from distdqn.replay_files import saving_bytes
 from distdqn.replay_memory import replay_bytes
 from distdqn.types import ObservationSpec
 
@@ -233,15 +234,17 @@ class Parts:
         )
 
     def replay_bytes(self) -> int:
-        """Memory that all shards together will take."""
+        """Memory that all shards together will take, in lockstep with what saving them takes."""
         replay = self.config.replay
-        return replay_bytes(
+        held = replay_bytes(
             replay.capacity,
             self.observation,
             self.num_actions,
             replay.kind == "prioritized",
             self._frames_per_item(),
         )
+        saves = self.config.mode != "async"  # one shard after another
+        return held + (saving_bytes(held // replay.shards) if saves else 0)
 
     def _frames_per_item(self) -> float:
         """Frames stored per transition: one, those repeated at block borders, episodes' ends."""

@@ -35,6 +35,14 @@ _FOLDER = Path("checkpoints") / "replay"
 _FRAME_COLUMNS = ("frames", "action_mask")
 
 
+def saving_bytes(replay_bytes: int) -> int:
+    """Memory that saving takes at most, beside a replay of `replay_bytes`.
+
+    When everything is written anew all of it is gathered, and encoded piece by piece.
+    """
+    return replay_bytes + 3 * min(replay_bytes, SEGMENT_BYTES)
+
+
 def saved_up_to(previous: Mapping[str, Any] | None) -> tuple[int, int]:
     """The `first_item` and `first_frame` from which `Replay.get_state` is to give more.
 
@@ -77,7 +85,10 @@ def save_replay(
     _check_complete([*segments, _numbers(new)], state)
     has_new = len(new["block_frame"]) > 0 or not segments  # one at least, for the columns
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            for parent in folder.parents[:2]:
+                sync_folder(parent)
         for piece in _split(new) if has_new else ():
             numbers = _numbers(piece)
             name = f"{numbers['first_item']:012d}"

@@ -10,6 +10,7 @@ finished run is not mistaken for a live one.
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import math
 import os
@@ -81,20 +82,26 @@ class RunFolder:
     def take_over(self) -> None:
         """Makes this process the owner of a run that was broken off.
 
-        Raises RunError: it is live, or has finished.
+        Raises RunError: it is live, or has finished. Of two processes one succeeds.
         """
+        with open(self.path / "run.json") as lock:  # read and written by one at a time
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.require_resumable()
+            self._update_run_json(**_this_process(), state="starting")
+
+    def require_resumable(self) -> None:
+        """Raises RunError where the run is live, or has finished."""
+        run = self.read_run_json()
         if self.is_live:
-            run = self.read_run_json()
             raise RunError(
                 f"run {self.name!r} is in use by process {run.get('pid')} on {run.get('host')}; "
                 "stop it before it is resumed"
             )
-        if self.read_run_json().get("state") == "finished":
+        if run.get("state") == "finished":
             raise RunError(
                 f"run {self.name!r} has finished: there is nothing to resume; "
                 f"--init-from {self.name} starts a new run from its weights"
             )
-        self._update_run_json(**_this_process(), state="starting")
 
     @property
     def token_path(self) -> Path:
@@ -140,7 +147,7 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """`summary.json`; numbers that are not finite become null."""
-        self._replace("summary.json", _to_json(summary, indent=1))
+        self._replace("summary.json", _to_json(summary, indent=1) + "\n")
 
     def write_video(self, name: str, data: bytes) -> Path:
         """`videos/<name>` from a file's bytes."""
@@ -170,6 +177,11 @@ class RunFolder:
             self._metrics = _Metrics(self.path)
         self._metrics.write_histogram(tag, counts, edges, global_step)
 
+    def flush(self) -> None:
+        """Hands over what is buffered, before a checkpoint that says how far the run is."""
+        if self._metrics is not None:
+            self._metrics.flush()
+
     def rewind(self, env_steps: int) -> None:
         """Takes back what was written after `env_steps`: a resumed run writes it again.
 
@@ -179,7 +191,7 @@ class RunFolder:
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if _is_up_to(line, env_steps)]
-            self._replace("metrics.jsonl", "".join(kept).rstrip("\n"))
+            self._replace("metrics.jsonl", "".join(kept))
         if self._metrics is None:
             self._metrics = _Metrics(self.path)
         self._metrics.rewind(env_steps)
@@ -206,12 +218,12 @@ class RunFolder:
             self._metrics = None
 
     def _update_run_json(self, **fields: Any) -> None:
-        self._replace("run.json", _to_json(self.read_run_json() | fields, indent=1))
+        self._replace("run.json", _to_json(self.read_run_json() | fields, indent=1) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
         """Another shell reads the old text or the new one, never half of it."""
         partial = self.path / f".{name}.partial"
-        partial.write_text(text + "\n")
+        partial.write_text(text)
         os.replace(partial, self.path / name)
 
 

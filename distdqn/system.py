@@ -16,7 +16,7 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from distdqn.actors.messages import EvaluationReport, Poll, ShardMap
+from distdqn.actors.messages import EVALUATION_TIMEOUT_S, EvaluationReport, Poll, ShardMap
 from distdqn.actors.ray_errors import cause_line
 from distdqn.errors import EnvFailure, ResourceError, RunError
 from distdqn.parts import Parts
@@ -27,7 +27,6 @@ _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
 _LONG_LIFE_S = 60.0
 _LOOK_S = 0.5
-_EVALUATION_TIMEOUT_S = 3600.0
 
 
 @dataclasses.dataclass
@@ -176,12 +175,12 @@ class System:
             self._create(self._evaluator)
         ref = getattr(self._evaluator.actor, method).remote(*arguments)
         try:
-            return ray.get(ref, timeout=_EVALUATION_TIMEOUT_S)
+            return ray.get(ref, timeout=EVALUATION_TIMEOUT_S)
         except (RayTaskError, RayActorError) as error:
             raise RunError(f"evaluation failed: {cause_line(error)}") from error
         except GetTimeoutError as error:
             raise RunError(
-                f"evaluation did not end within {_EVALUATION_TIMEOUT_S:g} s; lower "
+                f"evaluation did not end within {EVALUATION_TIMEOUT_S:g} s; lower "
                 "--eval.final-episodes or --eval.max-episode-steps"
             ) from error
 

@@ -43,7 +43,7 @@ def train(
     A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM
     end the run with a checkpoint (`stopped_by`), in lockstep at its next one; a second
     Ctrl-C ends at once.
-    Raises DistDQNError, one line, after saving what had been learned.
+    Raises DistDQNError, one line, after saving the weights where there are any.
     """
     parts = _make_parts(config, make_env, make_network)
     initial = initial_parameters(config)
@@ -55,7 +55,7 @@ def train(
             run: Any = AsyncRun(config, parts, folder, progress)
         else:
             run = _lockstep_run(config, parts, folder, progress)
-        with _signals(run.interrupt):
+        with _signals(run.interruption.note):
             summary = run.execute(initial)
     if display:
         print_summary(summary.to_json(), folder.path)
@@ -84,10 +84,9 @@ def resume(
             f"--init-from {folder.name} starts a new run from its weights"
         )
     parts = _make_parts(config, make_env, make_network)
-    folder.take_over()
     with _display(config, folder, display) as progress:
         lockstep = _lockstep_run(config, parts, folder, progress)
-        with _signals(lockstep.interrupt):
+        with _signals(lockstep.interruption.note):
             summary = lockstep.resume()
     if display:
         print_summary(summary.to_json(), folder.path)

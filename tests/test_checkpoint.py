@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from distdqn.checkpoint import (
     checkpoints,
     find_checkpoint,
     load_checkpoint,
+    newest_resumable,
     newest_valid,
     prune,
     save_checkpoint,
@@ -202,3 +204,53 @@ def test_pruning_keeps_the_newest_and_removes_what_broken_off_writers_left(tmp_p
     assert prune(tmp_path, keep=2) == []
     with pytest.raises(ValueError, match="keep must be >= 1, got 0"):
         prune(tmp_path, keep=0)
+
+
+def test_what_a_crash_left_in_place_of_the_best_goes_with_the_next_pruning(tmp_path):
+    save_checkpoint(tmp_path / "best", make(1))
+    for name in (".best.old", ".best.partial-0123abcd"):
+        save_checkpoint(tmp_path / name, make(2))
+    save_steps(tmp_path, 20)
+
+    prune(tmp_path, keep=1)
+
+    assert sorted(os.listdir(tmp_path)) == ["best", "checkpoints"]
+
+
+def test_the_only_best_there_is_stays_though_its_writer_was_killed(tmp_path):
+    save_checkpoint(tmp_path / ".best.old", make(1))
+    save_steps(tmp_path, 20)
+
+    prune(tmp_path, keep=1)
+
+    assert_equal(load_checkpoint(tmp_path / "best"), make(1))
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_with_its_state(tmp_path):
+    resumable = dataclasses.replace(make(1), run_state={"round": 3, "curve": np.arange(3.0)})
+    save_checkpoint(step_folder(tmp_path, 10), resumable)
+    save_checkpoint(step_folder(tmp_path, 20), make(2))
+
+    found, warnings = newest_resumable(tmp_path)
+
+    assert_equal(found, make(1))
+    assert found.run_state is not None and found.run_state["round"] == 3
+    np.testing.assert_array_equal(found.run_state["curve"], np.arange(3.0))
+    assert warnings == []
+
+
+def test_weights_alone_are_not_enough_to_go_on(tmp_path):
+    save_checkpoint(step_folder(tmp_path, 20), make(2))
+    with pytest.raises(
+        CheckpointError, match="no checkpoint to resume .*step_20 has weights alone"
+    ):
+        newest_resumable(tmp_path)
+    with pytest.raises(CheckpointError, match="it has none yet"):
+        newest_resumable(tmp_path / "nothing")
+
+
+def test_an_altered_run_state_is_refused_by_name(tmp_path):
+    path = save_checkpoint(tmp_path / "c", dataclasses.replace(make(), run_state={"round": 3}))
+    (path / "run_state.msgpack").write_bytes(b"\x92\x01\x00")
+    with pytest.raises(CheckpointError, match=r"run_state\.msgpack is truncated"):
+        load_checkpoint(path)

@@ -342,6 +342,16 @@ def test_too_few_pending_calls_are_refused_before_a_shard_refuses_them():
             },
             "must be at least 1640",
         ),
+        (  # 1,000 + 512 + 4 x 16 of open windows + 128
+            {
+                "replay.kind": "fifo",
+                "mode": "lockstep",
+                "replay.samples_per_insert": 1.0,
+                "replay.capacity": 1_703,
+                "learner.n_step": 5,
+            },
+            "must be at least 1704",
+        ),
         ({"learner.gradient": "residual", "learner.double": True}, "must be false with"),
         ({"learner.precision": "float64"}, "learner.device is auto, must be cpu"),
         ({"mode": "lockstep", "address": "auto"}, "mode lockstep_ray has the same schedule"),

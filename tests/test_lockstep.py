@@ -154,18 +154,18 @@ def test_superbatches_are_as_large_as_may_be_and_the_last_is_shorter():
     assert [event[3] for event in parts.events if event[2] == "sample"] == [3, 3, 2]
 
 
-def test_shards_are_drawn_in_proportion_to_what_they_hold():
+def test_shards_are_drawn_in_proportion_to_their_mass():
     parts = Parts(num_workers=1, num_shards=2, superbatch=1, vector_steps=2, total_env_steps=40_000)
-    counts, expected = np.zeros(2), np.zeros(2)
+    counters = parts.counters
+    parts.counters = lambda index: dataclasses.replace(counters(index), mass=[1.0, 3.0][index])
     while not parts.lockstep.finished:
         parts.lockstep.advance()
-    for _, index, method, *_ in parts.events:
-        if method == "sample":
-            counts[index] += 1
-    expected = np.array(parts.inserts) / sum(parts.inserts) * counts.sum()
 
-    assert counts.sum() > 9_000
-    np.testing.assert_allclose(counts, expected, atol=4 * np.sqrt(counts.sum() / 4))
+    drawn = [index for _, index, method, *_ in parts.events if method == "sample"]
+    assert len(drawn) > 9_000
+    np.testing.assert_allclose(np.mean(drawn[10:]), 0.75, atol=4 * np.sqrt(0.75 * 0.25 / 9_000))
+    probabilities = {event[4] for event in parts.events if event[2] == "update"}
+    assert {0.25, 0.75} <= probabilities
 
 
 def test_breaking_off_closes_every_window_and_makes_the_updates_owed():

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import weakref
 
 import fake_envs
 import numpy as np
@@ -129,7 +130,6 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_weights_are_the_same(tmp_pa
 
 def test_altered_replay_is_named(tmp_path, monkeypatch):
     interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path))
-    (tmp_path / "runs" / "run").joinpath("checkpoints", "replay")
     for segment in (tmp_path / "runs" / "run" / "checkpoints" / "replay").rglob("*.msgpack"):
         segment.write_bytes(segment.read_bytes()[:-1])
 
@@ -154,20 +154,110 @@ def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
 def test_a_run_with_an_env_of_its_own_is_resumed_with_it_alone(tmp_path, monkeypatch):
     interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path), make_env=make_cartpole)
 
-    with pytest.raises(RunError, match=r"started with make_env .* distdqn.resume\(RUN, make_env="):
+    with pytest.raises(RunError, match=r"started with make_env, .* distdqn.resume\(RUN, make_env="):
         distdqn.resume("run", tmp_path / "runs", display=False)
     resumed = distdqn.resume("run", tmp_path / "runs", make_env=make_cartpole, display=False)
 
     assert resumed.env_steps == 3_000
 
 
-def test_a_run_broken_off_before_its_first_checkpoint_says_so(tmp_path):
+def test_a_failing_env_ends_the_run_with_its_weights_saved(tmp_path):
     config = lockstep(tmp_path, checkpoint__period_rounds=1_000)
     with pytest.raises(EnvFailure, match="raised in step"):
         train(config, make_env=fake_envs.faulty_maker("raise", at=20))
 
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    assert len(checkpoints(tmp_path / "runs" / "run")) == 1
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume.* has weights alone"):
         distdqn.resume("run", tmp_path / "runs", display=False)
+
+
+def test_a_signal_after_the_last_border_leaves_the_run_to_be_resumed(tmp_path, monkeypatch):
+    from distdqn.lockstep import Lockstep
+
+    advance = Lockstep.advance
+
+    def advance_and_interrupt_in_the_last_round(self):
+        advance(self)
+        if self.finished:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = lockstep(tmp_path, checkpoint__keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Lockstep, "advance", advance_and_interrupt_in_the_last_round)
+        stopped = train(config)
+    resumed = distdqn.resume("run", tmp_path / "runs", display=False)
+
+    assert stopped.stopped_by == "SIGINT" and stopped.env_steps == 3_000
+    assert np.isnan(stopped.eval_return_mean)
+    assert np.isfinite(resumed.eval_return_mean)
+    assert resumed.weights_sha256 == stopped.weights_sha256
+    assert len(checkpoints(tmp_path / "runs" / "run")) == 1
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path, monkeypatch):
+    save = Checkpointer.save_lockstep
+    missing = []
+
+    def look_and_save(self, state, run_state, *rest):
+        written = {m["global_step"] for m in read_metrics(tmp_path)}
+        missing.extend(set(run_state["record"]["train_curve"][:, 0].tolist()) - written)
+        return save(self, state, run_state, *rest)
+
+    monkeypatch.setattr(Checkpointer, "save_lockstep", look_and_save)
+    train(lockstep(tmp_path))
+
+    assert not missing
+
+
+def test_a_resumed_run_lets_go_of_the_replay_it_was_given(tmp_path, monkeypatch):
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path))
+    frames, alive = [], []
+    load, save = Checkpointer.load_lockstep, Checkpointer.save_lockstep
+
+    def note_frames(self):
+        state, warnings = load(self)
+        frames.append(weakref.ref(state["shards"][0]["segments"][0]["frames"]))
+        return state, warnings
+
+    def look(self, *arguments):
+        alive.append(frames[0]() is not None)
+        return save(self, *arguments)
+
+    monkeypatch.setattr(Checkpointer, "load_lockstep", note_frames)
+    monkeypatch.setattr(Checkpointer, "save_lockstep", look)
+    distdqn.resume("run", tmp_path / "runs", display=False)
+
+    assert alive and not any(alive)
+
+
+def test_a_refused_resume_changes_nothing(tmp_path, monkeypatch):
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path), make_env=make_cartpole)
+    folder = tmp_path / "runs" / "run"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    with pytest.raises(RunError, match="started with make_env"):
+        distdqn.resume("run", tmp_path / "runs", display=False)
+
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dead_learner_is_named(ray_cluster, tmp_path, monkeypatch):
+    from distdqn.lockstep_parts import LockstepLearner
+
+    def exit_now(self, *arguments):
+        os._exit(1)
+
+    monkeypatch.setattr(LockstepLearner, "update", exit_now)
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(__import__("distdqn.lockstep_parts").lockstep_parts)
+    try:
+        with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
+            train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(
+            __import__("distdqn.lockstep_parts").lockstep_parts
+        )
 
 
 def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):

@@ -75,7 +75,7 @@ def test_a_sample_scaled_to_its_shard_weighs_as_much_as_the_shard():
 def test_sparingly_takes_a_hundredth_of_the_time_and_repeats_the_last_value(monkeypatch):
     clock: list[int] = [0]
     calls: list[int] = []
-    monkeypatch.setattr("distdqn.metrics.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("distdqn.metrics.time.perf_counter", lambda: clock[0] / 1_024)  # exact
 
     def costly(value):
         calls.append(value)
@@ -87,6 +87,24 @@ def test_sparingly_takes_a_hundredth_of_the_time_and_repeats_the_last_value(monk
         assert sparing(step) == calls[-1]
         clock[0] += 1
     assert calls == [0, 99, 198, 297, 396]  # each took 1 of the 100 until the next
+    sparing.expire()
+    assert sparing(7) == calls[-1] == 7
+
+
+def test_sparingly_repeats_nothing_that_is_older_than_a_second(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("distdqn.metrics.time.perf_counter", lambda: clock[0])
+
+    def slow(value):
+        clock[0] += 60.0
+        return value
+
+    sparing = Sparingly(slow)
+    sparing(1)
+    clock[0] += 0.9
+    assert sparing(2) == 1
+    clock[0] += 0.2
+    assert sparing(3) == 3
 
 
 def test_every_scalar_is_a_field_and_what_is_not_finite_is_left_out():

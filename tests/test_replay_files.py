@@ -230,7 +230,7 @@ def test_every_file_and_then_their_folder_are_brought_to_the_disk(tmp_path, monk
     replay.add(Worker(CARTPOLE).block(20))
     monkeypatch.setattr(os, "fsync", noted)
     save(tmp_path, replay)
-    assert folders == [False, False, True]
+    assert folders == [True, True, False, False, True]  # the new folders, two files, their folder
 
 
 def test_an_entry_of_another_replay_is_refused(tmp_path: Path) -> None:

@@ -236,3 +236,73 @@ def test_the_learning_curve_is_drawn_whatever_there_is(tmp_path, episodes, evalu
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", header[16:24])
     assert width > 1000 and height > 500
+
+
+def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
+    """(global step, value) of the tag "a" as TensorBoard's own reader keeps them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder.path))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars("a")]
+
+
+def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
+    first = create(tmp_path, "one")
+    for step in (1, 2, 3, 4):
+        first.write_scalars({"a": step}, step)
+    first.close()
+    with open(first.path / "metrics.jsonl", "a") as lines:
+        lines.write('{"global_step": 2, "a"')  # its writer was killed
+
+    second = RunFolder(first.path)
+    second.rewind(2)
+    second.write_scalars({"a": 30.0}, 3)
+    second.close()
+
+    lines = (first.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["a"] for line in lines] == [1.0, 2.0, 30.0]
+    assert tags_and_steps(second) == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
+    folder = create(tmp_path, "one")
+    folder.write_scalars({"a": 1.0}, 5)
+    folder.close()
+    folder.rewind(0)
+    folder.close()
+
+    assert (folder.path / "metrics.jsonl").read_text() == ""
+
+
+def test_what_is_flushed_is_there_for_another_process(tmp_path):
+    folder = create(tmp_path, "one")
+    for step in range(3):
+        folder.write_scalars({"a": 1.0}, step)
+    folder.flush()
+
+    assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 3
+    folder.close()
+
+
+def test_a_run_is_taken_over_only_when_nobody_has_it(tmp_path):
+    folder = create(tmp_path, "one")
+    with pytest.raises(RunError, match=f"in use by process {os.getpid()} .* before it is resumed"):
+        folder.take_over()
+    folder.set_state("stopped")
+    folder.take_over()
+    assert folder.is_live
+    folder.set_state("finished")
+    with pytest.raises(RunError, match="has finished: there is nothing to resume; --init-from one"):
+        folder.take_over()
+    folder.close()
+
+
+def test_visits_come_back(tmp_path):
+    from safetensors.numpy import load_file
+
+    folder = create(tmp_path, "one")
+    visits = np.arange(6).reshape(3, 2)
+    folder.write_visits(visits)
+
+    np.testing.assert_array_equal(load_file(folder.path / "visits.safetensors")["visits"], visits)

@@ -20,8 +20,7 @@ from distdqn.actors.publish import Publisher
 from distdqn.learner import Learner
 from distdqn.metrics import LogHistogram, Sparingly
 from distdqn.rate_limiter import RateLimiter
-from distdqn.types import PriorityUpdate, WeightSnapshot, WeightsVersion
-from distdqn.value_learning import importance_weights
+from distdqn.types import WeightSnapshot, WeightsVersion
 
 _WAIT_S = 0.05
 
@@ -84,7 +83,7 @@ class LearnerActor:
         self._next_publish = self._next_snapshot = 0.0
         self._wait_s = self._learning_rate = 0.0
         self._first_batch_at: float | None = None
-        self._stopping = self._expects_mask = self._said_non_finite = False
+        self._stopping = self._expects_mask = False
 
     def run(
         self,
@@ -115,6 +114,7 @@ class LearnerActor:
             self._stop_compiling()
         self._publish()
         self._publisher.keep(self._state())
+        self._td_errors.expire()
         self._publisher.stop()
 
     def _next(self) -> Superbatch | None:
@@ -135,24 +135,18 @@ class LearnerActor:
             self._compile(with_action_mask=True)
         env_steps = self._prefetcher.env_steps
         self._learning_rate = self._parts.learning_rate(env_steps)
-        batch = superbatch.batch
-        weights = importance_weights(
-            batch.probabilities * superbatch.shard_probability,
+        first = not self._learner.gradient_steps
+        update = self._learner.learn(
+            superbatch.batch,
+            superbatch.shard_probability,
             superbatch.num_items,
             self._parts.importance_sampling_exponent(env_steps),
+            self._learning_rate,
         )
-        first = not self._learner.gradient_steps
-        priorities = self._learner.update_superbatch(batch, weights, self._learning_rate)
         if first:  # on a GPU: why there is no CUDA graph, if so
             self._note = self._learner.swap_refused
-        if self._learner.non_finite and not self._said_non_finite:
-            self._said_non_finite = True
-            self._note = (
-                "TD errors became NaN or infinite: the values diverge; lower "
-                "--learner.learning-rate or set --learner.max-grad-norm"
-            )
+        self._note = self._learner.take_warning() or self._note
         if self._prioritized:
-            update = PriorityUpdate(batch.item_ids.ravel(), priorities.ravel())
             self._prefetcher.send_priorities(superbatch.shard, update)
         if self._learner.gradient_steps >= self._next_publish:
             self._publish()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the driver hears of these, without torch and numba
     from distdqn.learner import Learner
     from distdqn.replay import Replay
 
+EVALUATION_TIMEOUT_S = 3600.0
 _SAMPLED_PRIORITIES = 10_000
 
 

@@ -130,6 +130,7 @@ class ReplayShard:
         async with self._credit:
             self._credit.notify_all()
         await asyncio.sleep(0)
+        self._diagnose.expire()
         return self.report()
 
     def report(self) -> ShardReport:

@@ -68,7 +68,7 @@ class WorkersConfig:
     max_in_flight: Annotated[int, Range("a worker could never push", 1)] = 2
     """Blocks pushed and not yet acknowledged; a worker waits beyond that."""
     env_timeout_s: Annotated[float, Range("every step would be late", 0, above=True)] = 60.0
-    """Seconds without a finished env step after which a worker counts as hung."""
+    """Seconds without a finished env step after which a worker counts as hung (not in lockstep)."""
     max_env_failures: Annotated[int, Range("failures cannot be fewer than none", 0)] = 10
     """Env failures, over all workers, that are met with a restart; one more stops the run."""
     num_cpus: Annotated[float, Range(_NO_RESERVE, 0)] = 1.0
@@ -168,7 +168,7 @@ class LearnerConfig:
     precision: Literal["float32", "float64"] = "float32"
     """Of parameters and arithmetic; float64, on the CPU alone, is for verification."""
     compile: bool = True
-    """Compile the update as a whole; where that fails it runs eagerly, which is said once."""
+    """Compile the update as a whole; where that fails it runs eagerly, as it does in lockstep."""
     num_gpus: Annotated[float, Range(_NO_RESERVE, 0)] = 0.0
     """GPUs that Ray reserves for the learner; 0: it uses one of the driver's node unreserved."""
     resources: Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)] = dataclasses.field(

@@ -207,8 +207,11 @@ def _check_lockstep(config: Config) -> None:
 
 
 def _check_fifo(config: Config) -> None:
-    """Each transition once, in order: one shard, a ratio of 1, and nobody who overtakes."""
-    replay = config.replay
+    """Each transition once, in order: one shard, a ratio of 1, and nobody who overtakes.
+
+    The last `min_size_to_sample` ones of a run are not used: no update is owed for them.
+    """
+    replay, workers = config.replay, config.workers
     if config.mode == "async":
         raise ConfigError(
             "replay.kind is fifo, must be uniform or prioritized with mode async: only in "
@@ -220,11 +223,13 @@ def _check_fifo(config: Config) -> None:
             f"{replay.samples_per_insert:g}, both must be 1 with replay.kind fifo: each "
             "transition is used once, in the order of arrival"
         )
-    waiting = replay.min_size_to_sample + config.workers.count * config.workers.block_transitions
-    waiting += config.learner.batch_size
+    open_windows = (config.learner.n_step - 1) * workers.envs_per_worker
+    in_a_round = workers.count * (workers.block_transitions + open_windows)
+    waiting = replay.min_size_to_sample + in_a_round + config.learner.batch_size
     if replay.capacity < waiting:
         raise ConfigError(
             f"replay.capacity is {replay.capacity}, must be at least {waiting} = "
-            "replay.min_size_to_sample + workers.count x workers.block_transitions + "
-            "learner.batch_size with replay.kind fifo: transitions would be evicted unused"
+            "replay.min_size_to_sample + workers.count x (workers.block_transitions + "
+            "(learner.n_step - 1) x workers.envs_per_worker) + learner.batch_size with replay.kind "
+            "fifo: transitions would be evicted unused"
         )
