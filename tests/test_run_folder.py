@@ -240,9 +240,9 @@ def test_the_learning_curve_is_drawn_whatever_there_is(tmp_path, episodes, evalu
 
 def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
     """(global step, value) of the tag "a" as TensorBoard's own reader keeps them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import event_accumulator
 
-    accumulator = EventAccumulator(str(folder.path))
+    accumulator = event_accumulator.EventAccumulator(str(folder.path))
     accumulator.Reload()
     return [(event.step, event.value) for event in accumulator.Scalars("a")]
 

@@ -24,6 +24,7 @@ VERBS = {
     "train": "train a deep Q-network; embedded Ray unless --address is given",
     "evaluate": "play greedy episodes with a run's policy",
     "resume": "go on with a lockstep run that was broken off",
+    "verify": "hold learned values against exact solutions",
     "doctor": "check this machine and say what to do",
 }
 

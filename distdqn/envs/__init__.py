@@ -15,6 +15,7 @@ The only package that knows Gymnasium, and the only place where `terminated` and
     values.py        reward scaling; NaN and infinity
     episodes.py      returns and lengths
     failures.py      one-line messages
+    tables.py        the whole env as arrays, for envs that expose their transition table
 """
 
 from distdqn.envs.describe import EnvDescription, describe
@@ -22,6 +23,7 @@ from distdqn.envs.episodes import Episode, EpisodeTracker
 from distdqn.envs.settings import EnvSettings, MakeEnv
 from distdqn.envs.step import Step
 from distdqn.envs.stepper import VectorStepper, make_stepper
+from distdqn.envs.tables import TransitionTable, transition_table
 
 __all__ = [
     "EnvDescription",
@@ -30,7 +32,9 @@ __all__ = [
     "EpisodeTracker",
     "MakeEnv",
     "Step",
+    "TransitionTable",
     "VectorStepper",
     "describe",
     "make_stepper",
+    "transition_table",
 ]

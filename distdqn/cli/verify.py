@@ -1,0 +1,167 @@
+"""`distdqn verify`: learned values against exact solutions.
+
+One embedded Ray serves all runs. The exit status is 1 where a stated bound is missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distdqn.cli.flags import FlagParser, UsageError, whole_number
+from distdqn.cli.output import json_only, to_json
+from distdqn.errors import RunError
+
+if TYPE_CHECKING:
+    from distdqn.tabular import PlannedRun, Verification
+
+_SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
+_CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Makes the runs, writes `verify.json` and `verify.html`; returns the exit status."""
+    options = _parser().read(arguments)
+    if options.env_kwargs is not None and options.env_id is None:
+        raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
+    with json_only(options.json) as print_json:
+        from distdqn.tabular import verify
+        from distdqn.tabular.page import to_html
+
+        runs, seeds = _plan(options)
+        folder = _make_folder(Path(options.runs_dir))
+        with _ray(folder, runs):
+            found = verify(folder, runs, seeds, options.seed, _say)
+        (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
+        (folder / "verify.html").write_text(to_html(found))
+        _show(found)
+        _say(f"see {folder / 'verify.html'}")
+        print_json(found.to_json())
+    return int(bool(found.complaints))
+
+
+def _parser() -> FlagParser:
+    parser = FlagParser(
+        "distdqn verify",
+        description="Trains on tabular problems and holds the learned values against exact "
+        "solutions; 5 minutes on 2 cores. Writes verify.json and verify.html.",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"also the MLP on Taxi and FrozenLake 8x8, and {_SEEDS_FULL} seeds of the ablation "
+        f"in place of {_SEEDS}; 15 minutes",
+    )
+    parser.add_argument(
+        "--env.id",
+        dest="env_id",
+        metavar="TEXT",
+        help="only this environment, which must expose its transition table; no bound is stated "
+        "(default: FrozenLake 4x4 and 8x8, CliffWalking, Taxi)",
+    )
+    parser.add_argument(
+        "--env.kwargs",
+        dest="env_kwargs",
+        metavar="JSON",
+        help="its constructor arguments: '{\"is_slippery\": false}' (default: none)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0),
+        default=1,
+        metavar="N",
+        help="seed of the runs; the ablation has its own (default: 1)",
+    )
+    parser.add_argument(
+        "--runs-dir", default="runs", metavar="DIR", help="folder of all runs (default: runs)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
+    parser.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
+    return parser
+
+
+def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
+    """The runs against exact solutions, and the seeds of the ablation."""
+    from distdqn.tabular import runs_of, standard_runs
+
+    if options.env_id is None:
+        return standard_runs(options.full), range(1, 1 + (_SEEDS_FULL if options.full else _SEEDS))
+    import yaml
+
+    from distdqn.config import from_values
+    from distdqn.envs import EnvSettings, transition_table
+
+    try:
+        kwargs = yaml.safe_load(options.env_kwargs or "{}")
+    except yaml.YAMLError:
+        message = f"--env.kwargs is {options.env_kwargs!r}, not JSON or YAML"
+        raise UsageError(f"distdqn verify: {message}") from None
+    env = from_values({"env.id": options.env_id, "env.kwargs": kwargs}).env
+    settings = EnvSettings(env.id, env.kwargs)
+    return runs_of(settings, transition_table(settings)), ()
+
+
+def _make_folder(runs_dir: Path) -> Path:
+    """`verify-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken."""
+    stem, number = f"verify-{datetime.datetime.now():%Y%m%d-%H%M%S}", 1
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = runs_dir / (stem if number == 1 else f"{stem}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            number += 1
+    except OSError as error:
+        raise RunError(
+            f"cannot make a folder in {runs_dir}: {error.strerror}; "
+            "choose another place with --runs-dir"
+        ) from error
+
+
+@contextlib.contextmanager
+def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
+    """A Ray for all runs, which each of them takes for its caller's."""
+    from distdqn.actors.ray_session import connect
+
+    workers = max(run.config(str(folder), 0).workers.count for run in runs)
+    session = connect(None, folder.name, workers + _CPUS_BESIDES, 0, folder / "ray_token")
+    try:
+        for line in session.warnings:
+            _say(line)
+        yield
+    finally:
+        session.close()
+        (folder / "ray_token").unlink(missing_ok=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show(found: Verification) -> None:
+    """The tables, and a line for each thing that does not hold, on stderr."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from distdqn.tabular import rows
+
+    console = Console(stderr=True)
+    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [
+        (rows.SHORT_COLUMNS, rows.short_rows(found.results))
+    ]
+    if found.outcomes:
+        tables.append((rows.SHORT_ABLATION_COLUMNS, rows.short_ablation_rows(found.outcomes)))
+    for names, lines in tables:
+        table = Table(*(Column(name, overflow="fold") for name in names), box=SIMPLE, padding=0)
+        for cells in lines:
+            table.add_row(*map(escape, cells))
+        console.print(table)
+    for line in found.complaints:
+        console.print(f"[bold red]missed[/] {escape(line)}", soft_wrap=True)

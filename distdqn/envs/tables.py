@@ -1,0 +1,176 @@
+"""Transition tables of environments that expose them.
+
+The table is the environment itself, written down: whatever is computed from it is exact,
+with no episode played. Gymnasium's FrozenLake, CliffWalking and Taxi have one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from distdqn import errors
+from distdqn.envs.actions import discrete_actions
+from distdqn.envs.failures import env_error, one_line, shorten
+from distdqn.envs.make import find_spec, time_limit
+from distdqn.envs.settings import EnvSettings
+from distdqn.envs.values import scaled_reward
+
+WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransitionTable:
+    """An environment of S states and A actions with up to K outcomes of each pair.
+
+    States and actions are numbered from 0, as observations and actions are stored. Unused
+    outcomes have probability 0 and lead to state 0.
+
+    probabilities: `[S, A, K]` float64, of each outcome.
+    rewards: `[S, A, K]` float64 as the learner sees them, scaled and then clipped.
+    raw_rewards: `[S, A, K]` float64 as the env gives them; returns are made of these.
+    next_states: `[S, A, K]` int64.
+    terminated: `[S, A, K]` bool; such an outcome ends the episode and is worth its reward.
+    initial: `[S]` float64, the distribution of first states.
+    allowed: `[S, A]` bool of the env's action mask; all True for an env without one.
+    max_episode_steps: after which the env truncates, None for never.
+    """
+
+    probabilities: np.ndarray
+    rewards: np.ndarray
+    raw_rewards: np.ndarray
+    next_states: np.ndarray
+    terminated: np.ndarray
+    initial: np.ndarray
+    allowed: np.ndarray
+    max_episode_steps: int | None
+
+    @property
+    def num_states(self) -> int:
+        return self.probabilities.shape[0]
+
+    @property
+    def num_actions(self) -> int:
+        return self.probabilities.shape[1]
+
+
+def transition_table(settings: EnvSettings) -> TransitionTable:
+    """Reads an environment's own table, `env.unwrapped.P`, as Gymnasium's toy text has it.
+
+    Raises:
+      EnvError: it has no table or one that cannot be read, observations that are no
+        states, or action masks that cannot be had for every state.
+      UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure: as when a run
+        makes its env.
+    """
+    spec = find_spec(settings.id)
+    try:
+        env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
+    except Exception as error:
+        raise env_error(settings.id, "make", error) from error
+    with contextlib.closing(env):
+        num_actions, action_start = discrete_actions(env.action_space, settings.id)
+        source = _require_table(env, settings.id)
+        space: Any = env.observation_space
+        try:
+            table = _read(source, int(space.n), int(space.start), num_actions, action_start)
+            initial = np.asarray(source.initial_state_distrib, np.float64)
+            _check(table["probabilities"], initial, int(space.n))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise errors.EnvError(
+                f"environment {settings.id!r} has a transition table that cannot be read "
+                f"({one_line(error)}): P[state][action] must be a list of (probability, next "
+                "state, reward, terminated), initial_state_distrib [states] a distribution"
+            ) from error
+        allowed = _action_masks(env, settings.id, int(space.n), int(space.start), num_actions)
+    raw_rewards = table.pop("raw_rewards")
+    return TransitionTable(
+        **table,
+        raw_rewards=raw_rewards,
+        rewards=scaled_reward(raw_rewards, settings.reward_scale, settings.reward_clip).astype(
+            np.float64
+        ),
+        initial=initial,
+        allowed=allowed,
+        max_episode_steps=time_limit(spec, settings.kwargs),
+    )
+
+
+def _require_table(env: Any, label: str) -> Any:
+    """The env that has the table `P`, without its wrappers."""
+    source = env.unwrapped
+    if not isinstance(getattr(source, "P", None), (Mapping, list, tuple)):
+        raise errors.EnvError(
+            f"environment {label!r} has no transition table (env.unwrapped.P), which exact "
+            f"values need; Gymnasium's {WITH_A_TABLE} have one"
+        )
+    if not isinstance(env.observation_space, gymnasium.spaces.Discrete):
+        raise errors.EnvError(
+            f"environment {label!r} has a transition table, but its observations are "
+            f"{shorten(env.observation_space)}; exact values need the state itself, Discrete, "
+            f"as in {WITH_A_TABLE}"
+        )
+    return source
+
+
+def _read(
+    source: Any, num_states: int, state_start: int, num_actions: int, action_start: int
+) -> dict[str, np.ndarray]:
+    """The lists of outcomes as arrays `[S, A, K]`."""
+    outcomes = [
+        [source.P[state_start + s][action_start + a] for a in range(num_actions)]
+        for s in range(num_states)
+    ]
+    width = max(len(listed) for row in outcomes for listed in row)
+    shape = (num_states, num_actions, width)
+    probabilities, raw_rewards = np.zeros(shape), np.zeros(shape)
+    next_states, terminated = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    for s, row in enumerate(outcomes):
+        for a, listed in enumerate(row):
+            for k, (probability, next_state, reward, is_terminal) in enumerate(listed):
+                probabilities[s, a, k], raw_rewards[s, a, k] = probability, reward
+                next_states[s, a, k] = next_state - state_start
+                terminated[s, a, k] = is_terminal
+    if next_states.min() < 0 or next_states.max() >= num_states:
+        raise ValueError(f"a next state outside of the {num_states} states")
+    return {
+        "probabilities": probabilities,
+        "raw_rewards": raw_rewards,
+        "next_states": next_states,
+        "terminated": terminated,
+    }
+
+
+def _check(probabilities: np.ndarray, initial: np.ndarray, num_states: int) -> None:
+    if initial.shape != (num_states,):
+        raise ValueError(f"initial_state_distrib of shape {initial.shape}")
+    for what, parts in (("P", probabilities), ("initial_state_distrib", initial)):
+        if parts.min() < 0 or not np.allclose(parts.sum(axis=-1), 1.0):
+            raise ValueError(f"probabilities in {what} that do not add up to 1")
+
+
+def _action_masks(
+    env: Any, label: str, num_states: int, state_start: int, num_actions: int
+) -> np.ndarray:
+    """`[S, A]` bool from the env's own `action_mask(state)`."""
+    action_mask: Callable[[int], Any] | None = getattr(env.unwrapped, "action_mask", None)
+    try:
+        if callable(action_mask):
+            rows = [np.asarray(action_mask(state_start + s)) for s in range(num_states)]
+            return np.array(rows).astype(bool).reshape(num_states, num_actions)
+        info = env.reset(seed=0)[1]
+    except Exception as error:
+        raise env_error(
+            label, "action_mask" if callable(action_mask) else "reset", error
+        ) from error
+    if "action_mask" in info:
+        raise errors.EnvError(
+            f"environment {label!r} gives info['action_mask'] but has no method "
+            "action_mask(state): exact values need the mask of every state"
+        )
+    return np.ones((num_states, num_actions), bool)

@@ -1,0 +1,33 @@
+"""Learned values held against exact ones.
+
+Where an environment exposes its transition table, what Q-learning should find can be
+computed; this package computes it, trains by the ordinary `train`, and compares.
+
+    exact            value iteration, reachable pairs, exact returns, value errors
+    counterexamples  Baird, Tsitsiklis and Van Roy: exact sweeps
+    measure          what a run learned, from its folder
+    plan             which runs, with which settings and bounds
+    triad            the ablation of replay, target network and double Q-learning
+    result           what was found, as values and JSON
+    rows             the same as lines and tables of text
+    verification     makes the runs
+    figures, page    the same as pictures, and as one HTML page
+"""
+
+from distdqn.tabular.measure import Solution, measure_run, solve
+from distdqn.tabular.plan import Bound, PlannedRun, runs_of, standard_runs
+from distdqn.tabular.result import Result, Verification
+from distdqn.tabular.verification import verify
+
+__all__ = [
+    "Bound",
+    "PlannedRun",
+    "Result",
+    "Solution",
+    "Verification",
+    "measure_run",
+    "runs_of",
+    "solve",
+    "standard_runs",
+    "verify",
+]

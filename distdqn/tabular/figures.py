@@ -1,0 +1,229 @@
+"""The pictures of a verification, as SVG text.
+
+Drawn without a display and without pyplot. Text stays text, so that a page is light and
+can be searched.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distdqn.tabular.result import Result
+from distdqn.tabular.triad import CARTPOLE, Outcome
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _MUTED, _EDGE, _GRID = "#1f2933", "#52606d", "#9aa5b1", "#e4e7eb"
+_BLUE, _ORANGE, _PURPLE, _GREEN, _RED = "#2166ac", "#d9730d", "#7b3294", "#1b7837", "#b2182b"
+_OF_LEARNER = {"table": _BLUE, "MLP": _ORANGE, "table, residual gradient": _PURPLE}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "distdqn",  # the same picture gets the same ids
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": _EDGE,
+    "axes.labelcolor": _INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _GRID,
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+_WIDTH = 10.5  # inches, of every picture
+_COLUMNS = 3
+_WIDE = 5.0  # largest |q*| over the median, from which axes are logarithmic
+
+
+def values_figure(results: Sequence[Result]) -> str:
+    """Learned against exact values, a panel for each run."""
+    rows = math.ceil(len(results) / _COLUMNS)
+
+    def draw(figure: Figure) -> None:
+        for index, result in enumerate(results):
+            axes = figure.add_subplot(rows, _COLUMNS, index + 1)
+            _draw_values(axes, result)
+            if index % _COLUMNS == 0:
+                axes.set_ylabel("learned q")
+            if index >= len(results) - _COLUMNS:
+                axes.set_xlabel("exact q*")
+
+    return _svg(3.3 * rows, draw)
+
+
+def errors_figure(results: Sequence[Result]) -> str:
+    """Value errors over time, a panel for each problem."""
+    problems = list(dict.fromkeys(result.planned.problem for result in results))
+    rows = math.ceil(len(problems) / 2)
+
+    def draw(figure: Figure) -> None:
+        for index, problem in enumerate(problems):
+            axes = figure.add_subplot(rows, 2, index + 1)
+            for result in results:
+                if result.planned.problem == problem:
+                    _draw_errors(axes, result)
+            axes.set(title=problem, xlabel="env steps", ylabel="Σ weight (q* - q)²", yscale="log")
+            axes.xaxis.set_major_formatter(_thousands)
+            axes.set_xlim(left=0)
+            axes.legend()
+
+    return _svg(3.2 * rows, draw)
+
+
+def divergence_figure(
+    baird: Mapping[str, np.ndarray], tsitsiklis_van_roy: Mapping[float, np.ndarray]
+) -> str:
+    """The two counterexamples, sweep by sweep."""
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        for (name, values), color in zip(baird.items(), _FOUR_COLORS, strict=True):
+            left.plot(values, label=name, color=color)
+        for (discount, weights), color in zip(
+            tsitsiklis_van_roy.items(), reversed(_FOUR_COLORS), strict=True
+        ):
+            right.plot(weights, label=f"discount {discount:g}", color=color)
+        left.set(title="Baird's star", ylabel="largest |v(s)|; the true value is 0")
+        right.set(title="Tsitsiklis and Van Roy: w → 2w", ylabel="w; the true value is 0")
+        for axes in (left, right):
+            axes.set(xlabel="sweeps over all states", yscale="log")
+            axes.margins(x=0.01)
+            axes.legend(loc="upper left")
+        left.set_ylim(top=1e4 * baird[next(iter(baird))].max())  # room for the legend
+
+    return _svg(3.8, draw)
+
+
+def ablation_figure(outcomes: Sequence[Outcome]) -> str:
+    """First-state values over time and greedy returns, by setting."""
+    cartpole = [o for o in outcomes if o.setting.problem == CARTPOLE]
+    lake = [o for o in outcomes if o.setting.problem != CARTPOLE]
+
+    def draw(figure: Figure) -> None:
+        grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+        values, returns = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1])
+        start = figure.add_subplot(grid[1, 1])
+        _draw_start_values(values, cartpole, _FIVE_COLORS)
+        values.set(title="CartPole: first states", yscale="log")
+        _draw_level(values, cartpole[0].q_bound, "largest possible, 1 / (1 - discount)")
+        _draw_returns(returns, cartpole)
+        _draw_start_values(start, lake, (_BLUE, _ORANGE))
+        start.set_title("FrozenLake, noisy table: first state")
+        start.set_ylim(top=1.4 * start.get_ylim()[1])  # room for the legend
+        _draw_level(start, lake[0].exact_start_value, "exact")
+
+    return _svg(6.4, draw)
+
+
+_FOUR_COLORS = (_RED, _ORANGE, _GREEN, _PURPLE)
+_FIVE_COLORS = (_BLUE, _RED, _ORANGE, _PURPLE, _GREEN)
+
+
+def _svg(height: float, draw: Callable[[Figure], None]) -> str:
+    """What `draw` puts on a new figure, as an `<svg>` element as wide as its place."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        from matplotlib.figure import Figure  # without pyplot no display is looked for
+
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', svg, count=1)
+
+
+def _draw_values(axes: Axes, result: Result) -> None:
+    pairs = result.solution.pairs
+    q_star, q = result.solution.q_star[pairs], result.learned.q[pairs]
+    visits = np.log10(1 + result.learned.visits[pairs])
+    ends = [min(q_star.min(), q.min()), max(q_star.max(), q.max())]
+    axes.plot(ends, ends, color=_EDGE, linewidth=1, zorder=1)
+    order = np.argsort(-visits)  # the rare ones on top: they are the ones to look at
+    axes.scatter(
+        q_star[order],
+        q[order],
+        c=visits[order],
+        cmap="viridis",
+        s=16,
+        linewidths=0.3,
+        edgecolors="white",
+        zorder=2,
+    )
+    if np.abs(q_star).max() > _WIDE * np.median(np.abs(q_star)):  # one cliff hides the rest
+        axes.set_xscale("symlog", linthresh=10.0)
+        axes.set_yscale("symlog", linthresh=10.0)
+    axes.set_title(f"{result.planned.problem}\n{result.planned.learner}")
+    error = f"max |q - q*| {result.point.max_error:.3g}"
+    axes.text(0.03, 0.96, error, transform=axes.transAxes, va="top", fontsize=9)
+
+
+def _draw_errors(axes: Axes, result: Result) -> None:
+    points, learner = result.learned.points, result.planned.learner
+    steps = [point.env_steps for point in points]
+    color = _OF_LEARNER.get(learner, _GREEN)
+    axes.plot(steps, [p.value_error for p in points], color=color, label=f"{learner}, visited")
+    uniform = [point.uniform_value_error for point in points]
+    axes.plot(steps, uniform, color=color, linestyle=(0, (4, 2)), label=f"{learner}, uniform")
+
+
+def _draw_start_values(axes: Axes, outcomes: Sequence[Outcome], colors: Sequence[str]) -> None:
+    """A line for each run, one colour and one label for each setting."""
+    settings = list(dict.fromkeys(outcome.setting for outcome in outcomes))
+    for setting, color in zip(settings, colors, strict=True):
+        label: str | None = setting.title
+        for outcome in outcomes:
+            if outcome.setting == setting:
+                steps, values = zip(*outcome.start_values, strict=True)
+                axes.plot(steps, values, color=color, label=label, linewidth=1.4, alpha=0.85)
+                label = None
+    axes.set(xlabel="env steps", ylabel="mean of max q(s0, a)")
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.set_xlim(left=0)
+    axes.legend()
+
+
+def _draw_level(axes: Axes, value: float, label: str) -> None:
+    axes.axhline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        label,
+        (1.0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+    )
+
+
+def _draw_returns(axes: Axes, outcomes: Sequence[Outcome]) -> None:
+    settings = list(dict.fromkeys(outcome.setting for outcome in outcomes))
+    for row, (setting, color) in enumerate(zip(settings, _FIVE_COLORS, strict=True)):
+        returns = [o.greedy_return for o in outcomes if o.setting == setting]
+        axes.plot(returns, [row] * len(returns), "o", color=color, markersize=5, alpha=0.75)
+    axes.set_yticks(range(len(settings)), [setting.title for setting in settings], fontsize=8.5)
+    axes.set(title="CartPole: greedy return", xlabel="mean return of 50 episodes")
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+
+
+def _thousands(value: float, _: Any) -> str:
+    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if value else "0"

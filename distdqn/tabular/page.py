@@ -1,0 +1,163 @@
+"""A verification as one self-contained HTML page.
+
+Pictures are inline, styles are in the page, nothing is loaded. What each picture should
+show is said beside it, so that a reader can tell when it does not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import html
+from collections.abc import Sequence
+
+import distdqn
+from distdqn.tabular import figures
+from distdqn.tabular.result import Verification
+from distdqn.tabular.rows import (
+    ABLATION_COLUMNS,
+    RESULT_COLUMNS,
+    ablation_rows,
+    result_row,
+)
+
+_STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.5rem 4rem; color: #1f2933;
+  background: #fff; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .5rem; }
+p { max-width: 46rem; margin: .6rem 0; } .small { color: #52606d; font-size: .9rem; }
+.verdict { border-left: 5px solid #1b7837; background: #f0f7f1; padding: .7rem 1rem;
+  margin: 1.2rem 0; } .verdict.missed { border-color: #b2182b; background: #fbf0f0; }
+.verdict p { margin: .2rem 0; } figure { margin: 1rem 0; }
+figcaption { color: #52606d; font-size: .92rem; max-width: 46rem; margin-top: .3rem; }
+svg { display: block; height: auto; } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .32rem .7rem .32rem 0; border-bottom: 1px solid #e4e7eb;
+  vertical-align: top; } th { color: #52606d; font-weight: 600; }
+td.number { text-align: right; white-space: nowrap; } code { font-size: .9em; }
+"""
+
+_ABOUT = """Each run below is an ordinary <code>distdqn train</code>; its folder stands beside this
+page, and its <code>config.yaml</code> repeats it. The exact values q* are computed from the
+environment's transition table by value iteration. Errors are over all reachable, non-terminal
+pairs of state and action that the environment's action mask allows. Returns are exact too: the
+expected undiscounted return of one episode of the greedy policy within the time limit, computed
+from the table, not sampled. On FrozenLake that is the probability of success. The optimum is that
+of the greedy policy of q*; since q* is discounted, another policy may return a little more."""
+
+_VALUES = """Learned values against exact ones, a point for each pair; on the line they are equal.
+The lighter a point, the more often the behaviour policy has visited the pair. Look for dark points
+off the line: pairs that were hardly tried. With the residual gradient on slippery ice no amount of
+data brings the points to the line."""
+
+_ERRORS = """The value error &Sigma; weight (q* - q)&sup2; of the weights in each checkpoint.
+Solid: weighted by how often the behaviour policy of the whole run visited each pair; dashed: every
+pair the same. Where the dashed line stays above the solid one, the error is left in pairs that are
+rarely visited. A line that ends flat has reached what its data, or its gradient, allows."""
+
+_RESIDUAL = """The semi-gradient holds the bootstrap target fixed; the residual gradient (Baird
+1995) goes through the target too and descends the squared Bellman error of single transitions.
+Where the next state is random that error has the variance of the target in it, which the residual
+gradient lowers as well: it settles at values that are not q*. Where nothing is random (not
+slippery) it settles at q*."""
+
+_COUNTEREXAMPLES = """Exact sweeps, no sampling. Left, Baird's star (Sutton &amp; Barto 2018, figure
+11.1; discount 0.99, step size 0.01): the semi-gradient diverges though the features can represent
+the true values; a target network that is held only briefly delays it, one that is held until the
+values are fitted bounds it, and the residual gradient converges, the last part very slowly. Right,
+Tsitsiklis and Van Roy's w &rarr; 2w (example 11.1): every sweep is a perfect least-squares fit, and
+still the weight is multiplied by 6/5 of the discount, so it diverges above 5/6."""
+
+_ABLATION = """Lockstep runs, one line or point for each seed; all settings but the named ones are
+the same. On CartPole as many transitions are learned from as are collected, with replay too. Left:
+values of its first states; no policy is worth more than the dashed line, so what crosses it has
+diverged. Top right: what its greedy policies earn, at most 500. Double Q-learning hardly changes a
+value there: estimates that still grow are not yet too high. Bottom right, where it does: a table
+whose step size stays large, so that its estimates stay noisy, and the exact value of the first
+state. The maximum over noisy estimates is too high; double Q-learning selects with one estimate
+and evaluates with another, and errs to the other side."""
+
+
+def to_html(verification: Verification) -> str:
+    """The page."""
+    results, outcomes = verification.results, verification.outcomes
+    when = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    parts = [
+        "<h1>Learned values against exact solutions</h1>",
+        f'<p class="small">distdqn {distdqn.__version__} verify, {when}, '
+        f"{len(results) + len(outcomes)} runs in {verification.wall_s:.0f} s, "
+        f"seed {results[0].config.seed}</p>",
+        _verdict(verification),
+        f"<p>{_ABOUT}</p>",
+        _table(RESULT_COLUMNS, [result_row(result) for result in results]),
+        "<h2>q against q*</h2>",
+        _figure(figures.values_figure(results), _VALUES),
+        "<h2>Value error over time</h2>",
+        _figure(figures.errors_figure(results), _ERRORS),
+    ]
+    if any(result.config.learner.gradient == "residual" for result in results):
+        parts += ["<h2>Semi-gradient and residual gradient</h2>", _residual(verification)]
+    picture = figures.divergence_figure(verification.baird, verification.tsitsiklis_van_roy)
+    parts += ["<h2>The deadly triad: counterexamples</h2>", _figure(picture, _COUNTEREXAMPLES)]
+    if outcomes:
+        parts += [
+            "<h2>The deadly triad: replay, target network, double Q-learning</h2>",
+            _figure(figures.ablation_figure(outcomes), _ABLATION),
+            _table(ABLATION_COLUMNS, ablation_rows(outcomes)),
+            '<p class="small">Medians over the seeds, lowest to highest in brackets. Diverged: '
+            "largest |q| above the largest possible value by more than 1 percent.</p>",
+        ]
+    title = "distdqn verify"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width">'
+        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+    )
+
+
+def _verdict(verification: Verification) -> str:
+    complaints = verification.complaints
+    num_bounds = sum(len(result.planned.bounds) for result in verification.results)
+    if complaints:
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in complaints)
+        return f'<div class="verdict missed"><p><b>Not all holds.</b></p>{lines}</div>'
+    bounds = f"All {num_bounds} stated bounds hold" if num_bounds else "No bound is stated"
+    return (
+        f'<div class="verdict"><p><b>{bounds}.</b> In every run the transitions collected are '
+        "the sum of those accepted, refused and lost.</p></div>"
+    )
+
+
+def _residual(verification: Verification) -> str:
+    """The problems that were learned with the residual gradient, with both where there are."""
+    results = verification.results
+    problems = {r.planned.problem for r in results if r.config.learner.gradient == "residual"}
+    rows = [
+        (
+            result.planned.problem,
+            result.config.learner.gradient,
+            f"{result.point.max_error:.4f}",
+            f"{result.point.uniform_value_error:.2e}",
+            f"{result.point.greedy_return:.4f}",
+        )
+        for result in results
+        if result.planned.problem in problems and not result.config.network.hidden
+    ]
+    columns = ("problem", "gradient", "max |q - q*|", "value error, uniform", "greedy return")
+    return f"<p>{_RESIDUAL}</p>" + _table(columns, rows)
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    is_number = text[:1].isdigit() or (text[:1] == "-" and text[1:2].isdigit())
+    css = ' class="number"' if is_number else ""
+    return f"<td{css}>{html.escape(text)}</td>"
