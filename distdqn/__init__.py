@@ -80,6 +80,10 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOME[name]), name)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class _Package(types.ModuleType):
     """Keeps `distdqn.train` the function: importing the file `train.py`, anywhere, would bind
     the name to the module instead."""

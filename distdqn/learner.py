@@ -100,6 +100,11 @@ class Learner:
         return self._compiled is not None
 
     @property
+    def device(self) -> torch.device:
+        """Where the updates run."""
+        return self._device
+
+    @property
     def layout(self) -> Layout:
         """Names and shapes of the parameters, in the order of the vectors."""
         return self.parameters.layout

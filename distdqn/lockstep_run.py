@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.actors.messages import EvaluationReport
-from distdqn.config import Config
+from distdqn.config import Config, from_yaml, to_values, to_yaml
 from distdqn.errors import DistDQNError, RunError
 from distdqn.lockstep_system import LockstepSystem
 from distdqn.parts import Parts
@@ -66,6 +66,7 @@ class LockstepRun:
     def _load(self) -> dict[str, Any]:
         state, warnings = self._record.checkpointer.load_lockstep()
         self._require_own_makers(state["makers"])
+        self._require_own_config(from_yaml(state["config"]))
         for line in warnings:
             self._progress.say(line)
         return state
@@ -161,13 +162,26 @@ class LockstepRun:
         """What a person sees, now and then; no round depends on it."""
         self._record.hear(system.poll())
         self._next_look = time.monotonic() + _LOOK_PERIOD_S
-        rounds = system.lockstep.rounds_to_border
         if self.interruption.name and not self._said_interrupted:
             self._said_interrupted = True
-            self._progress.say(
-                f"stopping ({self.interruption.name}) at the next checkpoint, {rounds} rounds from "
-                "here; Ctrl-C ends at once, and the work since the last one is lost"
-            )
+            self._progress.say(self._stopping_line(system))
+
+    def _stopping_line(self, system: LockstepSystem) -> str:
+        """When a run that got a signal stops, and what it costs not to wait."""
+        lockstep = system.lockstep
+        seconds = lockstep.totals[0].elapsed_s / max(lockstep.number, 1)  # per round
+        done = lockstep.env_steps / self._config.total_env_steps
+        rounds_left = lockstep.number / max(done, 1e-9) - lockstep.number
+        to_border = lockstep.rounds_to_border
+        where, rounds = "at the next checkpoint", float(to_border)
+        if rounds_left < to_border:
+            where, rounds = "at the end, which comes before the next checkpoint", rounds_left
+        has_one = any((self._folder.path / "checkpoints").glob("step_*/run_state.msgpack"))
+        lost = "the work since the last one" if has_one else "all the work, there is none yet,"
+        return (
+            f"stopping ({self.interruption.name}) {where}, in about {rounds * seconds:.0f} s; "
+            f"a further Ctrl-C ends at once, and {lost} is lost"
+        )
 
     def _evaluated(self, system: LockstepSystem) -> bool:
         """Evaluates when that is due; whether it was."""
@@ -196,6 +210,7 @@ class LockstepRun:
             "evaluations": self._num_evaluations,
             "due": self._due,
             "makers": self._makers(),
+            "config": to_yaml(self._config),
         }
         self._record.checkpointer.save_lockstep(
             self._learner_state(system), state, system.shards, system.lockstep.env_steps
@@ -212,6 +227,16 @@ class LockstepRun:
                 f"run {self._folder.name!r} was started with "
                 f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "
                 f"resumed so: distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
+            )
+
+    def _require_own_config(self, saved: Config) -> None:
+        old, new = to_values(saved), to_values(self._config)
+        if changed := [key for key in old if old[key] != new[key]]:
+            key = changed[0]
+            raise RunError(
+                f"{self._folder.config_path} says {key} {new[key]!r}, the run was started with "
+                f"{old[key]!r}: a run is resumed as it was; put it back, or start another one with "
+                f"--init-from {self._folder.name}"
             )
 
     def _online(self, system: LockstepSystem) -> np.ndarray:

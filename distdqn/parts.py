@@ -156,6 +156,7 @@ class Parts:
         from distdqn.learner import Learner, LearnerSettings
 
         learner = self.config.learner
+        is_double = learner.precision == "float64"  # for the CPU alone
         settings = LearnerSettings(
             batch_size=learner.batch_size,
             gradient=learner.gradient,
@@ -170,7 +171,7 @@ class Parts:
             rmsprop_decay=learner.rmsprop_decay,
             rmsprop_centered=learner.rmsprop_centered,
             rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
-            device=learner.device,
+            device="cpu" if is_double else learner.device,
             precision=learner.precision,
             # A graph is captured at a moment of its own; lockstep swaps nothing.
             cuda_graph=learner.compile and self.config.mode == "async",
@@ -194,18 +195,17 @@ class Parts:
         """The learner with what its actor needs besides."""
         from distdqn.actors.learner import LearnerParts
         from distdqn.actors.prefetch import Prefetcher
-        from distdqn.learner import choose_device
 
         config, learner, limiter = self.config, self.config.learner, self.limiter()
         prefetcher = Prefetcher(
             limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
         )
-        on_cpu = choose_device(learner.device).type == "cpu"
+        made = self.learner()
         return LearnerParts(
-            learner=self.learner(),
+            learner=made,
             limiter=limiter,
             prefetcher=prefetcher,
-            compile=self._compile if learner.compile and on_cpu else None,
+            compile=self._compile if learner.compile and made.device.type == "cpu" else None,
             learning_rate=learner.learning_rate.at,
             importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
         )

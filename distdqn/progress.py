@@ -222,10 +222,11 @@ def _evaluation(summary: Mapping[str, Any]) -> dict[str, str]:
         f"{_count(summary.get('eval_episodes'))} fresh greedy episodes",
         "last checkpoint": f"{_figure(summary.get('eval_return_mean'))}, standard deviation "
         f"{_figure(summary.get('eval_return_std'))}",
-        "values": f"{_figure(summary.get('q_start_mean'))} at the start, discounted return "
-        f"then realised {_figure(summary.get('return_start_mean'))}; "
+        "values": f"{_figure(summary.get('q_start_mean'))} predicted at the start, discounted "
+        f"return then realised {_figure(summary.get('return_start_mean'))}; "
         f"largest |q| {_figure(summary.get('q_abs_max'))}, "
-        f"bound {_figure(summary.get('q_bound'))}",
+        f"bound {_figure(summary.get('q_bound'))}"
+        f"{': soft divergence' if summary.get('soft_divergence') else ''}",
     }
 
 

@@ -140,6 +140,7 @@ def _signals(interrupt: Callable[[str], None]) -> Iterator[None]:
 
     def handle(number: int, frame: Any) -> None:
         if seen and number == signal.SIGINT:
+            os.write(2, b"\ndistdqn: ended at once\n")
             os._exit(130)
         seen.append(number)
         interrupt(signal.Signals(number).name)

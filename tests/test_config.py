@@ -332,7 +332,10 @@ def test_too_few_pending_calls_are_refused_before_a_shard_refuses_them():
     ("changes", "words"),
     [
         ({"replay.kind": "fifo"}, "mode async: only in lockstep"),
-        ({"replay.kind": "fifo", "mode": "lockstep"}, "both must be 1 with replay.kind fifo"),
+        (
+            {"replay.kind": "fifo", "mode": "lockstep"},
+            "must be 1 with replay.kind fifo, they are 1 and 12.8",
+        ),
         (
             {
                 "replay.kind": "fifo",
@@ -353,7 +356,7 @@ def test_too_few_pending_calls_are_refused_before_a_shard_refuses_them():
             "must be at least 1704",
         ),
         ({"learner.gradient": "residual", "learner.double": True}, "must be false with"),
-        ({"learner.precision": "float64"}, "learner.device is auto, must be cpu"),
+        ({"learner.precision": "float64", "learner.device": "cuda"}, "must be cpu or auto"),
         ({"mode": "lockstep", "address": "auto"}, "mode lockstep_ray has the same schedule"),
     ],
 )

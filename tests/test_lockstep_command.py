@@ -94,7 +94,8 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
 
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopping (SIGINT) at the next checkpoint" in err
+    assert "stopping (SIGINT) at the end, which comes before the next checkpoint" in err
+    assert "all the work, there is none yet, is lost" in err and "ended at once" in err
     assert "no checkpoint to resume from" in resume(tmp_path).stderr
 
 

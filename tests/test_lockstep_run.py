@@ -230,6 +230,15 @@ def test_a_resumed_run_lets_go_of_the_replay_it_was_given(tmp_path, monkeypatch)
     assert alive and not any(alive)
 
 
+def test_a_changed_configuration_is_refused_by_key_and_values(tmp_path, monkeypatch):
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path))
+    path = tmp_path / "runs" / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("discount: 0.99", "discount: 0.9"))
+
+    with pytest.raises(RunError, match=r"learner.discount 0.9, the run was started with 0.99"):
+        distdqn.resume("run", tmp_path / "runs", display=False)
+
+
 def test_a_refused_resume_changes_nothing(tmp_path, monkeypatch):
     interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path), make_env=make_cartpole)
     folder = tmp_path / "runs" / "run"

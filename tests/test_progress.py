@@ -233,7 +233,8 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "487.2, standard deviation 20.0",
         "500,000 env steps, 49,000 updates, 12.80 samples per insert",
         "- env steps/s, - updates/s; the learner waited 2%, the limit is learner",
-        "98.6 at the start, discounted return then realised 97.2; largest |q| 99.5, bound -",
+        "98.6 predicted at the start, discounted return then realised 97.2; "
+        "largest |q| 99.5, bound -",
         f"{folder}/learning_curve.png",
         f"{folder}/videos/best_0.mp4",
         f"tensorboard --logdir {folder}",

@@ -99,7 +99,7 @@ class ReplayConfig:
     error_band: Annotated[float | None, Range("acting or learning would stand still", 0)] = None
     """Half width, in samples, of the band around that ratio; none: the smallest safe one."""
     kind: Literal["uniform", "prioritized", "fifo"] = "uniform"
-    """prioritized: by (|TD error| + priority_epsilon)^priority_exponent; fifo: each once in turn"""
+    """prioritized: by |TD error|^priority_exponent; fifo: each once in turn (lockstep, 1 shard)."""
     priority_exponent: Annotated[float, Range("0 is uniform, 1 fully prioritized", 0, 1)] = 0.6
     """Alpha of prioritized replay."""
     priority_epsilon: Annotated[
@@ -223,7 +223,7 @@ class CheckpointConfig:
     period_s: Annotated[float, Range("the run would only write", 0, above=True)] = 60.0
     """Seconds between checkpoints (mode async)."""
     period_rounds: Annotated[int, Range("the run would only write", 1)] = 50
-    """Rounds between checkpoints (lockstep); every env is reset with each of them."""
+    """Rounds between checkpoints (lockstep); each resets every env, so it cuts episodes too."""
     keep: Annotated[int, Range("there would be nothing to resume from", 1)] = 3
     """Newest checkpoints kept, besides the best."""
 

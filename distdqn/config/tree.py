@@ -194,10 +194,10 @@ def _check_lockstep(config: Config) -> None:
             "learner.double is true, must be false with learner.gradient residual: that "
             "bootstraps from the online network alone"
         )
-    if learner.precision == "float64" and learner.device != "cpu":
+    if learner.precision == "float64" and learner.device == "cuda":
         raise ConfigError(
-            f"learner.device is {learner.device}, must be cpu with learner.precision float64: "
-            "double precision is for verification"
+            "learner.device is cuda, must be cpu or auto with learner.precision float64: double "
+            "precision is for verification"
         )
     if config.mode == "lockstep" and config.address is not None:
         raise ConfigError(
@@ -219,9 +219,9 @@ def _check_fifo(config: Config) -> None:
         )
     if replay.shards != 1 or replay.samples_per_insert != 1.0:
         raise ConfigError(
-            f"replay.shards is {replay.shards} and replay.samples_per_insert "
-            f"{replay.samples_per_insert:g}, both must be 1 with replay.kind fifo: each "
-            "transition is used once, in the order of arrival"
+            f"replay.shards and replay.samples_per_insert must be 1 with replay.kind fifo, they "
+            f"are {replay.shards} and {replay.samples_per_insert:g}: each transition is used once, "
+            "in the order of arrival"
         )
     open_windows = (config.learner.n_step - 1) * workers.envs_per_worker
     in_a_round = workers.count * (workers.block_transitions + open_windows)

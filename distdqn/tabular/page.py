@@ -28,6 +28,7 @@ h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.
 p { max-width: 46rem; margin: .6rem 0; } .small { color: #52606d; font-size: .9rem; }
 .verdict { border-left: 5px solid #1b7837; background: #f0f7f1; padding: .7rem 1rem;
   margin: 1.2rem 0; } .verdict.missed { border-color: #b2182b; background: #fbf0f0; }
+.verdict.open { border-color: #7b8794; background: #f5f7fa; }
 .verdict p { margin: .2rem 0; } figure { margin: 1rem 0; }
 figcaption { color: #52606d; font-size: .92rem; max-width: 46rem; margin-top: .3rem; }
 svg { display: block; height: auto; } .scroll { overflow-x: auto; }
@@ -47,8 +48,8 @@ of the greedy policy of q*; since q* is discounted, another policy may return a 
 
 _VALUES = """Learned values against exact ones, a point for each pair; on the line they are equal.
 The lighter a point, the more often the behaviour policy has visited the pair. Look for dark points
-off the line: pairs that were hardly tried. With the residual gradient on slippery ice no amount of
-data brings the points to the line."""
+off the line: pairs that were hardly tried. With the residual gradient no amount of data brings the
+points to the line where next states are random."""
 
 _ERRORS = """The value error &Sigma; weight (q* - q)&sup2; of the weights in each checkpoint.
 Solid: weighted by how often the behaviour policy of the whole run visited each pair; dashed: every
@@ -58,8 +59,9 @@ rarely visited. A line that ends flat has reached what its data, or its gradient
 _RESIDUAL = """The semi-gradient holds the bootstrap target fixed; the residual gradient (Baird
 1995) goes through the target too and descends the squared Bellman error of single transitions.
 Where the next state is random that error has the variance of the target in it, which the residual
-gradient lowers as well: it settles at values that are not q*. Where nothing is random (not
-slippery) it settles at q*."""
+gradient lowers as well: it settles at values that are not q*. Where nothing is random it can settle
+only at q*, but may be very slow on the way, as on Baird's star below: its squared error is then
+badly conditioned. A row that is far off while its error above still falls has not arrived."""
 
 _COUNTEREXAMPLES = """Exact sweeps, no sampling. Left, Baird's star (Sutton &amp; Barto 2018, figure
 11.1; discount 0.99, step size 0.01): the semi-gradient diverges though the features can represent
@@ -122,8 +124,9 @@ def _verdict(verification: Verification) -> str:
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in complaints)
         return f'<div class="verdict missed"><p><b>Not all holds.</b></p>{lines}</div>'
     bounds = f"All {num_bounds} stated bounds hold" if num_bounds else "No bound is stated"
+    kind = "verdict" if num_bounds else "verdict open"
     return (
-        f'<div class="verdict"><p><b>{bounds}.</b> In every run the transitions collected are '
+        f'<div class="{kind}"><p><b>{bounds}.</b> In every run the transitions collected are '
         "the sum of those accepted, refused and lost.</p></div>"
     )
 
