@@ -31,12 +31,9 @@ def run(arguments: Sequence[str]) -> int:
     with json_only(options.json) as print_json:
         from distdqn.tabular import verify
         from distdqn.tabular.page import to_html
-        from distdqn.tabular.triad import SETTINGS
 
         runs, seeds = _plan(options)
         folder = _make_folder(Path(options.runs_dir))
-        num_runs = len(runs) + len(seeds) * len(SETTINGS)
-        _say(f"{num_runs} runs, half a minute each at most on an idle machine, in {folder}")
         with _ray(folder, runs):
             found = verify(folder, runs, seeds, options.seed, _say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
