@@ -82,7 +82,7 @@ class Placement:
     def shard(self, shard: int, epoch: int) -> Any:
         return _actor(
             ReplayShard,
-            scheduling_strategy=self._node_in_turn(shard, soft=epoch > 0),
+            scheduling_strategy=self._node_in_turn(shard + epoch, soft=epoch > 0),
             max_pending_calls=self._config.max_pending_calls,
         ).remote(
             build=partial(self._parts.replay, shard, epoch),
@@ -97,7 +97,7 @@ class Placement:
         """Shards ask for no CPU, and Ray spreads only what asks for something.
 
         Not softly at first, as Ray was seen to put two on one node then; a replacement
-        goes anywhere, since the node that has just died may still be listed.
+        goes to the next node, softly: the one that has just died may still be listed.
         """
         others = sorted(n["NodeID"] for n in ray.nodes() if n["Alive"])
         others.remove(self._here.node_id)
