@@ -235,8 +235,8 @@ def _make_objects(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]
 
 def _make_actors(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]:
     """Actors, up and answering; ResourceError where some did not start in time."""
-    from distdqn.actors.lockstep import RemotePart, make_actor, missing, without_gpu
-    from distdqn.placement import lockstep_options, not_started
+    from distdqn.actors.lockstep import RemotePart, end, make_actor, without_gpu
+    from distdqn.placement import lockstep_options, wait_until_ready
 
     config = parts.config
     vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
@@ -256,6 +256,10 @@ def _make_actors(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]
             timeout_s = timeouts.get(kind, _LEARNER_TIMEOUT_S)
             made[kind].append(RemotePart(make_actor(part, options, **arguments), name, timeout_s))
     everyone = [part for kind in made.values() for part in kind]
-    if names := missing(everyone, config.start_timeout_s, look):
-        raise not_started(names, parts)
+    names = {part.actor.__ray_ready__.remote(): part.name for part in everyone}
+    try:
+        wait_until_ready(names, parts, look)
+    except BaseException:
+        end(everyone)
+        raise
     return made

@@ -8,15 +8,19 @@ to it; env workers and shards spread over the cluster. Constructor arguments are
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distdqn.actors.control import Control
 from distdqn.actors.env_worker import EnvWorker
 from distdqn.actors.evaluator import Evaluator
+from distdqn.actors.ray_errors import cause_line
 from distdqn.actors.shard import ReplayShard
 from distdqn.actors.weight_server import WeightServer
 from distdqn.errors import ResourceError, RunError
@@ -24,6 +28,7 @@ from distdqn.parts import Parts
 
 _REPORT_PERIOD_S = 0.25
 _NAMED = 4  # actors in a message
+_LOOK_S = 0.5
 
 
 class Placement:
@@ -169,8 +174,29 @@ def lockstep_options(parts: Parts) -> dict[str, dict[str, Any]]:
     }
 
 
-def not_started(names: list[str], parts: Parts) -> ResourceError:
-    """The error for actors, by name, that did not come up within `start_timeout_s`."""
+def wait_until_ready(names: Mapping[Any, str], parts: Parts, look: Callable[[], None]) -> None:
+    """Returns once every actor has started.
+
+    names: of the actors, by the answer to `__ray_ready__`.
+    look: called meanwhile; raises to give up.
+    Raises RunError where one failed, ResourceError where one did not start within
+    `start_timeout_s`, each in one line.
+    """
+    missing, deadline = list(names), time.monotonic() + parts.config.start_timeout_s
+    while missing and time.monotonic() < deadline:
+        look()
+        missing = ray.wait(missing, num_returns=len(missing), timeout=_LOOK_S)[1]
+    for ref, name in names.items():
+        if ref not in missing:
+            try:
+                ray.get(ref)
+            except RayError as error:
+                raise RunError(f"the {name} did not start: {cause_line(error)}") from error
+    if missing:
+        raise _not_started([names[ref] for ref in missing], parts)
+
+
+def _not_started(names: list[str], parts: Parts) -> ResourceError:
     config = parts.config
     return ResourceError(
         f"after {config.start_timeout_s:g} s still not started: {_few(names)}; the run "

@@ -14,19 +14,18 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from distdqn.actors.messages import EVALUATION_TIMEOUT_S, EvaluationReport, Poll, ShardMap
 from distdqn.actors.ray_errors import cause_line
 from distdqn.errors import EnvFailure, ResourceError, RunError
 from distdqn.parts import Parts
-from distdqn.placement import Placement, amounts, not_started
+from distdqn.placement import Placement, amounts, wait_until_ready
 
 _CALL_TIMEOUT_S = 60.0
 _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
 _LONG_LIFE_S = 60.0
-_LOOK_S = 0.5
 
 
 @dataclasses.dataclass
@@ -230,21 +229,9 @@ class System:
 
     def _wait_until_ready(self) -> None:
         """Every actor up, or one line that says what is missing."""
-        waiting = {part.ready: part for part in (self._learner, *self._shards, *self._workers)}
-        deadline = time.monotonic() + self._config.start_timeout_s
-        missing = list(waiting)
-        while missing and time.monotonic() < deadline:
-            self._check_interrupted()
-            missing = ray.wait(missing, num_returns=len(missing), timeout=_LOOK_S)[1]
-        ready = [ref for ref in waiting if ref not in missing]
-        for ref in ready:
-            try:
-                ray.get(ref)
-            except RayError as error:
-                part = waiting[ref]
-                raise RunError(f"the {_name(part)} did not start: {cause_line(error)}") from error
-        if missing:
-            raise not_started([_name(waiting[ref]) for ref in missing], self._parts)
+        awaited = (self._learner, *self._shards, *self._workers)
+        names = {part.ready: _name(part) for part in awaited}
+        wait_until_ready(names, self._parts, self._check_interrupted)
 
     # Deaths.
 

@@ -8,13 +8,13 @@ import weakref
 import fake_envs
 import numpy as np
 import pytest
-from ray_parts import make_cartpole
-from test_train import assert_closed, read_metrics, small
+from ray_parts import make_cartpole, network_of_wrong_shape
+from test_train import assert_closed, read_metrics, small, wait_for
 
 import distdqn
 from distdqn.checkpoint import checkpoints
 from distdqn.checkpointing import Checkpointer
-from distdqn.errors import CheckpointError, EnvFailure, RunError
+from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -305,3 +305,18 @@ def test_a_dead_actor_ends_a_lockstep_run_in_one_line(ray_cluster, tmp_path):
     config = lockstep(tmp_path, mode="lockstep_ray")
     with pytest.raises(RunError, match=r"the worker \d died .*distdqn resume"):
         train(config, make_env=fake_envs.faulty_maker("exit", at=20))
+
+
+def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_path):
+    config = lockstep(tmp_path, mode="lockstep_ray", workers__num_cpus=1_000.0, start_timeout_s=5.0)
+    with pytest.raises(ResourceError, match="still not started: worker 0, worker 1"):
+        train(config)
+
+    from test_cluster import nodes_of_actors
+
+    wait_for(lambda: not nodes_of_actors("LockstepLearner") + nodes_of_actors("LockstepShard"))
+
+
+def test_a_part_that_cannot_be_made_over_actors_is_named(ray_cluster, tmp_path):
+    with pytest.raises(RunError, match="the learner did not start: "):
+        train(lockstep(tmp_path, mode="lockstep_ray"), make_network=network_of_wrong_shape)

@@ -7,7 +7,6 @@ replaced: a replacement would change the schedule, and the newest checkpoint has
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,16 +79,3 @@ def end(parts: list[RemotePart]) -> None:
     """Kills the actors, so that a cluster is left as it was found."""
     for part in parts:
         ray.kill(part.actor)
-
-
-def missing(parts: list[RemotePart], timeout_s: float, look: Callable[[], None]) -> list[str]:
-    """Names of the actors that have not started after `timeout_s`; look: called meanwhile."""
-    ready = {part.actor.__ray_ready__.remote(): part for part in parts}
-    waiting, deadline = list(ready), time.monotonic() + timeout_s
-    while waiting and time.monotonic() < deadline:
-        look()
-        waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)[1]
-    for ref, part in ready.items():
-        if ref not in waiting:
-            Reference(ref, part.name, timeout_s).get()
-    return [ready[ref].name for ref in waiting]
