@@ -45,4 +45,5 @@ $(VENV)/.installed: $(INPUTS) | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(INPUTS) | $(VENV)/bin/python
 	@echo "installing distdqn with its test tools into $(VENV)"
 	@$(PIP) -c constraints.txt -e '.[dev]'
+	@$(PIP) -c constraints.txt --no-deps minatar
 	@touch $@ $(VENV)/.installed

@@ -99,6 +99,8 @@ def make_block(num: int, rng: np.random.Generator) -> TransitionBlock:
         frames=rng.random((num + NUM_ENVS, 4), np.float32),
         tm1=tm1,
         t=tm1 + NUM_ENVS,
+        tm1_depth=np.zeros(num, np.uint8),
+        t_depth=np.zeros(num, np.uint8),
         a_tm1=rng.integers(0, 2, num).astype(np.int32),
         r_t=np.ones(num, np.float32),
         discount_t=np.full(num, 0.99, np.float32),

@@ -22,9 +22,14 @@ Which file holds what, from the ground up; a file imports only from lower floors
 
     0  types, errors, config/, metrics,      what travels, what is refused, settings, counters,
        memory, replay_memory                 bytes taken and needed
-    1  envs/, exploration, n_step            acting
-       sum_tree, frame_ring, rate_limiter    remembering
-       value_learning, optimizers, networks  learning
+    1  envs/, exploration, n_step,           acting; frames on their way into a block, and
+       frame_buffer, frame_stack             put together where a policy acts
+       sum_tree, frame_ring, rate_limiter,   remembering; rows of frames, plain and compressed,
+       frame_rows, compressed_rows,          stores past the caches, what a block must be
+       streaming, block_check
+       value_learning, optimizers,           learning
+       networks, torsos, pictures
+       cpu_threads, staging                  threads of each part; superbatches to the device
        accounting, step_budget               where transitions went; who may take how many steps
        codec, durable                        the one encoding; files that are whole
        replay_state, block_versions          what a replay's state is made of
@@ -32,7 +37,7 @@ Which file holds what, from the ground up; a file imports only from lower floors
        compilation, compiled_cache           the update as machine code, beside training
     3  acting_network, rollout, replay,      the parts, each testable without Ray
        learner, evaluate, greedy, video
-       value_diagnostics                     whether the values can be true
+       value_diagnostics, value_panel        whether the values can be true; values in pictures
        checkpoint, replay_files, run_folder  durable files
        plots
     4  actors/                               thin Ray shells around floor 3
@@ -43,7 +48,8 @@ Which file holds what, from the ground up; a file imports only from lower floors
        async_run, lockstep_run, run_record   a run in either mode, and what it writes down
        checkpointing, progress               what it saves, and shows
        policy                                a trained policy
-    7  tabular/                              exact solutions, and learning held against them
+    7  tabular/, bench/                      exact solutions, and learning held against them;
+                                             throughput
     8  cli/                                  one file per verb
 
 `import distdqn` loads neither torch nor ray; the names below load what they need when

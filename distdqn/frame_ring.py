@@ -1,4 +1,4 @@
-"""Observations in a ring, each stored once.
+"""Frames in a ring, each stored once; stacks are put together when gathered.
 
 Frames have absolute numbers that never repeat; a frame is overwritten only when no
 live item needs it any more: the ring grows before it would.
@@ -8,33 +8,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 
+from distdqn.frame_rows import Rows
 from distdqn.types import ObservationSpec
 
-GROWTH = 1.25  # factor: the price is a copy of all live frames, so not at every block
+if TYPE_CHECKING:
+    from distdqn.compressed_rows import CompressedRows
+
+GROWTH = 1.05  # factor: the price is to move frames, so not at every block
+
+_CHUNK = 1024  # frames decompressed at once when a plain ring takes over compressed ones
 
 
 class FrameRing:
     """The last `capacity` frames of a shard, with the actions allowed in them.
 
-    Frame number n (int64, from 0, in order of arrival) lies in slot n % capacity.
-    `next_number` is the number of the next frame. The caller says with each `append`
-    which frames are still needed; where the new ones would overwrite them, the ring
-    grows to what is needed and by a factor of at least 1.25, and the needed frames
-    move (old and new ring exist together while it does).
+    Frame number n (int64, from 0, in order of arrival) lies in slot n - origin, or, if
+    that is negative, `capacity` after it; `origin`, the number of the frame in slot 0,
+    moves on with each lap. `next_number` is the number of the next frame. The caller says
+    with each `append` which frames are still needed; where the new ones would overwrite
+    them, the ring grows in place to what is needed and by a factor of at least 1.05, and
+    those of the lap before move to its new end.
 
-    Frames are kept as rows of bytes, which numba copies as the widest words that
-    divide a row: one kernel serves every dtype and shape.
+    Memory is allocated, not touched: what was never written takes none.
+
+    With `compression` "lz4" each frame is kept compressed.
 
     Action masks get their own ring `[capacity, A]` when the first ones arrive. True
     stands for "allowed or unknown", so frames that came without a mask allow all.
     """
 
-    def __init__(self, capacity: int, observation: ObservationSpec, num_actions: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        observation: ObservationSpec,
+        num_actions: int,
+        compression: str = "none",
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}: no frame fits")
         if 0 in observation.shape:
@@ -44,18 +57,23 @@ class FrameRing:
             )
         self.capacity = int(capacity)
         self.next_number = 0
+        self._origin = 0
+        self._observation = observation
         self._num_actions = int(num_actions)
-        self._frames = _Rows(self.capacity, observation.dtype, observation.shape)
-        self._masks: _Rows | None = None
+        self._frames = _rows(self.capacity, observation, compression)
+        self._masks: Rows | None = None
 
     @property
     def nbytes(self) -> int:
-        """Of the storage, masks included."""
+        """Of the storage, masks included; compressed frames count as what they take now."""
         return self._frames.nbytes + (self._masks.nbytes if self._masks else 0)
 
-    def append(self, frames: np.ndarray, action_mask: np.ndarray | None, oldest: int) -> int:
-        """Copies `frames [F, *obs]` in; returns the number of the first.
+    def append(
+        self, frames: np.ndarray | Sequence[bytes], action_mask: np.ndarray | None, oldest: int
+    ) -> int:
+        """Copies `frames [F, *shape]` in; returns the number of the first.
 
+        frames: a ring with compression takes compressed ones too.
         action_mask: `[F, A]` bool, or None when unknown.
         oldest: number of the oldest frame that must stay; `next_number` if none must.
         """
@@ -63,137 +81,135 @@ class FrameRing:
         needed = self.next_number - oldest + len(frames)
         if needed > self.capacity:
             self._grow(max(needed, math.ceil(self.capacity * GROWTH)), oldest)
-        first = self.next_number
-        self._frames.write(first, frames)
         if action_mask is not None and self._masks is None:
             self._masks = self._open_masks()
-        if self._masks is not None:
-            if action_mask is None:
-                action_mask = np.ones((len(frames), self._num_actions), bool)
-            self._masks.write(first, action_mask)
-        self.next_number += len(frames)
+        if action_mask is None and self._masks is not None:
+            action_mask = np.ones((len(frames), self._num_actions), bool)
+        first = self.next_number
+        for start, slot, length in self._runs(len(frames)):
+            self._frames.write(slot, frames[start : start + length])  # type: ignore[arg-type]
+            if self._masks is not None and action_mask is not None:
+                self._masks.write(slot, action_mask[start : start + length])
         return first
 
-    def gather(self, numbers: np.ndarray) -> np.ndarray:
-        """The frames `[B, *obs]` with `numbers [B]`, which the ring must hold."""
-        return self._frames.gather(numbers, self.next_number)
+    def gather(
+        self,
+        numbers: np.ndarray,
+        depths: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The observations with the newest frames `numbers`, all of which the ring must hold.
+
+        numbers: `[B]`, or `[P, B]`, where those of a column are gathered one after the
+          other, as they share frames.
+        depths: like `numbers`, uint8: how many of the frames before belong to each.
+          Required where frames are stacked; without, the frames themselves are given.
+        out: an array of the result's shape to write to, C-contiguous.
+
+        Returns `[B, *obs_shape]` or `[P, B, *obs_shape]`; frames `[B, *shape]` without depths.
+        """
+        spec = self._observation
+        stack = spec.stack if depths is not None else 1
+        if stack == 1:
+            depths = None
+        repeats = spec.padding == "repeat"
+        return self._frames.gather(numbers, self._origin, depths, stack, repeats, out)
 
     def gather_masks(self, numbers: np.ndarray) -> np.ndarray | None:
         """The masks `[B, A]` bool of the frames with `numbers [B]`; None before any came."""
-        return self._masks.gather(numbers, self.next_number) if self._masks else None
+        return self._masks.gather(numbers, self._origin) if self._masks else None
 
     def check_valid(self, oldest: int) -> tuple[bool, str]:
         """(True, "") if all frames from number `oldest` on are held, else (False, why)."""
         if not self.next_number - self.capacity <= oldest <= self.next_number:
             return False, f"frame {oldest} is not among the last {self.capacity} frames"
+        if not 0 <= self.next_number - self._origin <= self.capacity:
+            return False, f"frame {self.next_number} follows on a lap from {self._origin} on"
         if self._masks and len(self._masks.array) != self.capacity:
             return False, f"{len(self._masks.array)} masks for {self.capacity} frames"
         return True, ""
 
     def get_state(self, first: int) -> dict[str, Any]:
-        """The frames from number `first` on, and their masks where there are any."""
+        """The frames from number `first` on, and their masks where there are any.
+
+        Compressed frames are given as they are: "frames" `[bytes]` uint8, one after the
+        other, and "frame_sizes" `[F]` int64.
+        """
         numbers = np.arange(first, self.next_number)
-        state = {"first_frame": first, "frames": self.gather(numbers)}
+        state: dict[str, Any] = {"first_frame": first}
+        if isinstance(self._frames, Rows):
+            state["frames"] = self.gather(numbers)
+        else:
+            pieces = list(self._frames.compressed(numbers, self._origin))
+            state["frames"] = np.frombuffer(b"".join(pieces), np.uint8)
+            state["frame_sizes"] = np.array([len(piece) for piece in pieces], np.int64)
         if self._masks:
             state["action_mask"] = self.gather_masks(numbers)
         return state
 
-    def set_state(self, first: int, pieces: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> None:
+    def set_state(
+        self,
+        first: int,
+        pieces: Sequence[tuple[np.ndarray | Sequence[bytes], np.ndarray | None]],
+    ) -> None:
         """Holds what `pieces` hold and nothing else, whatever the capacity was.
 
         first: number of the first frame.
-        pieces: (`[F, *obs]` frames, `[F, A]` masks or None), which follow on each other.
+        pieces: (`[F, *shape]` frames or F compressed ones, `[F, A]` masks or None), which
+          follow on each other.
         """
         self._masks = None
-        self.next_number = first
+        self.next_number = self._origin = first
         num_frames = sum(len(frames) for frames, _ in pieces)
         if num_frames > self.capacity:  # once, not piece by piece
             self._grow(num_frames, first)
         for frames, action_mask in pieces:
-            self.append(frames, action_mask, oldest=first)
+            for start in range(0, len(frames), _CHUNK):
+                rows = slice(start, start + _CHUNK)
+                masks = None if action_mask is None else action_mask[rows]
+                self.append(self._as_kept(frames[rows]), masks, oldest=first)
 
-    def _open_masks(self) -> _Rows:
-        masks = _Rows(self.capacity, "bool", (self._num_actions,))
+    def _as_kept(self, frames: np.ndarray | Sequence[bytes]) -> np.ndarray | Sequence[bytes]:
+        """Frames from a state; decompressed where this ring keeps them plain."""
+        if isinstance(frames, np.ndarray) or not isinstance(self._frames, Rows):
+            return frames
+        from distdqn.compressed_rows import decompress
+
+        shape, dtype = self._observation.shape, np.dtype(self._observation.dtype)
+        size = dtype.itemsize * math.prod(shape)
+        plain = b"".join(decompress(data, size) for data in frames)
+        return np.frombuffer(plain, dtype).reshape(len(frames), *shape)
+
+    def _runs(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """Makes room for `count` frames; yields (position among them, slot, length) per run."""
+        start = 0
+        while start < count:
+            if self.next_number - self._origin == self.capacity:
+                self._origin = self.next_number  # a lap is full
+            slot = self.next_number - self._origin
+            length = min(count - start, self.capacity - slot)
+            yield start, slot, length
+            self.next_number += length
+            start += length
+
+    def _open_masks(self) -> Rows:
+        masks = Rows(self.capacity, "bool", (self._num_actions,))
         masks.array[:] = True
         return masks
 
     def _grow(self, capacity: int, oldest: int) -> None:
-        """Moves the frames from number `oldest` on into rings of `capacity`."""
-        kept = range(oldest, self.next_number)
-        self._frames = self._frames.moved(capacity, kept)
+        """Makes the rings larger; the frames from number `oldest` on stay."""
+        num_tail = max(self._origin - oldest, 0)  # of the lap before, at the end
+        self._frames.resize(capacity, num_tail)
         if self._masks is not None:
-            self._masks = self._masks.moved(capacity, kept)
+            self._masks.resize(capacity, num_tail)
         self.capacity = capacity
 
 
-class _Rows:
-    """A ring of equally shaped rows, `[capacity, *shape]`; row n lies at n % capacity.
+def _rows(capacity: int, observation: ObservationSpec, compression: str) -> Rows | CompressedRows:
+    if compression == "none":
+        return Rows(capacity, observation.dtype, observation.shape)
+    assert compression == "lz4", compression
+    from distdqn.compressed_rows import CompressedRows
 
-    array: the rows in their own dtype.  words: the same memory, `[capacity, W]`.
-    """
-
-    def __init__(self, capacity: int, dtype: str, shape: tuple[int, ...]) -> None:
-        self._dtype = np.dtype(dtype)
-        self._shape = shape
-        self.array, self.words = self._allocate(capacity)
-        self.nbytes = self.array.nbytes
-
-    def write(self, number: int, rows: np.ndarray) -> None:
-        """Puts `rows [B, *shape]` at `number` and after."""
-        for start, slot, length in _runs(number, len(rows), len(self.array)):
-            self.array[slot : slot + length] = rows[start : start + length]
-
-    def gather(self, numbers: np.ndarray, next_number: int) -> np.ndarray:
-        """The rows `[B, *shape]` with `numbers [B]`, among the last before `next_number`."""
-        rows, words = self._allocate(len(numbers))
-        capacity = len(self.array)
-        lap = (next_number - 1) // capacity * capacity  # number of the row in slot 0
-        _gather(self.words, numbers, lap, words)
-        return rows
-
-    def moved(self, capacity: int, kept: range) -> _Rows:
-        """A ring of `capacity` with the rows whose numbers are `kept`."""
-        rows = _Rows(capacity, self._dtype.str, self._shape)
-        for start, slot, length in _runs(kept.start, len(kept), len(self.array)):
-            rows.write(kept.start + start, self.array[slot : slot + length])
-        return rows
-
-    def _allocate(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """`count` uninitialised rows, and the same memory as words."""
-        row_bytes = self._dtype.itemsize * math.prod(self._shape)
-        memory = np.empty((count, row_bytes), np.uint8)
-        word = np.uint64 if row_bytes % 8 == 0 else np.uint32 if row_bytes % 4 == 0 else np.uint8
-        return memory.view(self._dtype).reshape(count, *self._shape), memory.view(word)
-
-
-def _runs(number: int, count: int, capacity: int) -> Iterator[tuple[int, int, int]]:
-    """Cuts rows `number` to `number + count` where the ring wraps.
-
-    Yields (position among the rows, slot, length). Rows that the same call would
-    overwrite again never occur: `count` is at most `capacity`.
-    """
-    assert count <= capacity, "more rows than the ring has"
-    slot = number % capacity
-    before_wrap = min(count, capacity - slot)
-    yield 0, slot, before_wrap
-    if before_wrap < count:
-        yield before_wrap, 0, count - before_wrap
-
-
-@numba.njit(cache=True)
-def _gather(words: np.ndarray, numbers: np.ndarray, lap: int, out: np.ndarray) -> np.int64:
-    """out[i] = the row with numbers[i]; `lap` is the number of the row in slot 0."""
-    capacity, width = words.shape
-    # A first pass reads one word a row and nothing else: so short a loop has many more
-    # cache misses under way at once than the copy, and halves the time of a large ring.
-    touched = np.int64(0)
-    for i in range(numbers.shape[0]):
-        slot = numbers[i] - lap
-        slot += capacity * (slot < 0)  # of the lap before; a remainder would cost more
-        touched ^= np.int64(words[slot, 0])
-    for i in range(numbers.shape[0]):
-        slot = numbers[i] - lap
-        slot += capacity * (slot < 0)
-        for j in range(width):
-            out[i, j] = words[slot, j]
-    return touched  # or the compiler would drop the first pass
+    return CompressedRows(capacity, observation.dtype, observation.shape)

@@ -1,4 +1,4 @@
-"""n-step transitions from parallel streams, observations stored once.
+"""n-step transitions from parallel streams, frames stored once.
 
 A window of up to n steps closes early where its episode ends, where the env was reset
 from outside, and before a step that is no transition; each valid step is the first of
@@ -9,6 +9,15 @@ exactly one window. Gamma is applied here and nowhere else.
 
 (Sutton and Barto 2018, eq. 7.1, with the bootstrap value left to the learner.)
 
+Where frames are stacked, a source or an arrival is a frame and a depth: how many of the
+env's frames right before it are of its episode and within the stack.
+
+    source depth = 0 at the start of an episode, else min(depth before + 1, stack - 1)
+    arrival depth = min(source depth + 1, stack - 1)
+
+So the one frame at which an episode of learning ends and the next begins (a lost life)
+is an arrival with its whole stack, and a source without.
+
 Symbols: `N` envs, `R` rows (vector steps) held, `F` frames, `B` transitions, `A` actions.
 """
 
@@ -18,6 +27,7 @@ import dataclasses
 
 import numpy as np
 
+from distdqn.frame_buffer import FrameBuffer
 from distdqn.types import ObservationSpec
 
 _FIRST_ROWS = 16  # buffers double from here
@@ -27,8 +37,10 @@ _FIRST_ROWS = 16  # buffers double from here
 class BlockPart:
     """Closed windows in the order of their first steps, with the frames they refer to.
 
-    frames: `[F, *obs]`, in order of arrival, each referred to by some transition.
+    frames: `[F, *shape]`, each in the stack of some source or arrival; those of each env
+      together and in the order of arrival (without stacks: all in that order).
     tm1, t: `[B]` int32 positions of source and arrival in `frames`.
+    tm1_depth, t_depth: `[B]` uint8, how many of the frames before belong to each.
     a_tm1: `[B]` int32.  r_t, discount_t: `[B]` float32.
     action_mask: `[F, A]` bool, or None where none was ever given.
     refused: windows that touched a bad step, and are in no array here.
@@ -38,6 +50,8 @@ class BlockPart:
     frames: np.ndarray
     tm1: np.ndarray
     t: np.ndarray
+    tm1_depth: np.ndarray
+    t_depth: np.ndarray
     a_tm1: np.ndarray
     r_t: np.ndarray
     discount_t: np.ndarray
@@ -51,8 +65,8 @@ class NStepAccumulator:
 
     Life: `begin` with the first observations; `add` once per vector step; `emit` at any
     time. Open windows (at most the last n - 1 steps of each env) stay for the next
-    `emit`, with only the frames they need: their sources, and each env's current
-    observation. Those few frames are stored in both blocks.
+    `emit`, with only the frames they need: their sources, each env's current frame, and
+    the stacks of these. Those few frames are stored in both blocks.
 
     Memory grows with the rows held, so `emit` bounds it.
     """
@@ -74,11 +88,13 @@ class NStepAccumulator:
         self._n_step = n_step
         self._discounts = discount ** np.arange(n_step + 1, dtype=np.float64)  # gamma^m
         self._envs = np.arange(num_envs)
-        self._buffer = _FrameBuffer(_FIRST_ROWS * num_envs, observation, num_actions)
+        self._stack = observation.stack
+        self._buffer = FrameBuffer(_FIRST_ROWS * num_envs, num_envs, observation, num_actions)
         self._num_rows = 0
         shape = (_FIRST_ROWS, num_envs)
         # Positions are intp until they leave: indexing with int32 casts each time.
         self._sources = np.zeros((_FIRST_ROWS + 1, num_envs), np.intp)  # last row: current
+        self._depths = np.zeros((_FIRST_ROWS + 1, num_envs), np.uint8)  # of the sources
         self._arrivals = np.zeros(shape, np.intp)
         self._actions = np.zeros(shape, np.int32)
         self._rewards = np.zeros(shape, np.float32)
@@ -107,7 +123,7 @@ class NStepAccumulator:
         return int(np.count_nonzero(self._pending[:rows]))
 
     def begin(self, obs: np.ndarray, action_mask: np.ndarray | None = None) -> None:
-        """Starts the streams at `obs [N, *obs]`, with masks `[N, A]` where there are any.
+        """Starts the streams at frames `obs [N, *shape]`, with masks `[N, A]` where there are any.
 
         Raises:
           RuntimeError: steps are pending, which would lose their arrivals.
@@ -116,7 +132,8 @@ class NStepAccumulator:
             raise RuntimeError(f"begin needs empty windows, {self.num_pending} steps are pending")
         self._num_rows = 0
         self._buffer.clear()
-        self._sources[0] = self._buffer.append(obs, action_mask) + self._envs
+        self._sources[0] = self._buffer.append(obs, self._envs, action_mask) + self._envs
+        self._depths[0] = 0
 
     def add(
         self,
@@ -129,6 +146,7 @@ class NStepAccumulator:
         obs_t: np.ndarray,
         next_obs: np.ndarray,
         restarted: np.ndarray,
+        starts: np.ndarray,
         action_mask_t: np.ndarray | None = None,
         next_action_mask: np.ndarray | None = None,
     ) -> None:
@@ -140,10 +158,13 @@ class NStepAccumulator:
           valid: `[N]` bool; False where the step is no transition (an autoreset, or
             dropped): it closes the windows before it at their last observation.
           bad: `[N]` bool; windows with this step are refused.
-          obs_t, action_mask_t: `[N, *obs]`, `[N, A]` what the actions led to.
+          obs_t, action_mask_t: `[N, *shape]`, `[N, A]` what the actions led to.
           next_obs, next_action_mask: what the next actions start from; read only in
             rows that are `restarted`, the others go on from `obs_t`.
           restarted: `[N]` bool; reset within this step. Bad rows must be.
+          starts: `[N]` bool; the next action is the first of an episode, whose stack
+            begins anew: rows that are `restarted`, and those that go on from the frame
+            `obs_t` alone (a lost life, or a step that only reset the env).
         """
         row = self._num_rows
         assert a_tm1.shape == r_t.shape == valid.shape == self._envs.shape, a_tm1.shape
@@ -155,11 +176,15 @@ class NStepAccumulator:
         self._pending[row] = valid
         self._bad[row] = bad
         np.logical_or(terminated, truncated, out=self._last[row])
-        start = self._buffer.append(obs_t, action_mask_t)
+        start = self._buffer.append(obs_t, self._envs, action_mask_t)
         np.add(self._envs, start, out=self._arrivals[row])
         self._sources[row + 1] = self._arrivals[row]
         self._num_rows = row + 1
+        if self._stack > 1:
+            np.minimum(self._depths[row] + 1, self._stack - 1, out=self._depths[row + 1])
+            self._depths[row + 1, starts] = 0
         if np.count_nonzero(restarted):
+            assert not np.count_nonzero(restarted > starts), "frames before a reset are not stacked"
             self._restart(row, restarted, next_obs, next_action_mask)
         if np.count_nonzero(bad):
             assert not (bad & ~restarted).any(), "a bad env must be reset: it has no next source"
@@ -195,13 +220,18 @@ class NStepAccumulator:
         if np.count_nonzero(bad := self._bad.take(end)):
             first, length, end = first[~bad], length[~bad], end[~bad]
         tm1, t = self._sources.take(first), self._arrivals.take(end)
-        used, renumbered = _renumber(self._buffer.size, tm1, t)
+        tm1_depth, t_depth = self._depths.take(first), self._depths.take(end)
+        if self._stack > 1:
+            t_depth = np.minimum(t_depth + 1, self._stack - 1).astype(np.uint8)
+        used, renumbered = self._buffer.renumber((tm1, t), (tm1_depth, t_depth))
         frames, action_mask = self._buffer.take(used)
         discount_t = np.where(self._terminated.take(end), 0.0, self._discounts.take(length))
         return BlockPart(
             frames=frames,
             tm1=renumbered.take(tm1),
             t=renumbered.take(t),
+            tm1_depth=tm1_depth,
+            t_depth=t_depth,
             a_tm1=self._actions.take(first),
             r_t=returns.take(first).astype(np.float32),
             discount_t=discount_t.astype(np.float32),
@@ -216,12 +246,14 @@ class NStepAccumulator:
         positions = open_.ravel().nonzero()[0]
         first = int(positions[0]) // len(self._envs) if len(positions) else rows
         kept = rows - first
-        needed, renumbered = _renumber(
-            self._buffer.size, self._sources.take(positions), self._sources[rows]
+        needed, renumbered = self._buffer.renumber(
+            (self._sources.take(positions), self._sources[rows]),
+            (self._depths.take(positions), self._depths[rows]),
         )
         self._buffer.keep(needed)
         # Where no window is open the numbers become meaningless, and are never used.
         self._sources[: kept + 1] = renumbered.take(self._sources[first : rows + 1])
+        self._depths[: kept + 1] = self._depths[first : rows + 1]
         self._num_rows = kept
         if kept:
             self._arrivals[:kept] = self._sources[1 : kept + 1]
@@ -234,80 +266,15 @@ class NStepAccumulator:
     ) -> None:
         self._last[row] |= restarted
         envs = np.flatnonzero(restarted)
-        start = self._buffer.append(next_obs[envs], None if masks is None else masks[envs])
+        masks = None if masks is None else masks[envs]
+        start = self._buffer.append(next_obs[envs], envs, masks)
         self._sources[row + 1, envs] = start + np.arange(len(envs))
 
     def _grow_rows(self) -> None:
-        names = "_sources _arrivals _actions _rewards _terminated _last _bad _pending"
+        names = "_sources _depths _arrivals _actions _rewards _terminated _last _bad _pending"
         for name in names.split():
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros_like(array[: self._num_rows])]))
-
-
-class _FrameBuffer:
-    """Frames in order of arrival, and their action masks once any came; grows by doubling.
-
-    frames: `[capacity, *obs]`, the first `size` of them filled.
-    """
-
-    def __init__(self, capacity: int, observation: ObservationSpec, num_actions: int):
-        self.frames = np.zeros((capacity, *observation.shape), observation.dtype)
-        self.size = 0
-        self._num_actions = num_actions
-        self._masks: np.ndarray | None = None  # [capacity, A], True where unknown
-
-    def append(self, obs: np.ndarray, masks: np.ndarray | None) -> int:
-        """Copies `obs [M, *obs]` in; returns the position of the first."""
-        start, end = self.size, self.size + len(obs)
-        assert obs.shape[1:] == self.frames.shape[1:], (obs.shape, self.frames.shape)
-        if end > len(self.frames):
-            self._grow(end)
-        self.frames[start:end] = obs
-        if masks is not None and self._masks is None:
-            self._masks = np.ones((len(self.frames), self._num_actions), bool)
-        if self._masks is not None:
-            self._masks[start:end] = True if masks is None else masks
-        self.size = end
-        return start
-
-    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Copies of the frames at `positions` and of their masks."""
-        masks = None if self._masks is None else self._masks.take(positions, axis=0)
-        return self.frames.take(positions, axis=0), masks
-
-    def keep(self, positions: np.ndarray) -> None:
-        """Moves the frames at `positions` to the front and forgets the others."""
-        self.size = len(positions)
-        frames, masks = self.take(positions)
-        self.frames[: self.size] = frames
-        if self._masks is not None:
-            self._masks[: self.size] = masks
-
-    def clear(self) -> None:
-        self.size = 0
-
-    def _grow(self, needed: int) -> None:
-        extra = max(needed - len(self.frames), len(self.frames))
-        new = np.zeros((extra, *self.frames.shape[1:]), self.frames.dtype)
-        self.frames = np.concatenate([self.frames, new])
-        if self._masks is not None:
-            self._masks = np.concatenate([self._masks, np.ones((extra, self._num_actions), bool)])
-
-
-def _renumber(size: int, *references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the positions below `size` are referred to, and a new number for each.
-
-    Returns:
-      `[M]` positions in ascending order, and `[size]` int32, the place in that order of
-      a position that is referred to (0 for the others).
-    """
-    used = np.zeros(size, bool)
-    for positions in references:
-        used[positions] = True
-    positions = used.nonzero()[0]
-    renumbered = np.zeros(size, np.int32)
-    renumbered[positions] = np.arange(len(positions))
-    return positions, renumbered
 
 
 def _windows(

@@ -13,20 +13,41 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.config import Config, resolved_error_band
+from distdqn.config import Config, EnvConfig, resolved_error_band
 from distdqn.replay_files import saving_bytes
-from distdqn.replay_memory import replay_bytes
+from distdqn.replay_memory import (
+    MemoryBudget,
+    memory_budget,
+    planned_frames_per_item,
+    replay_bytes,
+)
 from distdqn.types import ObservationSpec
 
 if TYPE_CHECKING:
     import torch
 
     from distdqn.actors.learner import LearnerParts
+    from distdqn.envs import EnvSettings
     from distdqn.greedy import Greedy
     from distdqn.learner import Learner
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay import Replay
     from distdqn.rollout import Rollout
+
+
+def env_settings(env: EnvConfig) -> EnvSettings:
+    """What names the environment below the configuration."""
+    from distdqn.envs import AtariSettings, EnvSettings
+
+    return EnvSettings(
+        id=env.id,
+        kwargs=env.kwargs,
+        reward_scale=env.reward_scale,
+        reward_clip=env.reward_clip,
+        frame_stack=env.frame_stack,
+        stack_padding=env.stack_padding,
+        atari=AtariSettings(**dataclasses.asdict(env.atari)),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +95,9 @@ class Parts:
         return module
 
     def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
-        from distdqn.envs import EnvSettings, make_stepper
+        from distdqn.envs import make_stepper
 
-        env = self.config.env
-        settings = EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)
+        settings = env_settings(self.config.env)
         return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
 
     def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
@@ -135,6 +155,7 @@ class Parts:
             seed=self.config.seed * 1000 + shard,
             epoch=epoch,
             frames_per_item=self._frames_per_item(),
+            compression=self.config.replay.compression,
         )
 
     def _sampler(self, capacity: int) -> Any:
@@ -173,6 +194,7 @@ class Parts:
             rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
             device="cpu" if is_double else learner.device,
             precision=learner.precision,
+            num_threads=learner.num_threads,
             # A graph is captured at a moment of its own; lockstep swaps nothing.
             cuda_graph=learner.compile and self.config.mode == "async",
         )
@@ -213,14 +235,16 @@ class Parts:
     @staticmethod
     def _compile(learner: Any, with_action_mask: bool) -> Any:
         from distdqn.compilation import CompiledCache, compile_in_background
+        from distdqn.cpu_threads import cpu_threads
 
-        return compile_in_background(
-            learner.update_function,
-            learner.example_arguments(with_action_mask),
-            CompiledCache(),
-            nice=5,  # below the learner, above the workers, which it would else starve behind
-            build=learner.build_update,
-        )
+        with cpu_threads(learner.num_threads):  # the machine code is for so many
+            return compile_in_background(
+                learner.update_function,
+                learner.example_arguments(with_action_mask),
+                CompiledCache(),
+                nice=5,  # below the learner, above the workers, which it would else starve behind
+                build=learner.build_update,
+            )
 
     def evaluator(self) -> Greedy:
         """Greedy episodes in this process."""
@@ -231,10 +255,15 @@ class Parts:
             self.stepper,
             self.config.eval.max_episode_steps,
             discount=self.config.learner.discount,
+            epsilon=self.config.eval.epsilon,
         )
 
     def replay_bytes(self) -> int:
-        """Memory that all shards together will take, in lockstep with what saving them takes."""
+        """Memory that all shards together will take, in lockstep with what saving them takes.
+
+        Compressed frames count with the least that they may take: refused before the start is
+        only what cannot fit however well they shrink.
+        """
         replay = self.config.replay
         held = replay_bytes(
             replay.capacity,
@@ -242,11 +271,30 @@ class Parts:
             self.num_actions,
             replay.kind == "prioritized",
             self._frames_per_item(),
+            compression=replay.compression,
         )
         saves = self.config.mode != "async"  # one shard after another
         return held + (saving_bytes(held // replay.shards) if saves else 0)
 
+    def memory_budget(self) -> MemoryBudget:
+        """What the full replay takes, for a person to read before the start."""
+        replay = self.config.replay
+        return memory_budget(
+            replay.capacity,
+            replay.shards,
+            self.observation,
+            self.num_actions,
+            replay.kind == "prioritized",
+            self._frames_per_item(),
+            replay.compression,
+        )
+
     def _frames_per_item(self) -> float:
-        """Frames stored per transition: one, those repeated at block borders, episodes' ends."""
-        workers, n_step = self.config.workers, self.config.learner.n_step
-        return 1.2 + n_step * workers.envs_per_worker / workers.block_transitions
+        workers = self.config.workers
+        return planned_frames_per_item(
+            self.shard_capacity(0),
+            self.observation.stack,
+            self.config.learner.n_step,
+            workers.envs_per_worker,
+            workers.block_transitions,
+        )

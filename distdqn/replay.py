@@ -1,7 +1,8 @@
 """One shard's replay: a ring of transitions and a sampler over its slots.
 
-Transitions refer to observations by frame number, so each observation is stored
-once; item ids are never reused, so a late priority update cannot hit a newcomer.
+Transitions refer to frames by number, so each frame is stored once, and observations are
+put together when a batch is drawn; item ids are never reused, so a late priority update
+cannot hit a newcomer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from distdqn.block_check import COLUMNS, check_block, check_state
 from distdqn.block_versions import BlockVersions
 from distdqn.frame_ring import FrameRing
 from distdqn.replay_memory import FRAMES_PER_ITEM, ITEM, visits_shape
@@ -27,7 +29,6 @@ from distdqn.types import (
 )
 
 IDS_PER_EPOCH = 2**40
-_COLUMNS = ("tm1", "t", "a_tm1", "r_t", "discount_t")
 _COUNTERS = ("inserts", "size", "dropped_updates", "refused_priorities")
 
 
@@ -41,8 +42,9 @@ class Replay:
     it lies in `[epoch * 2**40 + inserts - size, epoch * 2**40 + inserts)`.
 
     Frames are planned for `frames_per_item` per item: above 1 because blocks repeat
-    frames at their borders and an episode has one more than transitions. Where that
-    is too little (short episodes, small blocks) the frame ring grows; items are never
+    frames at their borders (stack - 1 + n for each env) and an episode has one more than
+    transitions. With `compression` ("lz4") each is kept compressed. Where that is too
+    little (short episodes, small blocks) the frame ring grows; items are never
     evicted early.
 
     inserts: items ever added.  size: items live.
@@ -61,6 +63,7 @@ class Replay:
         seed: int,
         epoch: int = 0,
         frames_per_item: float = FRAMES_PER_ITEM,
+        compression: str = "none",
     ) -> None:
         if capacity < 1 or capacity != sampler.capacity:
             raise ValueError(
@@ -81,7 +84,7 @@ class Replay:
         self._rng = np.random.Generator(np.random.PCG64([seed, epoch]))
         self._items = np.zeros(self.capacity, ITEM)
         num_frames = math.ceil(self.capacity * frames_per_item)
-        self._frames = FrameRing(num_frames, observation, num_actions)
+        self._frames = FrameRing(num_frames, observation, num_actions, compression)
         self._versions = BlockVersions()
         shape = visits_shape(observation, num_actions)
         self.visits = None if shape is None else np.zeros(shape, np.int64)
@@ -109,7 +112,7 @@ class Replay:
         counted as inserts. Raises ValueError, with nothing changed, for a block that
         contradicts itself or the observation spec.
         """
-        _check_block(block, self._observation, self._num_actions)
+        check_block(block, self._observation, self._num_actions)
         num_new = block.num_transitions
         if num_new == 0:
             return
@@ -122,7 +125,7 @@ class Replay:
         self.size += num_kept
         slots = self._slots(self.inserts - num_kept, num_kept)
         self._items["block_frame"][slots] = first_frame
-        for name in _COLUMNS:
+        for name in COLUMNS:
             self._items[name][slots] = getattr(block, name)[-num_kept:]
         priorities = None if block.priorities is None else block.priorities[-num_kept:]
         self.refused_priorities += self._sampler.insert(slots, priorities)
@@ -131,12 +134,19 @@ class Replay:
         if self.visits is not None:
             np.add.at(self.visits, (block.frames[block.tm1], block.a_tm1), 1)
 
-    def sample(self, num_batches: int, batch_size: int) -> ReplayBatch:
+    def sample(
+        self, num_batches: int, batch_size: int, out: np.ndarray | None = None
+    ) -> ReplayBatch:
         """Draws `num_batches` minibatches, each by itself a sample of all live items.
 
         Uniform: independent draws with replacement. Prioritized: stratified within each
         minibatch. Fifo is the exception: the next items, each once. Raises RuntimeError
         while the replay is empty, and with fifo while too few are left.
+
+        out: `[2, num_batches, batch_size, *obs_shape]`, C-contiguous, to which the
+          observations are written: `obs_tm1` and `obs_t` of the batch are then views of
+          it. Fresh memory for tens of megabytes costs about as much as the copy, so who
+          is done with one batch before the next saves that.
         """
         if num_batches < 1 or batch_size < 1:
             raise ValueError(
@@ -149,21 +159,21 @@ class Replay:
             )
         slots, probabilities = self._sampler.sample(batch_size, self._rng, num_batches)
         first_id = self.epoch * IDS_PER_EPOCH
-        item_ids, frames, a_tm1, r_t, discount_t = _gather_items(
+        item_ids, frames, depths, a_tm1, r_t, discount_t = _gather_items(
             self._items, slots, self.inserts, first_id
         )
-        obs = self._frames.gather(frames.ravel())  # [2 * K * B, *obs]: first tm1, then t
+        obs = self._gather(frames, depths, out, (num_batches, batch_size))
         mask_t = self._frames.gather_masks(frames[1])
 
         def split(array: np.ndarray) -> np.ndarray:  # [K * B, ...] -> [K, B, ...]
             return array.reshape(num_batches, batch_size, *array.shape[1:])
 
         return ReplayBatch(
-            obs_tm1=split(obs[: len(slots)]),
+            obs_tm1=obs[0],
             a_tm1=split(a_tm1),
             r_t=split(r_t),
             discount_t=split(discount_t),
-            obs_t=split(obs[len(slots) :]),
+            obs_t=obs[1],
             item_ids=split(item_ids),
             probabilities=split(probabilities),
             action_mask_t=None if mask_t is None else split(mask_t),
@@ -204,8 +214,11 @@ class Replay:
         oldest = self._oldest_frame()
         for name in ("tm1", "t"):
             numbers = items["block_frame"] + items[name]
-            if np.any((numbers < oldest) | (numbers >= self._frames.next_number)):
+            depths = items[f"{name}_depth"]
+            if np.any((numbers - depths < oldest) | (numbers >= self._frames.next_number)):
                 return False, f"an item's {name} is not among the frames"
+            if np.any(depths >= self._observation.stack):
+                return False, f"an item's {name} has more frames than are stacked"
         valid, why = self._frames.check_valid(oldest)
         return self._sampler.check_valid() if valid else (False, why)
 
@@ -250,7 +263,7 @@ class Replay:
         first_item = max(first_item, self.inserts - self.size)
         items = self._items[self._slots(first_item, self.inserts - first_item)]
         frames = self._frames.get_state(max(first_frame, self._oldest_frame()))
-        columns = {name: items[name].copy() for name in ("block_frame", *_COLUMNS)}
+        columns = {name: items[name].copy() for name in ("block_frame", *COLUMNS)}
         return {
             "capacity": self.capacity,
             "epoch": self.epoch,
@@ -273,14 +286,15 @@ class Replay:
         The epoch stays the constructor's: with a new one the items get new ids, as ids
         that were given out after the state was saved would otherwise come again. With the
         epoch of the state the ids are as before. Raises ValueError, with nothing changed,
-        when the capacity differs or a segment is missing.
+        when the capacity or the frames differ or a segment is missing.
         """
         if state["capacity"] != self.capacity:
             raise ValueError(
                 f"capacity must be that of the state, {state['capacity']}, got {self.capacity}: "
                 "the sampler's slots would not match"
             )
-        items, frames = live_items(state, ("block_frame", *_COLUMNS)), live_frames(state)
+        items, frames = live_items(state, ("block_frame", *COLUMNS)), live_frames(state)
+        check_state(items, frames, self._observation)
         for name in _COUNTERS:
             setattr(self, name, int(state[name]))
         set_rng_words(self._rng, state["rng"])
@@ -293,6 +307,25 @@ class Replay:
         self._sampler.set_state(state["sampler"])
         if self.visits is not None:
             self.visits[:] = state["visits"]
+
+    def _gather(
+        self,
+        frames: np.ndarray,
+        depths: np.ndarray,
+        out: np.ndarray | None,
+        sizes: tuple[int, int],
+    ) -> np.ndarray:
+        """Observations `[2, K, B, *obs_shape]` of `frames [2, K * B]`; `sizes` is (K, B)."""
+        if out is not None:
+            shape, dtype = (2, *sizes, *self._observation.obs_shape), self._observation.dtype
+            if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
+                raise ValueError(
+                    f"out must be contiguous {dtype} of shape {shape}, got {out.dtype} of shape "
+                    f"{out.shape}: the observations would not fit"
+                )
+            out = out.reshape(2, -1, *self._observation.obs_shape)
+        obs = self._frames.gather(frames, depths, out)
+        return obs.reshape(2, *sizes, *self._observation.obs_shape)
 
     def _slots(self, first: int, count: int) -> np.ndarray:
         """The slots `[count]` of the items with numbers from `first` on."""
@@ -323,12 +356,16 @@ class Replay:
 def _gather_items(
     items: np.ndarray, slots: np.ndarray, inserts: int, first_id: int
 ) -> tuple[np.ndarray, ...]:
-    """Ids, frame numbers `[2, B]` of tm1 and t, actions, rewards, discounts of `slots [B]`."""
+    """Ids, frame numbers and depths `[2, B]` of tm1 and t, actions, rewards, discounts.
+
+    slots: `[B]`.
+    """
     count = slots.shape[0]
     capacity = items.shape[0]
     newest = (inserts - 1) % capacity  # the slot of item number inserts - 1
     item_ids = np.empty(count, np.int64)
     frames = np.empty((2, count), np.int64)
+    depths = np.empty((2, count), np.uint8)
     a_tm1 = np.empty(count, np.int64)
     r_t = np.empty(count, np.float32)
     discount_t = np.empty(count, np.float32)
@@ -341,38 +378,9 @@ def _gather_items(
         item_ids[i] = first_id + inserts - 1 - age
         frames[0, i] = item.block_frame + item.tm1
         frames[1, i] = item.block_frame + item.t
+        depths[0, i] = item.tm1_depth
+        depths[1, i] = item.t_depth
         a_tm1[i] = item.a_tm1
         r_t[i] = item.r_t
         discount_t[i] = item.discount_t
-    return item_ids, frames, a_tm1, r_t, discount_t
-
-
-def _check_block(block: TransitionBlock, observation: ObservationSpec, num_actions: int) -> None:
-    """Raises ValueError if a later sample could be wrong because of the block."""
-    num_frames, num_new = len(block.frames), block.num_transitions
-    shapes: dict[str, tuple[int, ...]] = {"frames": (num_frames, *observation.shape)}
-    shapes |= dict.fromkeys((*_COLUMNS, "priorities"), (num_new,))
-    shapes["action_mask"] = (num_frames, num_actions)
-    for name, shape in shapes.items():
-        array = getattr(block, name)
-        if array is not None and array.shape != shape:
-            raise ValueError(
-                f"{name} of a block must have shape {shape}, got {array.shape}: the block of "
-                f"worker {block.worker} is refused"
-            )
-    if block.frames.dtype != np.dtype(observation.dtype):
-        raise ValueError(
-            f"frames of a block must be {observation.dtype}, got {block.frames.dtype}: a cast "
-            "could change the observations"
-        )
-    bounds = {"tm1": num_frames, "t": num_frames, "a_tm1": num_actions}
-    if observation.num_categories:
-        bounds["frames"] = observation.num_categories
-    for name, bound in bounds.items():
-        array = getattr(block, name)
-        if num_new and not (array.min() >= 0 and array.max() < bound):
-            worst = array.min() if array.min() < 0 else array.max()
-            raise ValueError(
-                f"{name} of a block must be in [0, {bound}), got {worst}: it would point at "
-                "another block's frame, or at no action or observation"
-            )
+    return item_ids, frames, depths, a_tm1, r_t, discount_t

@@ -26,13 +26,12 @@ import numpy as np
 from distdqn.codec import decode, encode
 from distdqn.durable import left_over, listing, read_file, sync_folder, write_file
 from distdqn.errors import CheckpointError, CodecError
-from distdqn.replay_state import cut
+from distdqn.replay_state import FRAME_COLUMNS, cut, frame_columns, num_frames
 
 MAX_SMALL_SEGMENTS = 64
 SEGMENT_BYTES = 2**28  # at most, about: what is encoded at once
 
 _FOLDER = Path("checkpoints") / "replay"
-_FRAME_COLUMNS = ("frames", "action_mask")
 
 
 def saving_bytes(replay_bytes: int) -> int:
@@ -173,15 +172,17 @@ def _split(segment: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     count = math.ceil(sum(column.nbytes for column in columns.values()) / SEGMENT_BYTES) or 1
     numbers = _numbers(segment)
     for k in range(count):
-        piece: dict[str, Any] = {}
+        rows, firsts = {}, {}
         for what in ("item", "frame"):
             first, end = numbers[f"first_{what}"], numbers[f"end_{what}"]
-            start, stop = ((end - first) * i // count for i in (k, k + 1))
-            piece[f"first_{what}"] = first + start
-            for name, column in columns.items():
-                if (name in _FRAME_COLUMNS) == (what == "frame"):
-                    piece[name] = column[start:stop]
-        yield piece
+            rows[what] = slice(*((end - first) * i // count for i in (k, k + 1)))
+            firsts[f"first_{what}"] = first + rows[what].start
+        items = {
+            name: column[rows["item"]]
+            for name, column in columns.items()
+            if name not in FRAME_COLUMNS
+        }
+        yield {**firsts, **items, **frame_columns(segment, rows["frame"])}
 
 
 def _numbers(segment: Mapping[str, Any]) -> dict[str, int]:
@@ -189,7 +190,7 @@ def _numbers(segment: Mapping[str, Any]) -> dict[str, int]:
         "first_item": segment["first_item"],
         "end_item": segment["first_item"] + len(segment["block_frame"]),
         "first_frame": segment["first_frame"],
-        "end_frame": segment["first_frame"] + len(segment["frames"]),
+        "end_frame": segment["first_frame"] + num_frames(segment),
     }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+FRAME_COLUMNS = ("frames", "action_mask", "frame_sizes")
+
 
 def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
     """The live items' columns `[size]` by `names`, joined from the segments of a state.
@@ -21,23 +23,57 @@ def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.n
     pieces = [(segment["first_item"], len(segment[names[0]])) for segment in segments]
     rows = cut(pieces, end - state["size"], end, "item")
     return {
-        name: np.concatenate([s[name][r] for s, r in zip(segments, rows, strict=True)])
+        name: np.concatenate([_column(s, name)[r] for s, r in zip(segments, rows, strict=True)])
         for name in names
     }
 
 
-def live_frames(state: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+def _column(segment: Mapping[str, Any], name: str) -> np.ndarray:
+    if name.endswith("_depth") and name not in segment:  # saved before frames were stacked
+        return np.zeros(len(segment["block_frame"]), np.uint8)
+    column: np.ndarray = segment[name]
+    return column
+
+
+def live_frames(
+    state: Mapping[str, Any],
+) -> list[tuple[np.ndarray | list[bytes], np.ndarray | None]]:
     """The frames from "oldest_frame" on and their masks, in pieces: they are too many to join.
 
-    Raises ValueError where a segment is missing.
+    Compressed ones come as a list. Raises ValueError where a segment is missing.
     """
     segments = state["segments"]
-    pieces = [(segment["first_frame"], len(segment["frames"])) for segment in segments]
+    pieces = [(segment["first_frame"], num_frames(segment)) for segment in segments]
     rows = cut(pieces, state["oldest_frame"], state["next_frame"], "frame")
-    return [
-        (s["frames"][r], s["action_mask"][r] if "action_mask" in s else None)
-        for s, r in zip(segments, rows, strict=True)
-    ]
+    live: list[tuple[np.ndarray | list[bytes], np.ndarray | None]] = []
+    for segment, chosen in zip(segments, rows, strict=True):
+        columns = frame_columns(segment, chosen)
+        frames: np.ndarray | list[bytes] = columns["frames"]
+        if "frame_sizes" in columns:
+            ends = np.cumsum(columns["frame_sizes"])
+            starts = ends - columns["frame_sizes"]
+            data = columns["frames"].tobytes()
+            frames = [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        live.append((frames, columns.get("action_mask")))
+    return live
+
+
+def num_frames(segment: Mapping[str, Any]) -> int:
+    """Frames in a segment, compressed or not."""
+    return len(segment["frame_sizes" if "frame_sizes" in segment else "frames"])
+
+
+def frame_columns(segment: Mapping[str, Any], rows: slice) -> dict[str, np.ndarray]:
+    """What a segment holds of some of its frames: "frames", and masks and sizes if it has any.
+
+    Compressed frames lie one after the other; "frame_sizes" `[F]` tells their borders.
+    """
+    names = [name for name in FRAME_COLUMNS if name in segment]
+    columns = {name: segment[name][rows] for name in names}
+    if "frame_sizes" in segment:
+        ends = np.concatenate([[0], np.cumsum(segment["frame_sizes"])])
+        columns["frames"] = segment["frames"][ends[rows.start] : ends[rows.stop]]
+    return columns
 
 
 def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> list[slice]:
@@ -47,7 +83,7 @@ def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> l
       reach beyond either side.
     what: name of the rows, for the error.
 
-    Returns one slice, empty perhaps, for each piece. Raises ValueError where rows are
+    Returns one slice within each piece, empty perhaps. Raises ValueError where rows are
     missing.
     """
     slices, reached = [], first
@@ -57,7 +93,8 @@ def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> l
                 f"a piece of the state with {what} {reached} is required, got one from {start} "
                 "on: a piece is missing"
             )
-        begin, stop = max(start, reached), min(start + length, end)
+        begin = min(max(start, reached), start + length)  # all of it may be evicted
+        stop = min(start + length, end)
         slices.append(slice(begin - start, max(begin, stop) - start))
         reached = max(reached, stop)
     if reached < end:

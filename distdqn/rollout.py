@@ -1,11 +1,13 @@
 """Acts in a vector env and seals blocks of transitions.
 
     network -> epsilon-greedy -> stepper.step -> n-step windows -> TransitionBlock
-       ^                             |
-    snapshots                     episodes
+     ^   ^                        |       |
+     |   +------- stacks <--------+    episodes
+    snapshots
 
 Nothing here waits and nothing knows Ray: the caller decides how long to act, with which
-weights, and where a block goes. A transition is `stepped` when its action was taken and
+weights, and where a block goes. The stepper gives single frames and the windows take
+them; stacks are for the network alone. A transition is `stepped` when its action was taken and
 `collected` when it leaves the n-step windows.
 
 Symbols: `N` envs.
@@ -26,7 +28,8 @@ from distdqn.envs.step import Step
 from distdqn.envs.stepper import VectorStepper
 from distdqn.errors import EnvFailure
 from distdqn.exploration import EpsilonGreedy
-from distdqn.n_step import NStepAccumulator
+from distdqn.frame_stack import FrameStack
+from distdqn.n_step import BlockPart, NStepAccumulator
 from distdqn.types import BEFORE_ANY, TransitionBlock, WeightSnapshot, WeightsVersion
 
 MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
@@ -88,6 +91,7 @@ class Rollout:
         self._stepper, self._worker, self._incarnation = stepper, worker, incarnation
         self._block_transitions, self._max_block_age_s = block_transitions, max_block_age_s
         self._acting = ActingNetwork(network, num_envs, double)
+        self._stack = FrameStack(num_envs, stepper.observation)
         self._with_priorities = with_priorities
         self._accumulator = NStepAccumulator(
             num_envs, n_step, discount, stepper.observation, stepper.num_actions
@@ -103,9 +107,10 @@ class Rollout:
         self.env_s = self.inference_s = 0.0
         self._clock, self._epsilons_at = -1, epsilons
         self.set_clock(0)
-        self._obs = stepper.reset(seed=int(rng.integers(2**31)))
+        frames = stepper.reset(seed=int(rng.integers(2**31)))
+        self._obs = self._stack.begin(frames)  # [N, *obs_shape]
         self._policy = EpsilonGreedy(num_envs, stepper.num_actions, rng)
-        self._accumulator.begin(self._obs, stepper.action_mask)
+        self._accumulator.begin(frames, stepper.action_mask)
 
     @property
     def epsilon_mean(self) -> float:
@@ -204,7 +209,7 @@ class Rollout:
         if not np.abs(step.r_t).max() <= self.reward_abs_max:  # seldom; true of NaN too
             rewards = np.abs(step.r_t[valid & ~step.bad])
             self.reward_abs_max = float(rewards.max(initial=self.reward_abs_max))
-        next_obs, restarted = self._settle(step)
+        frames, restarted, starts = self._settle(step)
         self._accumulator.add(
             a_tm1=actions,
             r_t=step.r_t,
@@ -213,31 +218,36 @@ class Rollout:
             valid=valid,
             bad=step.bad,
             obs_t=step.obs_t,
-            next_obs=next_obs,
+            next_obs=frames,
             restarted=restarted,
+            starts=starts,
             action_mask_t=step.action_mask_t,
             next_action_mask=self._stepper.action_mask,
         )
         self._rows.append((now, self._acting.version))
-        self._obs = next_obs
+        self._obs = self._stack.push(frames, starts)
         self.stepped += taken
         return taken
 
-    def _settle(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
-        """What the next actions start from, and which envs were reset on the way `[N]`.
+    def _settle(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the next actions start from.
 
         A bad env is reset; where the stepper cannot reset it alone, the others' episodes
         are cut off with it.
+
+        Returns:
+          `[N, *shape]` frames, and two `[N]` bool: which envs were reset within this step
+          (their frame is not the one arrived at), and where an episode begins.
         """
         restarted = self._none
         if step.next_obs is not step.obs_t:
-            restarted = step.terminated | step.truncated
+            restarted = step.ended
         if not np.count_nonzero(step.bad):
-            return step.next_obs, restarted
+            return step.next_obs, restarted, step.starts
         self._bad_steps.note(step.bad, step.bad_what, self._vector_steps)
-        next_obs, was_reset = self._stepper.reset_envs(step.bad)
+        frames, was_reset = self._stepper.reset_envs(step.bad)
         self._tracker.drop(was_reset)
-        return next_obs, restarted | was_reset
+        return frames, restarted | was_reset, step.starts | was_reset
 
     def _seal(self, flush: bool = False) -> TransitionBlock | None:
         """The closed windows as a block; None if there is none.
@@ -262,14 +272,21 @@ class Rollout:
             frames=part.frames,
             tm1=part.tm1,
             t=part.t,
+            tm1_depth=part.tm1_depth,
+            t_depth=part.t_depth,
             a_tm1=part.a_tm1,
             r_t=part.r_t,
             discount_t=part.discount_t,
-            priorities=self._acting.priorities(part) if self._with_priorities else None,
+            priorities=self._priorities(part),
             action_mask=part.action_mask,
         )
         self._sequence += 1
         return block
+
+    def _priorities(self, part: BlockPart) -> np.ndarray | None:
+        if not self._with_priorities:
+            return None
+        return self._acting.priorities(part, self._stepper.observation)
 
 
 class _BadSteps:

@@ -16,11 +16,13 @@ from typing import Any
 
 from distdqn.checkpointing import initial_parameters
 from distdqn.config import Config, load_config, to_yaml
-from distdqn.envs import EnvSettings, describe
+from distdqn.envs import describe
 from distdqn.errors import RunError
 from distdqn.memory import check_replay_fits
-from distdqn.parts import Parts
+from distdqn.parts import Parts, env_settings
+from distdqn.pictures import check_torso
 from distdqn.progress import Progress, print_summary
+from distdqn.replay_memory import check_compression
 from distdqn.run_folder import RunFolder
 from distdqn.summary import Summary
 
@@ -49,6 +51,7 @@ def train(
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     with _display(config, folder, display) as progress:
+        progress.say(parts.memory_budget().line())
         if config.mode == "async":
             from distdqn.async_run import AsyncRun
 
@@ -85,6 +88,7 @@ def resume(
         )
     parts = _make_parts(config, make_env, make_network)
     with _display(config, folder, display) as progress:
+        progress.say(parts.memory_budget().line())
         lockstep = _lockstep_run(config, parts, folder, progress)
         with _signals(lockstep.interruption.note):
             summary = lockstep.resume()
@@ -113,9 +117,7 @@ def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progr
 
 def _make_parts(config: Config, make_env: Any, make_network: Any) -> Parts:
     """Describes the environment; every refusal that needs no Ray comes from here."""
-    env = config.env
-    settings = EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)
-    description = describe(settings, make_env)
+    description = describe(env_settings(config.env), make_env)
     parts = Parts(
         config,
         description.observation,
@@ -125,6 +127,9 @@ def _make_parts(config: Config, make_env: Any, make_network: Any) -> Parts:
         make_env,
         make_network,
     )
+    check_compression(config.replay.compression, parts.observation)
+    if make_network is None:
+        check_torso(config.network.torso, parts.observation)
     if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
         check_replay_fits(parts.replay_bytes(), config.replay.capacity)
     return parts

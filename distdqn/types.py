@@ -10,7 +10,7 @@ superbatch, `A` actions, `P` parameters.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,17 +19,30 @@ import numpy as np
 class ObservationSpec:
     """How one observation is stored and what the network makes of it.
 
-    shape: of one stored observation; `()` for an index.
+    What is stored is a frame; an observation is the newest `stack` frames of its episode,
+    oldest first, put together only where a network is to see it.
+
+    shape: of one stored frame; `()` for an index.
     dtype: numpy name of the stored dtype ("float32", "uint8", "int32").
     num_categories: above 0 the observation is an index in `[0, num_categories)`
       that the network turns into a one-hot vector.
     scale: the network multiplies by it after the cast to float (1/255 for images).
+    stack: frames in an observation; with 1 the frame is the observation.
+    padding: what stands for frames before an episode's first: "zero", or "repeat" for
+      that first frame.
     """
 
     shape: tuple[int, ...]
     dtype: str
     num_categories: int = 0
     scale: float = 1.0
+    stack: int = 1
+    padding: Literal["zero", "repeat"] = "zero"
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Of one observation: `[stack, *shape]`, or `shape` where nothing is stacked."""
+        return (self.stack, *self.shape) if self.stack > 1 else self.shape
 
 
 class WeightsVersion(NamedTuple):
@@ -56,8 +69,10 @@ class TransitionBlock:
       this block was sealed, this block included; refused are those that the worker
       itself threw away (a NaN in their window) and that are in no block.
     weights_version: of the weights that chose the first action.
-    frames: `[F, *obs]` observations.
-    tm1, t: `[B]` int32 positions of `obs_tm1` and `obs_t` in `frames`.
+    frames: `[F, *shape]`, those of each env together and in the order of arrival.
+    tm1, t: `[B]` int32 positions in `frames` of the newest frames of `obs_tm1` and `obs_t`.
+    tm1_depth, t_depth: `[B]` uint8, how many of the frames right before that one belong to
+      the observation too, at most `stack - 1`; all 0 where nothing is stacked.
     a_tm1: `[B]` int32 actions, from 0.
     r_t: `[B]` float32 discounted sum of up to n rewards.
     discount_t: `[B]` float32 multiplier of the bootstrap value, 0 on termination.
@@ -74,6 +89,8 @@ class TransitionBlock:
     frames: np.ndarray
     tm1: np.ndarray
     t: np.ndarray
+    tm1_depth: np.ndarray
+    t_depth: np.ndarray
     a_tm1: np.ndarray
     r_t: np.ndarray
     discount_t: np.ndarray
@@ -89,7 +106,7 @@ class TransitionBlock:
 class ReplayBatch:
     """A superbatch: K minibatches of B, each by itself a sample of one shard.
 
-    obs_tm1, obs_t: `[K, B, *obs]` in the stored dtype.
+    obs_tm1, obs_t: `[K, B, *obs_shape]` in the stored dtype.
     a_tm1: `[K, B]` int64.  r_t, discount_t: `[K, B]` float32.
     item_ids: `[K, B]` int64.
     probabilities: `[K, B]` float64, P(item | shard) as sampled.

@@ -39,6 +39,8 @@ def block(num, sequence=0, worker=0):
         frames=np.zeros((num + 1, 1), np.float32),
         tm1=np.arange(num, dtype=np.int32),
         t=np.arange(1, num + 1, dtype=np.int32),
+        tm1_depth=np.zeros(num, np.uint8),
+        t_depth=np.zeros(num, np.uint8),
         a_tm1=np.zeros(num, np.int32),
         r_t=np.zeros(num, np.float32),
         discount_t=np.ones(num, np.float32),

@@ -35,11 +35,18 @@ class Worker:
         high = self.observation.num_categories or 200
         frames = self.rng.integers(0, high, shape).astype(self.observation.dtype)
         tm1 = self.rng.integers(0, num_frames, num).astype(np.int32)
+        t = self.rng.integers(tm1, num_frames).astype(np.int32)
+        depths = [
+            self.rng.integers(0, np.minimum(newest, self.observation.stack - 1) + 1)
+            for newest in (tm1, t)
+        ]
         return TransitionBlock(
             *(0, 0, 0, 0, 0, version),
             frames=frames,
             tm1=tm1,
-            t=self.rng.integers(tm1, num_frames).astype(np.int32),
+            t=t,
+            tm1_depth=depths[0].astype(np.uint8),
+            t_depth=depths[1].astype(np.uint8),
             a_tm1=self.rng.integers(0, NUM_ACTIONS, num).astype(np.int32),
             r_t=self.rng.normal(size=num).astype(np.float32),
             discount_t=self.rng.random(num).astype(np.float32),

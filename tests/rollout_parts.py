@@ -20,12 +20,25 @@ class FakeStepper:
 
     bad: {(env, vector step from 1): "reward" or "observation"}.
     mask: `[A]` bool of the actions always allowed.
+    life: every so many steps of an episode a life is lost, which ends none.
     """
 
-    observation = ObservationSpec((2,), "float32")
     num_actions = 3
+    resets_singly = True
 
-    def __init__(self, num_envs, length=10**9, style="within", bad=None, mask=None):
+    def __init__(
+        self,
+        num_envs,
+        length=10**9,
+        style="within",
+        bad=None,
+        mask=None,
+        life=10**9,
+        stack=1,
+        padding="zero",
+    ):
+        self.observation = ObservationSpec((2,), "float32", stack=stack, padding=padding)
+        self.life = life
         self.num_envs, self.length, self.style, self.bad = num_envs, length, style, bad or {}
         self.action_mask = None if mask is None else np.tile(mask, (num_envs, 1))
         self.number = self.steps = 0
@@ -55,6 +68,8 @@ class FakeStepper:
         valid = ~self.waits
         self.ages = np.where(valid, self.ages + 1, 0)
         ended = self.ages == self.length
+        life_lost = valid & ~ended & (self.ages % self.life == 0)
+        starts = life_lost | (~valid if self.style == "next step" else ended)
         raw_reward, obs_t, bad_what = np.ones(self.num_envs), self.observe(), ""
         bad = np.zeros(self.num_envs, bool)
         for env in range(self.num_envs):
@@ -69,8 +84,10 @@ class FakeStepper:
             obs_t=obs_t,
             r_t=raw_reward.astype(np.float32),
             raw_reward=raw_reward,
-            terminated=ended,
+            terminated=ended | life_lost,
             truncated=np.zeros_like(ended),
+            ended=ended,
+            starts=starts,
             valid=valid,
             next_obs=self.obs,
             bad=bad,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distdqn.acting_network import ActingNetwork, dense_forward
+from distdqn.frame_stack import FrameStack
 from distdqn.networks import QNetwork, make_network
 from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
 
@@ -98,3 +99,31 @@ def test_new_weights_act_at_once_by_either_way(torso):
     acting.set(WeightSnapshot(version, version, 0, vector))
     assert acting.q_values(observations(VECTOR, 2)).tolist() == [[1, 2, 3]] * 2
     assert acting.version == version
+
+
+def test_stacked_pictures_act_as_they_would_alone():
+    torch.manual_seed(0)
+    spec = ObservationSpec((84, 84), "uint8", scale=1 / 255, stack=4)
+    network = make_network(spec, 4, torso="nature")
+    acting = ActingNetwork(network, 3, double=False)
+    stack = FrameStack(3, spec)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 3, 84, 84)).astype(np.uint8)
+    obs = stack.begin(frames[0])
+    for step in frames[1:]:
+        obs = stack.push(step, np.zeros(3, bool))  # a view whose rows lie apart
+    values = acting.q_values(obs)
+    np.testing.assert_array_equal(values, acting.q_values(obs.copy()))
+    for env in range(3):
+        alone = torch_values(network, obs[env : env + 1].copy())[0]
+        np.testing.assert_allclose(values[env], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_dense_network_takes_stacks_flat():
+    spec = ObservationSpec((5,), "float32", stack=3)
+    network = make_network(spec, 2, torso="mlp")
+    forward = dense_forward(network, 16)
+    obs = np.random.default_rng(0).standard_normal((16, 3, 5)).astype(np.float32)
+    assert forward is not None
+    np.testing.assert_allclose(forward(obs), torch_values(network, obs), rtol=1e-4, atol=1e-6)
+    table = QNetwork(spec, nn.Sequential(nn.Linear(5, 8)), nn.Linear(8, 2))
+    assert dense_forward(table, 16) is None  # that layer sees the frames one by one

@@ -24,12 +24,18 @@ ROWS = [
     "types errors",
     "config metrics memory replay_memory",
     # floor 1: one concept each
+    "pictures",
+    "torsos cpu_threads streaming frame_buffer",
+    "frame_rows",
+    "compressed_rows",
     "envs exploration n_step sum_tree frame_ring rate_limiter value_learning optimizers networks",
-    "accounting step_budget compiled_cache codec durable block_versions replay_state",
+    "accounting step_budget compiled_cache codec durable block_versions replay_state frame_stack",
+    "staging",
+    "block_check",
     # floor 2
     "sampling weights update compilation",
     # floor 3: the parts, testable without Ray
-    "acting_network value_diagnostics",
+    "acting_network value_diagnostics value_panel",
     "rollout replay learner evaluate replay_files run_folder plots video",
     "greedy checkpoint",
     # floor 4: thin Ray shells, and the schedule
@@ -46,7 +52,7 @@ ROWS = [
     "async_run lockstep_run",
     "train",
     # floor 7
-    "tabular",
+    "tabular bench",
     # floor 8
     "cli",
     "__main__",
@@ -55,7 +61,9 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 
 RAY_ROOMS = {"actors", "placement", "system", "cli"}
 TORCH_FREE = {"types", "errors", "config", "metrics", "envs", "exploration", "n_step"} | {
-    "sum_tree", "replay_memory", "frame_ring",
+    "sum_tree", "replay_memory", "pictures", "frame_ring", "frame_rows",
+    "compressed_rows", "frame_stack",
+    "frame_buffer", "streaming", "block_check",
     "rate_limiter", "sampling", "replay", "accounting", "step_budget",
     "codec", "durable", "block_versions", "replay_state", "replay_files",
 }  # fmt: skip
@@ -211,6 +219,16 @@ def test_gymnasium_stays_in_envs(name):
 def test_yaml_is_loaded_only_where_yaml_is_read(name):
     for found in imports(name):
         assert library(found.module) != "yaml" or found.in_function, f"{name}:{found.line}"
+
+
+def test_the_learner_can_be_measured_where_little_is_installed():
+    wanted = {"torch", "numpy", "numba", "llvmlite", "msgpack"}  # numba brings llvmlite
+    outside = loaded_with("distdqn.bench.learner") - set(sys.stdlib_module_names)
+
+    assert outside <= wanted
+    absent = ["ray", "gymnasium", "yaml", "tyro", "rich", "psutil", "lz4"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import distdqn.bench.learner"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def test_config_needs_only_the_standard_library():

@@ -376,3 +376,9 @@ def test_fifo_keeps_all_that_waits_to_be_used():
     )
 
     assert config.replay.kind == "fifo"
+
+
+@pytest.mark.parametrize("frames", [0, 17])
+def test_a_stack_that_is_out_of_bounds_says_what_either_bound_is_for(frames):
+    with pytest.raises(ConfigError, match="at least 1 and at most 16: none would .*, many would"):
+        from_values({"env.frame_stack": frames})

@@ -29,6 +29,30 @@ def test_actions_count_from_zero_whatever_their_start():
     assert stepper.num_actions == NUM_ACTIONS and env.actions == [5, 6, 7]
 
 
+class Named(ScriptedEnv):
+    def get_action_meanings(self):
+        return ["NOOP", "FIRE", "LEFT"]
+
+
+class Misnamed(ScriptedEnv):
+    def get_action_meanings(self):
+        return ["NOOP"]
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [
+        (Named(), ("NOOP", "FIRE", "LEFT")),
+        (gymnasium.Wrapper(Named()), ("NOOP", "FIRE", "LEFT")),
+        (ScriptedEnv(), ("0", "1", "2")),
+        (Misnamed(), ("0", "1", "2")),
+        (SpaceEnv(gymnasium.spaces.Box(0, 1, (2,)), action_start=-1), ("-1", "0", "1")),
+    ],
+)
+def test_actions_have_the_envs_names_or_its_numbers(env, names):
+    assert stepper_of([env]).action_names == names
+
+
 def test_an_env_without_masks_has_none():
     stepper = VectorStepper(ScriptedVectorEnv(2), "S")
     stepper.reset()

@@ -15,9 +15,10 @@ from fake_envs import (
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, describe, make_stepper
+from distdqn.envs import AtariSettings, EnvSettings, describe, make_stepper
 from distdqn.envs.make import make_vector_env
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.tables import transition_table
 from distdqn.types import ObservationSpec
 
 
@@ -149,6 +150,35 @@ def test_what_make_env_must_do_is_said():
     different = iter([gymnasium.make("CartPole-v1"), gymnasium.make("Acrobot-v1")])
     with pytest.raises(errors.EnvError, match="different observation spaces"):
         make_vector_env(EnvSettings(""), 2, lambda: next(different))
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "gymnasium:CartPole-v1", "FrozenLake-v1"])
+def test_settings_of_atari_are_refused_for_other_ids(env_id):
+    settings = EnvSettings(env_id, atari=AtariSettings(noop_max=30, fire_on_reset=True))
+    message = message_of(errors.ConfigError, settings)
+    assert message == (
+        f"env.atari.noop_max is 30, must be left at its default 0 with env.id '{env_id}': "
+        "env.atari.* is for ids ALE/<Game>-v5 alone and would be ignored"
+    )
+    for make in (describe, transition_table):
+        with pytest.raises(errors.ConfigError, match="env.atari.noop_max is 30"):
+            make(settings)
+
+
+class TestMakeEnvWithAnIdOfAtari:
+    @pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "CartPole-v1", ""])
+    def test_refuses_settings_that_it_would_ignore(self, env_id):
+        settings = EnvSettings(env_id, atari=AtariSettings(sticky_actions=0.0))
+        message = message_of(errors.ConfigError, settings, make_scripted)
+        assert "env.atari.sticky_actions is 0.0, must be left at its default 0.25" in message
+        assert "with make_env()" in message and "would be ignored" in message
+
+    def test_stacks_no_frames_unless_told_to(self):
+        for frame_stack, stack in ((None, 1), (3, 3)):
+            settings = EnvSettings("ALE/Breakout-v5", frame_stack=frame_stack)
+            described = describe(settings, make_scripted).observation
+            assert described.stack == stack
+            assert make_stepper(settings, 1, make_scripted).observation == described
 
 
 class TestVectorEntryPoint:

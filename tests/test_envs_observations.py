@@ -39,6 +39,7 @@ def batch_of(space, rows=ROWS, seed=0):
             spaces.Box(0, 255, (8, 8, 3), np.uint8),
             ObservationSpec((8, 8, 3), "uint8", scale=1 / 255),
         ),
+        (spaces.Box(0, 255, (8, 8), np.uint8), ObservationSpec((8, 8), "uint8", scale=1 / 255)),
         (spaces.MultiBinary((2, 3)), ObservationSpec((2, 3), "int8")),
     ],
     ids=str,

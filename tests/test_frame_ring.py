@@ -1,6 +1,8 @@
-"""The ring of frames: wraps, growth and masks."""
+"""The ring of frames: wraps, growth, stacks and masks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,3 +75,31 @@ def test_a_restored_ring_holds_the_same_frames_at_any_capacity() -> None:
 def test_a_ring_for_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         FrameRing(0, INDEX, NUM_ACTIONS)
+
+
+@pytest.mark.parametrize("padding", ["zero", "repeat"])
+def test_stacks_stay_right_while_the_ring_wraps_and_grows(padding: Any) -> None:
+    ring = FrameRing(7, ObservationSpec((), "int64", stack=3, padding=padding), NUM_ACTIONS)
+    rng, oldest = np.random.default_rng(0), 0
+    for _ in range(60):
+        count = int(rng.integers(1, 6))
+        first = ring.append(np.arange(ring.next_number, ring.next_number + count), None, oldest)
+        assert ring.check_valid(oldest) == (True, "")
+        numbers = np.arange(oldest, first + count)
+        depths = np.minimum(numbers - oldest, rng.integers(0, 3, len(numbers))).astype(np.uint8)
+        expected = []
+        for number, depth in zip(numbers, depths, strict=True):
+            held = list(range(number - depth, number + 1))
+            expected.append([held[0] if padding == "repeat" else 0] * (2 - depth) + held)
+        assert ring.gather(numbers, depths).tolist() == expected
+        assert ring.gather(numbers).tolist() == numbers.tolist()  # the frames themselves
+        oldest = max(oldest, first - int(rng.integers(4, 15)))
+    assert 7 < ring.capacity <= 21
+
+
+def test_an_observation_without_stack_is_its_frame() -> None:
+    ring = FrameRing(5, INDEX, NUM_ACTIONS)
+    ring.append(np.arange(5), None, oldest=0)
+    out = np.zeros((2, 2), np.int64)
+    assert ring.gather(np.array([[1, 4], [2, 2]]), np.zeros((2, 2), np.uint8), out) is out
+    assert out.tolist() == [[1, 4], [2, 2]]

@@ -76,6 +76,45 @@ def test_one_process_and_actors_repeated_and_resumed_give_the_same_weights(
     assert resumed.eval_return_mean == over_ray.eval_return_mean == first.eval_return_mean
 
 
+PICTURES = {
+    "vectors": {"env__id": "CartPole-v1", "env__frame_stack": 4, "env__stack_padding": "repeat"},
+    "minatar": {"env__id": "MinAtar/Breakout-v0", "total_env_steps": 1_500},
+    "atari": {
+        "env__id": "ALE/Breakout-v5",
+        "env__atari__terminal_on_life_loss": True,
+        "env__atari__fire_on_reset": True,
+        "replay__compression": "lz4",
+        "total_env_steps": 760,
+        "workers__envs_per_worker": 4,
+        "workers__block_transitions": 32,
+        "eval__max_episode_steps": 40,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_frames_and_stacks_give_the_same_weights_everywhere_too(
+    ray_cluster, tmp_path, monkeypatch, kind
+):
+    if kind != "vectors":
+        pytest.importorskip("minatar" if kind == "minatar" else "ale_py")
+    if kind == "atari":
+        pytest.importorskip("lz4")
+    changes = {"replay__kind": "prioritized", "eval__period_env_steps": 5_000} | PICTURES[kind]
+
+    first = train(lockstep(tmp_path / "a", **changes))
+    over_ray = train(lockstep(tmp_path / "b", mode="lockstep_ray", **changes))
+    broken_off = interrupted_after_first_checkpoint(
+        monkeypatch, lockstep(tmp_path / "c", **changes)
+    )
+    resumed = distdqn.resume("run", tmp_path / "c" / "runs", display=False)
+
+    assert broken_off.stopped_by == "SIGINT" and broken_off.env_steps < first.env_steps
+    assert len({s.weights_sha256 for s in (first, over_ray, resumed)}) == 1
+    assert first.gradient_steps == (first.env_steps - 512) * 2 // 32 > 0
+    assert_closed(first)
+
+
 def test_a_run_over_actors_is_resumed_over_actors(ray_cluster, tmp_path, monkeypatch):
     config = lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized")
     interrupted_after_first_checkpoint(monkeypatch, config)

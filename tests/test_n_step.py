@@ -69,6 +69,7 @@ class Feed:
             next_obs=following,
             action_mask_t=self.mask_of(arrival),
             next_action_mask=self.mask_of(following),
+            starts=restarted,
             **{name: column[name] for name in ROW_NAMES if name not in "ra"},
         )
         self.source = following
@@ -314,7 +315,7 @@ def test_frames_before_the_first_mask_allow_everything():
     no, one = np.zeros(1, bool), np.ones((1, 2), np.float32)
     accumulator.begin(one)
     reward, mask = np.zeros(1, np.float32), np.array([[True, False, True]])
-    accumulator.add(np.zeros(1, int), reward, no, no, ~no, no, one, one, no, action_mask_t=mask)
+    accumulator.add(np.zeros(1, int), reward, no, no, ~no, no, one, one, no, no, action_mask_t=mask)
     expected = [[True, True, True], [True, False, True]]
     np.testing.assert_array_equal(accumulator.emit().action_mask, expected)
 

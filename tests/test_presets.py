@@ -29,10 +29,14 @@ def gradient_steps(config: Config) -> int:
 def test_the_presets_are_these():
     assert preset_names() == [
         "apex",
+        "atari-apex",
+        "atari-machado",
+        "atari-nature",
         "cartpole",
         "cartpole-cleanrl",
         "cartpole-sb3",
         "lunarlander",
+        "minatar",
         "mountaincar",
     ]
 
@@ -41,7 +45,7 @@ def test_the_presets_are_these():
 def test_every_preset_cites_its_source(name):
     comments = [line for line in read_preset(name).splitlines() if line.startswith("#")]
 
-    assert any("github" in line or "arXiv" in line for line in comments)
+    assert any(word in line for line in comments for word in ("github", "arXiv", "doi:"))
     assert len(comments[0]) <= 90, "the first line is the preset's line in --list-presets"
 
 
@@ -57,7 +61,7 @@ def test_acting_never_runs_far_ahead_of_learning(name):
 def test_an_unknown_preset_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown preset 'cartpol'; did you mean cartpole\?"):
         preset("cartpol")
-    with pytest.raises(ConfigError, match="the presets are apex, cartpole"):
+    with pytest.raises(ConfigError, match="the presets are apex, .*cartpole"):
         preset("zzz")
 
 
@@ -130,3 +134,86 @@ def test_apex_has_every_part_of_apex():
     assert replay.importance_sampling_exponent.at(0) == 0.4
     assert (learner.n_step, learner.double, config.network.dueling) == (3, True, True)
     assert config.total_env_steps <= 200_000
+
+
+def test_atari_nature_is_the_paper_of_2015():
+    config = preset("atari-nature")
+    atari, learner, replay = config.env.atari, config.learner, config.replay
+
+    assert (config.env.frame_stack, config.env.stack_padding) == (4, "zero")
+    assert (atari.frame_skip, atari.sticky_actions, atari.noop_max) == (4, 0.0, 30)
+    assert (atari.terminal_on_life_loss, atari.full_action_space) == (True, False)
+    assert (atari.size, atari.grayscale, atari.max_pool) == (84, True, True)
+    assert config.env.reward_clip == 1
+    assert (learner.optimizer, learner.rmsprop_centered) == ("rmsprop", True)
+    assert (learner.rmsprop_decay, learner.learning_rate.at(0)) == (0.95, 2.5e-4)
+    # The sum over 32 squared gradients has a minimum of 0.01; the mean's is this.
+    assert learner.rmsprop_eps_inside_sqrt and learner.optimizer_eps == 0.01 / 32**2
+    assert (learner.batch_size, learner.loss, learner.double) == (32, "huber", False)
+    assert learner.target_period * 4 == 10_000
+    assert replay.samples_per_insert * 4 == learner.batch_size, "an update per 4 agent steps"
+    assert (replay.capacity, replay.min_size_to_sample) == (1_000_000, 50_000)
+    assert config.workers.epsilon.value == Schedule(1.0, 0.1, 250_000)
+    assert config.eval.epsilon == 0.05
+    five_minutes = 5 * 60 * 60  # emulator frames
+    assert config.eval.max_episode_steps * atari.frame_skip == five_minutes == 18_000
+
+
+def test_atari_machado_is_the_protocol_of_2018():
+    config = preset("atari-machado")
+    atari, learner = config.env.atari, config.learner
+
+    assert (atari.sticky_actions, atari.noop_max) == (0.25, 0)
+    assert (atari.terminal_on_life_loss, atari.full_action_space) == (False, True)
+    assert atari.max_frames == 108_000
+    assert (learner.optimizer, learner.optimizer_eps, learner.loss) == ("adam", 1.5e-4, "mse")
+    assert (learner.learning_rate.at(0), learner.target_period * 4) == (6.25e-5, 8_000)
+    assert config.replay.min_size_to_sample == 20_000
+    assert config.workers.epsilon.value == Schedule(1.0, 0.01, 250_000)
+    assert config.eval.epsilon == 0.001
+    assert config.eval.max_episode_steps * atari.frame_skip == atari.max_frames
+
+
+def test_atari_apex_is_the_paper_of_2018():
+    config = preset("atari-apex")
+    learner, replay = config.learner, config.replay
+
+    assert (learner.batch_size, learner.n_step, learner.double) == (512, 3, True)
+    assert (config.network.torso, config.network.dueling) == ("nature", True)
+    assert (learner.learning_rate.at(0), learner.optimizer_eps) == (6.25e-5, 1.5e-7)
+    assert (learner.rmsprop_centered, learner.rmsprop_decay) == (True, 0.95)
+    assert learner.rmsprop_eps_inside_sqrt
+    assert (learner.max_grad_norm, learner.target_period) == (40, 2_500)
+    assert (replay.kind, replay.priority_exponent, replay.capacity) == (
+        "prioritized",
+        0.6,
+        2_000_000,
+    )
+    assert replay.importance_sampling_exponent.at(0) == 0.4
+    assert abs(replay.samples_per_insert - 19 * 512 / 12_500) < 0.01
+    atari, evaluation = config.env.atari, config.eval
+    assert (atari.max_frames, evaluation.epsilon) == (50_000, 0.0)
+    assert evaluation.max_episode_steps * atari.frame_skip >= atari.max_frames
+    assert config.workers.epsilon.kind == "ladder"
+
+
+def test_minatar_is_young_and_tian():
+    config = preset("minatar")
+    learner, replay = config.learner, config.replay
+
+    assert config.env.id == "MinAtar/Breakout-v0"
+    assert (learner.optimizer, learner.rmsprop_centered) == ("rmsprop", True)
+    assert (learner.rmsprop_decay, learner.optimizer_eps) == (0.95, 0.01)
+    assert not learner.rmsprop_eps_inside_sqrt
+    assert (learner.batch_size, learner.learning_rate.at(0)) == (32, 2.5e-4)
+    assert replay.samples_per_insert == learner.batch_size, "one update per frame"
+    assert (replay.capacity, replay.min_size_to_sample) == (100_000, 5_000)
+    assert learner.target_period == 1_000
+    assert config.workers.epsilon.value == Schedule(1.0, 0.1, 100_000)
+
+
+@pytest.mark.parametrize("name", ["atari-nature", "atari-machado", "atari-apex"])
+def test_the_atari_presets_send_64_steps_of_each_env_in_a_block(name):
+    workers = preset(name).workers
+
+    assert workers.block_transitions == 64 * workers.envs_per_worker

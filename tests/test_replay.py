@@ -221,9 +221,9 @@ def test_short_episodes_grow_the_frames_and_evict_nothing_early() -> None:
     assert replay.size == 1_000
     assert all_ids(replay) == sorted(twin.items)
     twin.assert_holds(replay.sample(5, 200))
-    frame_bytes = 16 * (2_000 + 100)  # those needed: of 20 blocks, and the arriving one
+    frame_bytes = 16 * 2_000  # those needed: of 20 blocks, the arriving one among them
     assert before - 16 * 1_250 + frame_bytes <= replay.nbytes
-    assert replay.nbytes <= before - 16 * 1_250 + 1.25 * frame_bytes
+    assert replay.nbytes <= before - 16 * 1.10 + 1.25 * frame_bytes
 
 
 def test_the_frames_do_not_grow_without_need() -> None:

@@ -24,6 +24,7 @@ from distdqn.replay_files import (
     save_replay,
     saved_up_to,
 )
+from distdqn.types import ObservationSpec
 
 
 def save(run: Path, replay: Replay, previous: Any = None, shard: int = 0) -> dict[str, Any]:
@@ -251,3 +252,46 @@ def test_equal_runs_write_equal_files(tmp_path: Path) -> None:
         replay.add(Worker(CARTPOLE).block(20, priorities=np.ones(20)))
         save(tmp_path / run, replay)
     assert names(tmp_path / "one") == names(tmp_path / "two")
+
+
+def test_compressed_frames_are_saved_as_they_are_in_pieces(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("lz4.block")
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 600)
+    spec = ObservationSpec((10, 10), "uint8", stack=4)
+    worker, replay = Worker(spec), make_replay(60, spec, compression="lz4")
+    entry = save(tmp_path, replay)
+    for _ in range(3):
+        replay.add(worker.block(30, masked=True))
+        entry = save(tmp_path, replay, entry)
+    assert len(entry["segments"]) > 6
+    for compression in ("lz4", "none"):
+        restored = make_replay(60, spec, seed=5, compression=compression)
+        restored.set_state(load_replay(tmp_path, entry))
+        before = replay.get_state()
+        assert_draws_the_same(replay, restored)
+        replay.set_state(before)
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_a_piece_with_live_items_may_hold_evicted_frames_only(
+    tmp_path: Path, monkeypatch, compression: str
+) -> None:
+    if compression == "lz4":
+        pytest.importorskip("lz4.block")
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 4_000)
+    spec = ObservationSpec((10, 10), "uint8", stack=4)
+    worker, replay = Worker(spec), make_replay(100, spec, compression=compression)
+    for _ in range(20):
+        replay.add(worker.block(1, num_frames=20))
+    replay.add(worker.block(60))
+    before = save(tmp_path, replay)  # 80 items and 461 frames, cut apart
+    replay.add(worker.block(60))
+    entry = save(tmp_path, replay, before)
+    first_item, oldest_frame = 40, 400
+    assert any(
+        piece["end_item"] > first_item and piece["end_frame"] < oldest_frame
+        for piece in entry["segments"]
+    )
+    restored = make_replay(100, spec, seed=5, compression=compression)
+    restored.set_state(load_replay(tmp_path, entry))
+    assert_draws_the_same(replay, restored)

@@ -14,8 +14,9 @@ from replay_parts import CARTPOLE, INDEX, Worker, make_replay
 from distdqn.codec import decode, encode
 from distdqn.replay import IDS_PER_EPOCH, Replay
 from distdqn.replay_state import cut
-from distdqn.types import PriorityUpdate, ReplayBatch, WeightsVersion
+from distdqn.types import ObservationSpec, PriorityUpdate, ReplayBatch, WeightsVersion
 
+STACKED = ObservationSpec((10, 10), "uint8", stack=4)
 KINDS = ["uniform", "prioritized", "fifo"]
 
 
@@ -188,5 +189,63 @@ def test_pieces_are_cut_to_each_row_once(
         return
     taken: list[int] = []
     for (start, count), rows in zip(pieces, cut(pieces, first, end, "row"), strict=True):
+        assert 0 <= rows.start <= rows.stop <= count
         taken += list(range(start, start + count))[rows]
     assert taken == list(range(first, end))
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_a_segment_of_which_nothing_is_live_is_passed_over(compression: str) -> None:
+    if compression == "lz4":
+        pytest.importorskip("lz4.block")
+    replay, restored = (
+        make_replay(60, STACKED, seed=seed, compression=compression) for seed in (0, 77)
+    )
+    worker = Worker(STACKED)
+    replay.add(worker.block(30, masked=True))
+    first = replay.get_state()
+    for _ in range(3):
+        replay.add(worker.block(30, masked=True))
+    later = replay.get_state(first["inserts"], first["next_frame"])
+    restored.set_state(later | {"segments": first["segments"] + later["segments"]})
+    assert_twins(replay, restored)
+
+
+def test_a_state_saved_before_frames_were_stacked_is_read_with_depth_zero() -> None:
+    replay = make_replay(10)
+    replay.add(Worker(CARTPOLE).block(10))
+    state = replay.get_state()
+    for segment in state["segments"]:
+        del segment["tm1_depth"], segment["t_depth"]
+    restored = make_replay(10, seed=1)
+    restored.set_state(state)
+    for name in ("obs_tm1", "obs_t", "item_ids"):
+        first, second = (getattr(one.sample(1, 20), name) for one in (replay, restored))
+        np.testing.assert_array_equal(first, second)
+        restored.set_state(replay.get_state())
+
+
+def test_frames_of_another_shape_are_refused_with_nothing_changed() -> None:
+    replay = make_replay(10)
+    replay.add(Worker(CARTPOLE).block(10))
+    other = make_replay(10, ObservationSpec((5,), "float32"))
+    with pytest.raises(ValueError, match=r"frames .* shape \(5,\), got \(4,\)"):
+        other.set_state(replay.get_state())
+    assert other.size == 0 and other.check_valid() == (True, "")
+
+
+@pytest.mark.parametrize("shape", [(9, 10), (11, 10)])
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_compressed_frames_of_another_size_are_refused_with_nothing_changed(
+    shape: tuple[int, ...], compression: str
+) -> None:
+    pytest.importorskip("lz4.block")
+    replay = make_replay(10, STACKED, compression="lz4")
+    replay.add(Worker(STACKED).block(10))
+    spec = dataclasses.replace(STACKED, shape=shape)
+    other = make_replay(10, spec, compression=compression)
+    other.add(Worker(spec).block(4))
+    before = encode(other.get_state())
+    with pytest.raises(ValueError, match=f"compressed frame must hold {10 * shape[0]} bytes, got"):
+        other.set_state(replay.get_state())
+    assert encode(other.get_state()) == before

@@ -49,6 +49,8 @@ def block(sequence, num=4, worker=0, incarnation=0, collected=None, counter=0, r
         frames=np.arange(num + 1, dtype=np.float32)[:, None],
         tm1=np.arange(num, dtype=np.int32),
         t=np.arange(1, num + 1, dtype=np.int32),
+        tm1_depth=np.zeros(num, np.uint8),
+        t_depth=np.zeros(num, np.uint8),
         a_tm1=np.zeros(num, np.int32),
         r_t=np.ones(num, np.float32),
         discount_t=np.ones(num, np.float32),

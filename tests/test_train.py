@@ -13,7 +13,14 @@ import ray_parts
 
 import distdqn
 from distdqn.config import from_values
-from distdqn.errors import DistDQNError, EnvFailure, ResourceError, RunError, UnknownEnvError
+from distdqn.errors import (
+    ConfigError,
+    DistDQNError,
+    EnvFailure,
+    ResourceError,
+    RunError,
+    UnknownEnvError,
+)
 from distdqn.metrics import SCALARS
 
 pytestmark = pytest.mark.timeout(240)
@@ -326,3 +333,13 @@ def test_a_network_of_the_wrong_shape_is_refused_in_one_line(ray_cluster, tmp_pa
         distdqn.train(small(tmp_path), make_network=ray_parts.network_of_wrong_shape, display=False)
     assert "\n" not in str(caught.value)
     assert "[B, A]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("torso", "message"),
+    [("nature", "frames of shape .4. are no pictures"), ("resnet", "unknown torso 'resnet'")],
+)
+def test_a_torso_that_does_not_fit_is_refused_before_anything_starts(tmp_path, torso, message):
+    with pytest.raises(ConfigError, match=message):
+        distdqn.train(small(tmp_path, network__torso=torso), display=False)
+    assert not (tmp_path / "runs").exists()

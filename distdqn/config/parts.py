@@ -16,6 +16,37 @@ _NO_RESERVE = "Ray cannot reserve less than nothing"
 
 
 @dataclasses.dataclass(frozen=True)
+class AtariConfig:
+    """Atari games (ids ALE/<Game>-v5), whose own settings these replace."""
+
+    backend: Literal["ale", "gymnasium"] = "ale"
+    """ale: the vector env of ale-py; gymnasium: single envs behind Gymnasium's wrappers."""
+    frame_skip: Annotated[int, Range("an agent step would be no frame", 1)] = 4
+    """Emulator frames per agent step, the action repeated."""
+    sticky_actions: Annotated[float, Range("it is a probability", 0, 1)] = 0.25
+    """Probability at each frame that the emulator repeats the action before."""
+    noop_max: Annotated[int, Range("actions cannot be fewer than none", 0)] = 0
+    """A game begins with up to so many no-ops, uniformly from 1; 0: with none."""
+    size: Annotated[int, Range("the networks need a picture", 1)] = 84
+    """Height and width of a picture."""
+    grayscale: bool = True
+    """One channel in place of three."""
+    max_pool: bool = True
+    """The maximum of a step's last two frames, against flicker."""
+    terminal_on_life_loss: bool = False
+    """A lost life ends an episode of learning; the game goes on, and returns are of whole games."""
+    full_action_space: bool = False
+    """All 18 actions in place of the game's own."""
+    fire_on_reset: bool = False
+    """Presses FIRE once at a game's start, and after a lost life where that ends an episode."""
+    max_frames: Annotated[int, Range("a game needs a frame", 1)] = 108_000
+    """Emulator frames after which a game is cut (truncated)."""
+
+    def __post_init__(self) -> None:
+        settle(self, "env.atari.")
+
+
+@dataclasses.dataclass(frozen=True)
 class EnvConfig:
     """The environment and its rewards."""
 
@@ -23,12 +54,20 @@ class EnvConfig:
     """Gymnasium id, or `module:Id-v0` to import the module that registers it first."""
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Constructor arguments, as JSON or YAML: '{"is_slippery": false}'."""
+    frame_stack: Annotated[
+        int | None, Range("none would show nothing, many would fill batches with old frames", 1, 16)
+    ] = None
+    """Newest frames in an observation; none: 4 for ids ALE/..., else 1."""
+    stack_padding: Literal["zero", "repeat"] = "zero"
+    """Before an episode's first frame: zero, as ale-py; repeat it, as Gymnasium's wrapper."""
     reward_scale: Annotated[
         float, Range("every reward would vanish or change its sign", 0, above=True)
     ] = 1.0
     """Rewards are multiplied by it, before clipping; reported returns stay raw."""
     reward_clip: Annotated[float | None, Range("every reward would become 0", 0, above=True)] = None
     """Rewards are clipped to [-c, c]; none: not at all."""
+    atari: AtariConfig = dataclasses.field(default_factory=AtariConfig)
+    """Atari games (ids ALE/<Game>-v5), whose own settings these replace."""
 
     def __post_init__(self) -> None:
         settle(self, "env.")
@@ -110,6 +149,8 @@ class ReplayConfig:
         Schedule, Range("0 corrects nothing, 1 the whole sampling bias", 0, 1)
     ] = Schedule.constant(0.4)
     """Beta of prioritized replay; a number, or START:END:ENV_STEPS over global env steps."""
+    compression: Literal["none", "lz4"] = "none"
+    """Frames in memory; lz4: lossless, Atari frames in 4 to 30 percent, sampling 5 times slower."""
 
     def __post_init__(self) -> None:
         settle(self, "replay.")
@@ -165,8 +206,10 @@ class LearnerConfig:
     """Seconds between the snapshots from which a dead learner comes back."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Of parameters and arithmetic; float64, on the CPU alone, is for verification."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """bfloat16: of the layers, parameters stay float32; float64, on the CPU, for verification."""
+    num_threads: Annotated[int | None, Range("nobody would compute", 1)] = None
+    """CPU threads of the update; none: 1 for dense networks, else all of the machine, at most 8."""
     compile: bool = True
     """Compile the update as a whole; where that fails it runs eagerly, as it does in lockstep."""
     num_gpus: Annotated[float, Range(_NO_RESERVE, 0)] = 0.0
@@ -184,10 +227,10 @@ class LearnerConfig:
 class NetworkConfig:
     """The Q-network."""
 
-    torso: str = "mlp"
-    """mlp, or `module:function` from observation space to an nn.Module and its output size."""
+    torso: str = "auto"
+    """auto (nature or minatar for pictures, else mlp), mlp, nature, minatar, or module:function."""
     hidden: Annotated[tuple[int, ...], Range("a layer needs a unit", 1)] = (120, 84)
-    """Units of the hidden layers, ReLU between them."""
+    """Units of the hidden layers of an mlp, ReLU between them; nature has 512, minatar 128."""
     dueling: bool = False
     """Separate heads for value and advantage."""
 
@@ -211,6 +254,8 @@ class EvalConfig:
     """Episodes recorded at the end as videos."""
     max_episode_steps: Annotated[int, Range("an episode needs a step", 1)] = 27_000
     """Agent steps after which an episode is cut and counts with its return so far."""
+    epsilon: Annotated[float, Range("epsilon is a probability", 0, 1)] = 0.0
+    """Probability of a random action in evaluation, as the protocols of Atari have it."""
 
     def __post_init__(self) -> None:
         settle(self, "eval.")

@@ -6,10 +6,15 @@ The only package that knows Gymnasium, and the only place where `terminated` and
     settings.py      EnvSettings: id, arguments, reward scaling
     describe.py      what a run must know before it starts; refuses what it cannot train on
     make.py          native vector env or single envs in series
+    atari.py         ids of Atari games, and what env.atari.* decides
+    atari_backends.py  ale-py's vector env, and Gymnasium's wrapper
+    minatar.py       MinAtar games
     serial.py        single envs as one vector env
     observations.py  any supported space -> one stored array
+    stacks.py        observations of several frames: spec and space
     actions.py       Discrete actions, action masks
     stepper.py       VectorStepper: reset, step -> Step, for every autoreset mode
+    lives.py         lost lives as ends, FIRE at starts
     same_step.py     final observations where the reset hides them
     step.py          Step
     values.py        reward scaling; NaN and infinity
@@ -20,12 +25,13 @@ The only package that knows Gymnasium, and the only place where `terminated` and
 
 from distdqn.envs.describe import EnvDescription, describe
 from distdqn.envs.episodes import Episode, EpisodeTracker
-from distdqn.envs.settings import EnvSettings, MakeEnv
+from distdqn.envs.settings import AtariSettings, EnvSettings, MakeEnv
 from distdqn.envs.step import Step
 from distdqn.envs.stepper import VectorStepper, make_stepper
 from distdqn.envs.tables import TransitionTable, transition_table
 
 __all__ = [
+    "AtariSettings",
     "EnvDescription",
     "EnvSettings",
     "Episode",

@@ -5,7 +5,7 @@ Inside distdqn an action is a number from 0; only the vector env sees `start`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -28,6 +28,17 @@ def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]
             "multi-discrete or composite ones"
         )
     return int(space.n), int(space.start)
+
+
+def action_names(vector_env: Any, numbers: Sequence[int]) -> tuple[str, ...]:
+    """The env's own words for its actions (`get_action_meanings()`), else their numbers.
+
+    numbers: of the actions, as the env counts them.
+    """
+    envs = getattr(vector_env, "envs", None)
+    meanings = getattr(envs[0].unwrapped, "get_action_meanings", None) if envs else None
+    names = tuple(map(str, meanings())) if callable(meanings) else ()
+    return names if len(names) == len(numbers) else tuple(map(str, numbers))
 
 
 class ActionMasks:

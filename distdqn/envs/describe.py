@@ -10,10 +10,12 @@ from typing import Any
 
 import gymnasium
 
+from distdqn.envs import atari
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.make import env_label, find_spec, make_vector_env, time_limit
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.settings import EnvSettings, MakeEnv
+from distdqn.envs.stacks import frames_stacked, stacked_space, stacked_spec
 from distdqn.types import ObservationSpec
 
 
@@ -21,10 +23,11 @@ from distdqn.types import ObservationSpec
 class EnvDescription:
     """The shape of the problem.
 
-    observation: how one observation is stored.
+    observation: how one frame of an observation is stored, and how many are stacked.
     num_actions: actions are `0 .. num_actions - 1` everywhere in distdqn.
     action_start: the env's own number for action 0.
-    observation_space: the env's own, of a single observation.
+    observation_space: of one observation as a network sees it; the env's own where
+      nothing is stacked.
     max_episode_steps: after which the env truncates, None where it does not say.
     """
 
@@ -41,20 +44,30 @@ def describe(settings: EnvSettings, make_env: MakeEnv | None = None) -> EnvDescr
     Raises:
       UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure: see
         `make_vector_env`.
+      ConfigError: arguments or `settings.atari` that the env would not heed.
     """
     label = env_label(settings, make_env)
     vector_env = make_vector_env(settings, 1, make_env)
     try:
         num_actions, action_start = discrete_actions(vector_env.single_action_space, label)
         space = vector_env.single_observation_space
-        spec = find_spec(settings.id) if make_env is None else vector_env.spec
-        kwargs = settings.kwargs if make_env is None else {}
+        stack = frames_stacked(settings, settings.is_atari and make_env is None)
+        frame = ObservationEncoder(space, label).spec
         return EnvDescription(
-            observation=ObservationEncoder(space, label).spec,
+            observation=stacked_spec(frame, space, stack, settings.stack_padding, label),
             num_actions=num_actions,
             action_start=action_start,
-            observation_space=space,
-            max_episode_steps=time_limit(spec, kwargs),
+            observation_space=stacked_space(space, stack),
+            max_episode_steps=_max_episode_steps(settings, make_env, vector_env.spec),
         )
     finally:
         vector_env.close()
+
+
+def _max_episode_steps(settings: EnvSettings, make_env: MakeEnv | None, made: Any) -> int | None:
+    """made: the spec of what `make_env` built."""
+    if make_env is not None:
+        return time_limit(made, {})
+    if settings.is_atari:
+        return atari.max_steps(settings.atari)
+    return time_limit(find_spec(settings.id), settings.kwargs)

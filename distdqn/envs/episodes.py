@@ -1,6 +1,7 @@
 """Returns and lengths of the episodes that a vector env plays.
 
-Counts raw rewards, before scaling and clipping, and only steps that are transitions.
+Counts whole games and raw rewards, before scaling, clipping and ends at lost lives; the
+length counts only steps that are transitions, the return also what a press of FIRE gave.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ class EpisodeTracker:
         if step.bad_what:
             self._returns[step.bad] = np.nan
         self._lengths += step.valid
-        ended = step.terminated | step.truncated
-        if not ended.any():
+        if not step.ended.any():
             return []
-        episodes = [self._episode(int(i), bool(step.terminated[i])) for i in np.flatnonzero(ended)]
-        self.drop(ended)
+        ended = np.flatnonzero(step.ended)
+        episodes = [self._episode(int(i), bool(step.truncated[i])) for i in ended]
+        self.drop(step.ended)
         return [episode for episode in episodes if np.isfinite(episode.episode_return)]
 
     def drop(self, mask: np.ndarray) -> None:
@@ -62,11 +63,11 @@ class EpisodeTracker:
         self._returns[mask] = 0.0
         self._lengths[mask] = 0
 
-    def _episode(self, env: int, terminated: bool) -> Episode:
+    def _episode(self, env: int, truncated: bool) -> Episode:
         return Episode(
             env=env,
             episode_return=float(self._returns[env]),
             length=int(self._lengths[env]),
             start_step=int(self._start_steps[env]),
-            truncated=not terminated,
+            truncated=truncated,
         )

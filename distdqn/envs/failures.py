@@ -13,7 +13,13 @@ from distdqn import errors
 MAX_MESSAGE = 300  # characters of a foreign message that are passed on
 
 # What stands in an id or in the message of a missing package -> extra of distdqn.
-_EXTRAS = {"box2d": "box2d", "ale": "atari", "ale_py": "atari", "minatar": "minatar"}
+_EXTRAS = {
+    "box2d": "box2d",
+    "ale": "atari",
+    "ale_py": "atari",
+    "cv2": "atari",
+    "minatar": "minatar",
+}
 
 
 def one_line(error: BaseException) -> str:

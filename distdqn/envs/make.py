@@ -1,7 +1,8 @@
 """Vector environments from an id or a factory.
 
 An id with a vector entry point becomes that native vector env where it does what
-`gymnasium.make` would do; everything else becomes a `SerialVectorEnv`.
+`gymnasium.make` would do, and an Atari game what `env.atari.*` says; everything else
+becomes a `SerialVectorEnv`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
+from distdqn.envs import atari, minatar
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.failures import env_error, one_line
 from distdqn.envs.serial import SerialVectorEnv
@@ -29,8 +31,8 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 MAX_SUGGESTIONS = 3
 
-# Namespaces whose envs are registered by importing a package.
-_PACKAGES = {"ALE": "ale_py", "MinAtar": "minatar"}
+# Namespaces in lower case, and what registers their envs.
+_REGISTER = {"ale": lambda: importlib.import_module("ale_py"), "minatar": minatar.register}
 
 # What vector envs call the number of steps after which they truncate.
 _TIME_LIMIT_NAMES = ("max_episode_steps", "time_limit")
@@ -55,15 +57,21 @@ def make_vector_env(
         renderers need no display.
 
     Returns:
-      A `gymnasium.vector.VectorEnv` or a `SerialVectorEnv`.
+      A `gymnasium.vector.VectorEnv`, an `AleVectorEnv` or a `SerialVectorEnv`.
 
     Raises:
       UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure, EnvError:
         one line each; the last where the env cannot be rendered as asked.
+      ConfigError: `settings.kwargs` of an Atari game that `settings.atari` replaces, or
+        `settings.atari` changed for anything else.
     """
     if make_env is not None:
+        atari.check_unused(settings, "make_env()")
         return _make_serial([_call(make_env) for _ in range(num_envs)], "make_env()", render_mode)
     spec = find_spec(settings.id)
+    if settings.is_atari:
+        return _make_atari(spec, settings, num_envs, render_mode)
+    atari.check_unused(settings, f"env.id {settings.id!r}")
     if render_mode is None and _fits_native(spec, settings.kwargs):
         native = _make_native(spec, settings.kwargs, num_envs)
         if native is not None:
@@ -76,17 +84,20 @@ def find_spec(env_id: str) -> EnvSpec:
     """What Gymnasium has registered under `Id-v0`, `namespace/Id-v0` or `module:Id-v0`.
 
     Raises:
-      UnknownEnvError: nothing is registered under the id, or there is no such module.
+      UnknownEnvError: nothing is registered under the id, there is no such module, or the
+        id is an old one of an Atari game.
       MissingExtraError: the package that registers the id's namespace is not installed.
       EnvFailure: the module raised when it was imported.
     """
     module, _, name = env_id.rpartition(":")
-    package = _PACKAGES.get(name.partition("/")[0]) if "/" in name else None
     if module:
+        # Before old ids are refused: the module's own games may be named like them.
         _import_module(module, env_id)
-    elif package is not None:
+    atari.refuse_old_id(name)
+    namespace = name.rpartition("/")[0].lower()
+    if namespace in _REGISTER and not (module and name in gymnasium.registry):
         try:
-            importlib.import_module(package)
+            _REGISTER[namespace]()
         except Exception as error:
             raise env_error(env_id, "import", error) from error
     spec = gymnasium.registry.get(name)
@@ -135,12 +146,30 @@ def _import_module(module: str, env_id: str) -> None:
 
 
 def _closest(name: str) -> str:
-    """The registered ids nearest to a name, as the end of a message."""
-    by_lower = {registered.lower(): registered for registered in gymnasium.registry}
+    """The registered ids nearest to a name, as the end of a message.
+
+    Those in its namespace, if it has one; none that would be refused in turn.
+    """
+    prefix = "".join(name.lower().rpartition("/")[:2])
+    by_lower = {
+        registered.lower(): registered
+        for registered in gymnasium.registry
+        if registered.lower().startswith(prefix) and atari.old_id(registered) is None
+    }
     close = difflib.get_close_matches(name.lower(), by_lower, n=MAX_SUGGESTIONS, cutoff=0.5)
     if not close:
         return "; an id from another package is written module:Id-v0"
     return "; closest: " + ", ".join(by_lower[match] for match in close)
+
+
+def _make_atari(
+    spec: EnvSpec, settings: EnvSettings, num_envs: int, render_mode: str | None
+) -> Any:
+    atari.check_kwargs(settings)
+    if render_mode is None and settings.atari.backend == "ale":
+        return atari.make_native(spec, settings, num_envs)
+    games = [atari.make_single(spec, settings, render_mode) for _ in range(num_envs)]
+    return _make_serial(games, settings.id, render_mode)
 
 
 def _fits_native(spec: EnvSpec, kwargs: Mapping[str, Any]) -> bool:

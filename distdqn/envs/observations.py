@@ -4,7 +4,8 @@ An array stays the array it is; everything composite becomes one float32 vector,
 the order and with the one-hot vectors of `gymnasium.spaces.flatten`.
 
     Box                         its shape and dtype, but float64 as float32, bool as uint8;
-                                the network scales uint8 images of high 255 by 1/255
+                                the network scales uint8 pictures (grey or with channels)
+                                of high 255 by 1/255
     Discrete                    int32 index from 0, one-hot in the network
     MultiBinary                 int8
     MultiDiscrete, Dict, Tuple  one float32 vector; an image inside is not scaled
@@ -188,7 +189,7 @@ def _spec(space: spaces.Space[Any], num_columns: int) -> ObservationSpec:
         return ObservationSpec((), "int32", num_categories=int(space.n))
     if not isinstance(space, (spaces.Box, spaces.MultiBinary)):
         return ObservationSpec((num_columns,), "float32")
-    image = space.dtype == np.uint8 and len(space.shape) == 3
+    image = space.dtype == np.uint8 and len(space.shape) in (2, 3)
     scale = 1 / 255 if image and np.all(space.high == 255) else 1.0  # type: ignore[union-attr]
     return ObservationSpec(tuple(space.shape), _stored_dtype(space.dtype), scale=scale)
 

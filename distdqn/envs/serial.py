@@ -4,7 +4,7 @@ Made for stepping many cheap envs within one process: no fork, no copy of `info`
 
 Gymnasium's `SyncVectorEnv` gathers every entry of every `info` into arrays, which
 costs more than some envs do and fails where an entry changes its length. Here only
-`action_mask` is looked at, and a failure names the env that it came from.
+`action_mask` and `lives` are looked at, and a failure names the env that it came from.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class SerialVectorEnv:
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+    seeds_singly = True
 
     def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]], label: str) -> None:
         """Takes over the envs, which must be alike.
@@ -62,7 +63,7 @@ class SerialVectorEnv:
           seed: one for each env; None goes on with the envs' own generators.
 
         Returns:
-          Observations of all envs, and `action_mask` of those that were reset.
+          Observations of all envs, and `action_mask` and `lives` of those that were reset.
 
         Raises:
           EnvError: an env raised, or broke its observation space.
@@ -75,7 +76,7 @@ class SerialVectorEnv:
                 self._observations[i], infos[i] = self._envs[i].reset(seed=env_seed)
             except Exception as error:
                 raise env_error(self._label, "reset", error, i) from error
-        return self._gather("reset"), self._action_masks(infos)
+        return self._gather("reset"), self._batched(infos)
 
     def step(
         self, actions: np.ndarray
@@ -95,11 +96,20 @@ class SerialVectorEnv:
                 self._observations[i], rewards[i], terminated[i], truncated[i], infos[i] = result
             except Exception as error:
                 raise env_error(self._label, "step", error, i) from error
-        return self._gather("step"), rewards, terminated, truncated, self._action_masks(infos)
+        return self._gather("step"), rewards, terminated, truncated, self._batched(infos)
+
+    def get_action_meanings(self) -> list[str]:
+        """Names of the actions by their numbers, of envs that have them."""
+        return self._envs[0].unwrapped.get_action_meanings()  # type: ignore[attr-defined]
 
     def render(self) -> list[Any]:
         """One frame of each env."""
         return [env.render() for env in self._envs]
+
+    @property
+    def envs(self) -> Sequence[gymnasium.Env[Any, Any]]:
+        """The single envs, in order."""
+        return self._envs
 
     def close(self) -> None:
         for env in self._envs:
@@ -118,13 +128,19 @@ class SerialVectorEnv:
                     ) from error
             raise env_error(self._label, where, error) from error
 
-    def _action_masks(self, infos: dict[int, dict[str, Any]]) -> dict[str, Any]:
-        """`action_mask` (a list) and `_action_mask` `[N]`; empty where no env gives one."""
-        if not any("action_mask" in info for info in infos.values()):
-            return {}
-        masks = [infos.get(i, {}).get("action_mask") for i in range(self.num_envs)]
-        present = np.array([mask is not None for mask in masks])
-        return {"action_mask": masks, "_action_mask": present}
+    def _batched(self, infos: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """`action_mask` (a list), `lives` `[N]`, and which envs gave them, where one did."""
+        batched: dict[str, Any] = {}
+        if not any(infos.values()):  # the usual case with cheap envs
+            return batched
+        for name in ("action_mask", "lives"):
+            if any(name in info for info in infos.values()):
+                values = [infos.get(i, {}).get(name) for i in range(self.num_envs)]
+                batched[name] = values
+                batched["_" + name] = np.array([value is not None for value in values])
+        if "lives" in batched:
+            batched["lives"] = np.array([lives or 0 for lives in batched["lives"]])
+        return batched
 
     def _require_alike(self) -> None:
         for i, env in enumerate(self._envs):

@@ -8,25 +8,29 @@ depends on the mode that the env declares in `metadata["autoreset_mode"]`:
     SAME_STEP   obs_t from info["final_obs"]          acts on next_obs
     NEXT_STEP   obs_t final, next_obs the same        ignores the action, is not valid, and
                                                       arrives at the reset observation
+
+A lost life may end an episode and begin the next without any of this: `lives.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.envs.actions import ActionMasks, discrete_actions
+from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
+from distdqn.envs.atari import fire_action
 from distdqn.envs.failures import env_error
+from distdqn.envs.lives import Lives
 from distdqn.envs.make import autoreset_mode, env_label, make_vector_env
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.same_step import final_observations
-from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.settings import EnvSettings, MakeEnv
+from distdqn.envs.stacks import frames_stacked, stacked_spec
 from distdqn.envs.step import Step
 from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
 
@@ -44,15 +48,20 @@ def make_stepper(
     """A stepper over `num_envs` new environments.
 
     Raises:
-      EnvError: see `make_vector_env` and `VectorStepper`.
+      EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
     """
     vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
+    atari = settings.atari if settings.is_atari and make_env is None else None
     try:
         return VectorStepper(
             vector_env,
             env_label(settings, make_env),
             reward_scale=settings.reward_scale,
             reward_clip=settings.reward_clip,
+            frame_stack=frames_stacked(settings, atari is not None),
+            stack_padding=settings.stack_padding,
+            terminal_on_life_loss=atari is not None and atari.terminal_on_life_loss,
+            fire_action=fire_action(vector_env) if atari and atari.fire_on_reset else None,
         )
     except Exception:
         vector_env.close()
@@ -66,7 +75,8 @@ class VectorStepper:
     anew, for instance after a bad value; `close()`.
 
     num_envs: N.  num_actions: A; actions count from 0.
-    observation: how one observation is stored.
+    observation: how the single frames that it gives are stored, and how many of them
+      others are to stack.
     resets_singly: `reset_envs` resets exactly the envs that it is asked to; otherwise
       it resets all of them.
     """
@@ -77,13 +87,18 @@ class VectorStepper:
         label: str,
         reward_scale: float = 1.0,
         reward_clip: float | None = None,
+        frame_stack: int = 1,
+        stack_padding: Literal["zero", "repeat"] = "zero",
+        terminal_on_life_loss: bool = False,
+        fire_action: int | None = None,
     ) -> None:
         """Takes over a vector env.
 
         Args:
           vector_env: a `gymnasium.vector.VectorEnv` or `SerialVectorEnv`.
           label: names the environment in messages.
-          reward_scale, reward_clip: see `EnvSettings`.
+          reward_scale, reward_clip, frame_stack, stack_padding: see `EnvSettings`.
+          terminal_on_life_loss, fire_action: see `Lives`.
 
         Raises:
           UnsupportedSpaceError: of its action or observation space.
@@ -93,12 +108,17 @@ class VectorStepper:
         self.num_actions, self._action_start = discrete_actions(
             vector_env.single_action_space, label
         )
-        self._encoder = ObservationEncoder(vector_env.single_observation_space, label)
-        self.observation = self._encoder.spec
+        space = vector_env.single_observation_space
+        self._encoder = ObservationEncoder(space, label)
+        self.observation = stacked_spec(
+            self._encoder.spec, space, frame_stack, stack_padding, label
+        )
+        self._lives = Lives(self.num_envs, terminal_on_life_loss, fire_action)
         self._masks = ActionMasks(self.num_envs, self.num_actions, label)
         self._vector_env, self._label = vector_env, label
         self._mode = autoreset_mode(vector_env, label)
         self.resets_singly = self._mode is AutoresetMode.DISABLED
+        self._resets_later = self._mode is AutoresetMode.NEXT_STEP
         self._action_dtype = vector_env.single_action_space.dtype
         self._reward_scale, self._reward_clip = reward_scale, reward_clip
         self._every, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
@@ -110,6 +130,12 @@ class VectorStepper:
     def action_mask(self) -> np.ndarray | None:
         """`[N, A]` bool of the actions allowed now, None if the env never says."""
         return self._action_mask
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The env's own words for the actions, or their numbers."""
+        start = self._action_start
+        return action_names(self._vector_env, range(start, start + self.num_actions))
 
     @property
     def frames_per_second(self) -> int:
@@ -133,6 +159,7 @@ class VectorStepper:
         obs, info = self._reset_env(**kwargs)
         self._require_finite(obs)
         self._obs, self._action_mask = obs, self._masks.first(info)
+        self._lives.begin(info, self._every)
         self._resetting = self._none
         return obs
 
@@ -172,16 +199,18 @@ class VectorStepper:
         if self._obs is None:
             raise RuntimeError("step needs a reset before it: the envs have no state yet")
         assert actions.shape == (self.num_envs,), actions.shape
-        obs, raw_reward, terminated, truncated, info = self._step_env(actions)
-        valid = self._every
-        if self._resetting is not self._none:
-            valid = ~self._resetting
-            terminated, truncated = terminated & valid, truncated & valid
-            raw_reward = np.where(valid, raw_reward, 0.0)
+        resetting, firing = self._resetting, self._lives.firing
+        obs, raw_reward, terminated, truncated, info = self._step_env(self._lives.pressed(actions))
+        if resetting is not self._none:
+            terminated, truncated = terminated & ~resetting, truncated & ~resetting
+            raw_reward = np.where(resetting, 0.0, raw_reward)
+        truncated &= ~terminated
+        ended = terminated | truncated
+        lost = self._lives.lost(info, ended | resetting)
+        if resetting is not self._none:
+            self._lives.begin(info, resetting)
         arrived = self._encoder.encode(obs, self.num_envs)
-        (obs_t, mask_t), (next_obs, next_mask) = self._settle(
-            arrived, info, terminated, terminated | truncated
-        )
+        (obs_t, mask_t), (next_obs, next_mask) = self._settle(arrived, info, terminated, ended)
         self._obs, self._action_mask = next_obs, next_mask
         r_t = scaled_reward(raw_reward, self._reward_scale, self._reward_clip)
         reward = r_t if self._reward_clip is None else raw_reward
@@ -190,10 +219,12 @@ class VectorStepper:
             obs_t=obs_t,
             r_t=r_t,
             raw_reward=raw_reward,
-            terminated=terminated,
+            terminated=terminated | lost,
             truncated=truncated,
-            valid=valid,
+            ended=ended,
+            valid=~(resetting | firing),
             next_obs=next_obs,
+            starts=(resetting if self._resets_later else ended) | lost | firing,
             bad=self._none if bad is None else bad,
             bad_what=bad_what,
             action_mask_t=mask_t,
@@ -264,6 +295,7 @@ class VectorStepper:
         any_ended = bool(ended.any())
         if any_ended and self._mode is AutoresetMode.SAME_STEP:
             restarted = obs, self._masks.read(info)
+            self._lives.begin(info, ended)
             return self._finals(restarted, info, terminated, ended), restarted
         arrived = obs, self._masks.read(info, terminated)
         if any_ended and self._mode is AutoresetMode.DISABLED:
@@ -284,21 +316,22 @@ class VectorStepper:
     def _restarted(self, source: _Source, mask: np.ndarray) -> _Source:
         """`source` with the rows in `mask` reset."""
         reset_obs, info = self._reset_env(options={"reset_mask": mask.copy()})
+        self._lives.begin(info, mask)
         obs = source[0].copy()
         obs[mask] = reset_obs[mask]
         return obs, _merged(source[1], self._masks.read(info, ~mask), mask)
 
     def _env_seeds(self, seed: int | Sequence[int]) -> int | list[int]:
         """What the vector env takes: N seeds, or one where it cannot take more."""
-        # Not seed + i, as Gymnasium has it: workers with neighbouring seeds would share envs.
-        state = np.random.SeedSequence(seed).generate_state(self.num_envs)
-        if not isinstance(self._vector_env, SerialVectorEnv):
-            return int(state[0] >> 1)
-        # 31 bits, as some envs keep their seed in a C int.
-        if isinstance(seed, Sequence):
+        seeds_singly = getattr(self._vector_env, "seeds_singly", False)
+        if seeds_singly and isinstance(seed, Sequence):
             assert len(seed) == self.num_envs, (len(seed), self.num_envs)
             return list(seed)
-        return [int(word >> 1) for word in state]
+        # Not seed + i, as Gymnasium has it: workers with neighbouring seeds would share envs.
+        state = np.random.SeedSequence(seed).generate_state(self.num_envs)
+        # 31 bits, as some envs keep their seed in a C int.
+        seeds = [int(word >> 1) for word in state]
+        return seeds if seeds_singly else seeds[0]
 
 
 def _merged(old: np.ndarray | None, new: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from distdqn import errors
+from distdqn.envs import atari
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.failures import env_error, one_line, shorten
 from distdqn.envs.make import find_spec, time_limit
@@ -67,8 +68,11 @@ def transition_table(settings: EnvSettings) -> TransitionTable:
         states, or action masks that cannot be had for every state.
       UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure: as when a run
         makes its env.
+      ConfigError: `settings.atari` changed for an env that is no Atari game.
     """
     spec = find_spec(settings.id)
+    if not settings.is_atari:
+        atari.check_unused(settings, f"env.id {settings.id!r}")
     try:
         env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
     except Exception as error:

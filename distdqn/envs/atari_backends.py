@@ -1,0 +1,161 @@
+"""Atari games on ale-py's vector env and behind Gymnasium's wrapper.
+
+Frames, rewards, lives and ends of both are the same for the same actions, where sticky
+actions and no-ops are off: both take the maximum of the last two screens, in grey or RGB,
+and shrink it with OpenCV's INTER_AREA; where a game ends within a step both give the frame
+of the step before. One seed gives one backend the same games again, but not the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import AtariPreprocessing
+
+from distdqn.envs.settings import AtariSettings
+
+SCREENS_PER_S = 60  # of the console (NTSC)
+
+
+class AleVectorEnv:
+    """`ale_py.AtariVectorEnv` with single frames, resets from outside and honest no-ops.
+
+    ale-py knows no DISABLED mode. Its NEXT_STEP mode becomes one if each game that ended
+    is reset before the next step, which the stepper does.
+
+    No-ops: ale-py draws 0 to `noop_max - 1` of them. Drawn from 0 to `noop_max`, and once
+    more where none came, they are uniform from 1 to `noop_max`, as Gymnasium's are.
+
+    Life: `reset()` once, then `step` and, for games that ended, `reset` with
+    `options={"reset_mask": mask}`.
+    """
+
+    seeds_singly = True
+
+    def __init__(self, spec: EnvSpec, atari: AtariSettings, num_envs: int) -> None:
+        from ale_py.vector_env import AtariVectorEnv
+
+        self.num_envs, self.spec = num_envs, spec
+        self._noops = atari.noop_max > 0
+        self._env = AtariVectorEnv(
+            spec.kwargs["game"],
+            num_envs,
+            num_threads=1,  # an env worker has one core
+            max_num_frames_per_episode=atari.max_frames,
+            repeat_action_probability=atari.sticky_actions,
+            full_action_space=atari.full_action_space,
+            img_height=atari.size,
+            img_width=atari.size,
+            grayscale=atari.grayscale,
+            stack_num=1,
+            frameskip=atari.frame_skip,
+            maxpool=atari.max_pool,
+            noop_max=atari.noop_max + 1 if self._noops else 0,
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=False,
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+        self.single_action_space = self._env.single_action_space
+        self._num_actions = len(self.get_action_meanings())
+        shape = self._env.single_observation_space.shape
+        assert shape is not None
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, shape[1:], np.uint8)
+
+    def reset(
+        self, *, seed: list[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Resets all games, or those in `options["reset_mask"]` `[N]` bool.
+
+        Args:
+          seed: one for each game; None goes on with the emulators' generators.
+
+        Returns:
+          `[N, *shape]` frames and infos of all games.
+        """
+        mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
+        seeds = None if seed is None else np.array(seed, np.int64)
+        frames, info = self._env.reset(seed=seeds, options={"reset_mask": mask})
+        while self._noops and (again := mask & (info["episode_frame_number"] == 0)).any():
+            frames, info = self._env.reset(options={"reset_mask": again})
+        return frames[:, 0], info
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """As `gymnasium.vector.VectorEnv.step`, with `[N, *shape]` frames."""
+        # An action that it does not know kills ale-py's thread, and it waits for ever.
+        assert actions.min() >= 0 and actions.max() < self._num_actions, actions
+        frames, reward, terminated, truncated, info = self._env.step(actions)
+        return frames[:, 0], reward, terminated, truncated, info
+
+    def get_action_meanings(self) -> list[str]:
+        """Names of the actions by their numbers."""
+        return [action.name for action in self._env.ale.get_action_set()]
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class AtariFrames(AtariPreprocessing):
+    """Gymnasium's preprocessing, with a limit on frames and the maximum left out on demand."""
+
+    def __init__(self, env: gymnasium.Env, atari: AtariSettings) -> None:
+        """Takes over an `ale_py.AtariEnv` of frame skip 1."""
+        self._limit, self._max_frames, self._max_pool = (
+            _FrameLimit(env),
+            atari.max_frames,
+            atari.max_pool,
+        )
+        super().__init__(
+            self._limit,
+            noop_max=atari.noop_max,
+            frame_skip=atari.frame_skip,
+            screen_size=atari.size,
+            grayscale_obs=atari.grayscale,
+        )
+        self.metadata = {**env.metadata, "render_fps": round(SCREENS_PER_S / atari.frame_skip)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed, options=options)
+        self._limit.frames_left = self._max_frames
+        return result
+
+    def _get_obs(self) -> Any:
+        if not self._max_pool:
+            self.obs_buffer[1].fill(0)
+        return super()._get_obs()
+
+
+class _FrameLimit(gymnasium.Wrapper):
+    """Truncates after so many frames, none of them a no-op of the reset.
+
+    frames_left: infinite until it is set after a reset.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.frames_left = math.inf
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.frames_left = math.inf
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.frames_left -= 1
+        return (
+            obs,
+            reward,
+            terminated,
+            truncated or (self.frames_left <= 0 and not terminated),
+            info,
+        )
