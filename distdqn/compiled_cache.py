@@ -122,13 +122,13 @@ def _own_name(value: Any) -> str | None:
 def _toolchain() -> str:
     versions = (torch.__version__, torch.version.git_version, os.environ.get("CXX"))
     capability = torch.backends.cpu.get_cpu_capability()
-    cpu = (platform.machine(), capability, _cpu_flags(), torch.get_num_threads())
+    cpu = (platform.machine(), capability, cpu_flags(), torch.get_num_threads())
     return repr((versions, cpu))
 
 
 @functools.cache
-def _cpu_flags() -> str:
-    """The instruction sets, since the compiler may use any that is here."""
+def cpu_flags() -> str:
+    """The CPU's instruction sets in one line, any of which a compiler may use."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith(("flags", "features")):

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from distdqn.errors import ResourceError
+from distdqn.cpu_threads import cpu_threads, default_num_threads
 from distdqn.networks import check_network
+from distdqn.staging import Columns, Staging, choose_device, has_bfloat16, update_columns
 from distdqn.types import ObservationSpec, PriorityUpdate, ReplayBatch
 from distdqn.update import (
     InPlaceUpdate,
@@ -41,14 +42,25 @@ from distdqn.weights import FlatParameters, Layout
 __all__ = ["Learner", "LearnerSettings", "choose_device"]
 
 _RECENT_SUPERBATCHES = 100
+_DIVERGED = (
+    "TD errors became NaN or infinite: the values diverge; lower --learner.learning-rate or "
+    "set --learner.max-grad-norm"
+)
+_SLOW_BFLOAT16 = (
+    "this device has no arithmetic in bfloat16: --learner.precision float32 is more exact and "
+    "likely faster"
+)
+_CHUNK = 2**15  # entries: eight vectors of it fit into a core's second-level cache
 
 
 class Learner:
     """Applies updates to one set of parameters and keeps the count.
 
     The update starts eager; `swap` puts a compiled one in its place. On a GPU the first
-    superbatch captures a CUDA graph. One thread.
+    superbatch captures a CUDA graph, and the host waits for the GPU once a superbatch. One
+    thread calls it; its updates use `num_threads` of the CPU.
 
+    num_threads: settings.num_threads, or what suits the network.
     parameters: the map between vectors and the network (a copy of the one given).
     gradient_steps: updates made; equals the state's `step`.
     target_copies: updates of the target network made.
@@ -78,19 +90,28 @@ class Learner:
         check_network(network, observation, num_actions)
         self.parameters = FlatParameters(network)
         self.settings = settings
+        on_gpu = self._device.type == "cuda"
+        self.num_threads = settings.num_threads or (1 if on_gpu else default_num_threads(network))
         self._observation, self._num_actions = observation, num_actions
         self._named_state = initial_state(self.parameters.flatten(), settings)
         self._state: Tensors = tuple(self._named_state.values())
         self._learning_rate = torch.zeros((), dtype=torch.float64, device=self._device)
-        self._eager = in_place(make_update(self.parameters.apply, settings), len(self._state))
+        chunk = None if on_gpu else _CHUNK
+        self._eager = in_place(
+            make_update(self.parameters.apply, settings, chunk), len(self._state)
+        )
+        self._staging = Staging(self._device)
         self._compiled: InPlaceUpdate | None = None
         self._compiled_arity = 0
-        self._capture_due = self._device.type == "cuda" and settings.cuda_graph
+        self._capture_due = on_gpu and settings.cuda_graph
         self._last_minibatch: Tensors | None = None
         self._scalars: list[float] = [math.nan] * 4
         self._recent: collections.deque[np.ndarray] = collections.deque(maxlen=_RECENT_SUPERBATCHES)
         self.gradient_steps = self.target_copies = self.non_finite = 0
-        self._has_warned = False
+        self._has_diverged = False
+        self._warnings: list[str] = []
+        if settings.precision == "bfloat16" and not has_bfloat16(self._device):
+            self._warnings.append(_SLOW_BFLOAT16)
         self.q_abs_max = math.nan
         self.swap_refused = ""
 
@@ -143,8 +164,8 @@ class Learner:
             action_mask_t=mask,
         )
         columns = self._columns(batch, rng.uniform(0.1, 1.0, size).astype(np.float32))
-        state = [x.clone() for x in self._state]
-        return (*state, self._learning_rate.clone(), *(x[0].clone() for x in columns))
+        (minibatch,) = Staging(self._device).minibatches(*columns)
+        return (*(x.clone() for x in self._state), self._learning_rate.clone(), *minibatch)
 
     def update_superbatch(
         self,
@@ -170,23 +191,34 @@ class Learner:
         columns = self._columns(batch, importance_weights)
         self._learning_rate.fill_(learning_rate)
         abs_td_errors = torch.empty(batch.r_t.shape, dtype=self._dtype, device=self._device)
-        minibatches = list(zip(*(column.unbind() for column in columns), strict=True))
-        self._last_minibatch = minibatches[-1]
-        if self._capture_due:
-            self._capture(minibatches[0])
-        compiled = self._compiled if self._compiled_arity == len(columns) else None
-        function = self._eager if compiled is None else compiled
-        figures = []
-        for minibatch, out in zip(minibatches, abs_td_errors.unbind(), strict=True):
-            td_errors, scalars = function(*self._state, self._learning_rate, *minibatch)
-            torch.abs(td_errors, out=out)
-            figures.append(scalars)
-            self.gradient_steps += 1
-            if self.gradient_steps % self.settings.target_period == 0:
-                self._update_target()
-        host = abs_td_errors.to("cpu", torch.float32).numpy()
-        self._note(host, torch.stack(figures).cpu().numpy())
+        figures = torch.empty((len(batch.r_t), 4), dtype=self._dtype, device=self._device)
+        with cpu_threads(self.num_threads):
+            minibatches = self._staging.minibatches(*columns)
+            for minibatch, *out in zip(minibatches, abs_td_errors, figures, strict=True):
+                self.update_minibatch(minibatch, *out)
+        both = torch.cat((abs_td_errors, figures), dim=1).to("cpu", torch.float32).numpy()
+        host = np.ascontiguousarray(both[:, :-4])
+        self._note(host, both[:, -4:])
         return host
+
+    def update_minibatch(
+        self, minibatch: Tensors, abs_td_errors: torch.Tensor, figures: torch.Tensor
+    ) -> None:
+        """One update on tensors of the device, with the learning rate of the last superbatch.
+
+        Writes `[B]` absolute TD errors and `[4]` scalars; on a GPU it only launches that.
+        """
+        self._last_minibatch = minibatch
+        if self._capture_due:
+            self._capture(minibatch)
+        compiled = self._compiled if self._compiled_arity == len(minibatch) else None
+        function = self._eager if compiled is None else compiled
+        td_errors, scalars = function(*self._state, self._learning_rate, *minibatch)
+        torch.abs(td_errors, out=abs_td_errors)
+        figures.copy_(scalars)
+        self.gradient_steps += 1
+        if self.gradient_steps % self.settings.target_period == 0:
+            self._update_target()
 
     def learn(
         self,
@@ -206,14 +238,11 @@ class Learner:
         return PriorityUpdate(batch.item_ids.ravel(), abs_td_errors.ravel())
 
     def take_warning(self) -> str:
-        """One line when TD errors first were not finite, else empty."""
-        if self._has_warned or not self.non_finite:
-            return ""
-        self._has_warned = True
-        return (
-            "TD errors became NaN or infinite: the values diverge; lower "
-            "--learner.learning-rate or set --learner.max-grad-norm"
-        )
+        """What is to be said, each line once; else empty."""
+        if self.non_finite and not self._has_diverged:
+            self._has_diverged = True
+            self._warnings.append(_DIVERGED)
+        return self._warnings.pop(0) if self._warnings else ""
 
     def swap(self, candidate: InPlaceUpdate) -> bool:
         """Puts a compiled `update_function` in place of the eager one, if it agrees.
@@ -226,8 +255,12 @@ class Learner:
           Whether it is in place; `swap_refused` says why not.
         """
         minibatch = self._last_minibatch or self.example_arguments()[len(self._state) + 1 :]
+        tolerance = self.settings.tolerance
         try:
-            self.swap_refused = disagreement(candidate, self._eager, self._named_state, minibatch)
+            with cpu_threads(self.num_threads):
+                self.swap_refused = disagreement(
+                    candidate, self._eager, self._named_state, minibatch, tolerance
+                )
         except Exception as error:  # compiled code fails in any way; the eager one goes on
             self.swap_refused = f"compiled update fails: {type(error).__name__}: {error}"
         if self.swap_refused:
@@ -320,38 +353,9 @@ class Learner:
             target.lerp_(online, tau)
         self.target_copies += 1
 
-    def _columns(self, batch: ReplayBatch, importance_weights: np.ndarray) -> list[torch.Tensor]:
-        """The superbatch's arrays `[K, B, ...]` as tensors of its own on the device."""
-        num_batches, dtype = len(batch.r_t), self._dtype
-        size = (num_batches, self.settings.batch_size)
-        obs_dtype = torch.from_numpy(np.empty(0, batch.obs_t.dtype)).dtype
-        columns = [
-            ("obs_tm1", batch.obs_tm1, obs_dtype, self._observation.shape),
-            ("a_tm1", batch.a_tm1, torch.int64, ()),
-            ("r_t", batch.r_t, dtype, ()),
-            ("discount_t", batch.discount_t, dtype, ()),
-            ("obs_t", batch.obs_t, obs_dtype, self._observation.shape),
-            ("importance_weights", importance_weights, dtype, ()),
-        ]
-        if batch.action_mask_t is not None:
-            columns.append(("action_mask_t", batch.action_mask_t, torch.bool, (self._num_actions,)))
-        for name, array, _, shape in columns:
-            if num_batches == 0 or array.shape != (*size, *shape):
-                raise ValueError(
-                    f"{name} must be [K, B, ...] = {[*size, *shape]} with K >= 1, "
-                    f"got {list(array.shape)}"
-                )
-        return [self._to_device(array, dtype) for _, array, dtype, _ in columns]
-
-    def _to_device(self, array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-        """One copy, since received arrays are read-only and pin their message.
-
-        On a GPU through pinned memory, which the allocator keeps until the copy is done.
-        """
-        on_gpu = self._device.type == "cuda"
-        host = torch.empty(array.shape, dtype=dtype, pin_memory=on_gpu)
-        host.numpy()[...] = array
-        return host.to(self._device, non_blocking=True)
+    def _columns(self, batch: ReplayBatch, importance_weights: np.ndarray) -> Columns:
+        sizes = (self.settings.batch_size, self._observation, self._num_actions)
+        return update_columns(batch, importance_weights, *sizes, dtype=self._dtype)
 
     def _capture(self, minibatch: Tensors) -> None:
         """Tries a CUDA graph, once; any failure leaves the eager update."""
@@ -369,23 +373,11 @@ def _build_update(network: nn.Module, settings: LearnerSettings, state_size: int
     return in_place(make_update(FlatParameters(network).apply, settings), state_size)
 
 
-def choose_device(name: str) -> torch.device:
-    """ "cpu", "cuda", or "auto" for cuda where there is one; ResourceError without it."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ResourceError(
-            "learner.device is cuda but PyTorch sees no GPU; use --learner.device cpu, "
-            "or check nvidia-smi and the driver"
-        )
-    return torch.device(name)
-
-
 def _arbitrary_obs(
     observation: ObservationSpec, size: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Observations `[K, B, *shape]` in the stored dtype, indices within their range."""
-    shape, dtype = (*size, *observation.shape), np.dtype(observation.dtype)
+    """Observations `[K, B, *obs_shape]` in the stored dtype, indices within their range."""
+    shape, dtype = (*size, *observation.obs_shape), np.dtype(observation.dtype)
     if observation.num_categories:
         return rng.integers(observation.num_categories, size=shape).astype(dtype)
     if dtype.kind == "f":

@@ -3,9 +3,12 @@
 A network takes observations as they are stored (uint8 images, indices) and casts,
 scales and one-hot encodes them itself, so nothing outside knows how it sees them.
 
-    obs [B, *shape] --preprocess--> float [B, ...] --torso--> [B, H] --head--> q [B, A]
+    obs [B, *obs_shape] --preprocess--> float [B, ...] --torso--> [B, H] --head--> q [B, A]
 
-Layers keep PyTorch's default initialisation; seed it with `torch.manual_seed`.
+Torsos for pictures (`torsos.py`) take them as they are stored. Under `torch.autocast` the
+torso computes in autocast's dtype, the head in that of its parameters: eight bits would
+not tell neighbouring Q-values apart. Layers keep PyTorch's default initialisation; seed it
+with `torch.manual_seed`.
 """
 
 from __future__ import annotations
@@ -20,16 +23,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from distdqn.pictures import KNOWN_TORSOS, check_torso, suited_torso
+from distdqn.torsos import PictureTorso, arithmetic_dtype, minatar, nature
 from distdqn.types import ObservationSpec
 
-KNOWN_TORSOS = "mlp, or module:function"
+_PICTURE_TORSOS = {"nature": nature, "minatar": minatar}
 
 
 class QNetwork(nn.Module):
-    """Q-values `[B, A]` of stored observations `[B, *shape]`.
+    """Q-values `[B, A]` of stored observations `[B, *obs_shape]`.
 
     observation: how they are stored.
-    torso: module from the preprocessed observations to features `[B, H]`.
+    torso: module from the preprocessed observations (a `PictureTorso`: from the stored
+      ones) to features `[B, H]`.
     head: module from features to `[B, A]`, a `nn.Linear` or a `DuelingHead`.
     """
 
@@ -43,8 +49,15 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         # Not next(self.parameters()), a walk that takes as long as a small layer.
-        dtype = self.head.weight.dtype
-        return self.head(self.torso(preprocess(obs, self.observation, dtype)))
+        weight = self.head.weight
+        dtype = arithmetic_dtype(weight)
+        if not isinstance(self.torso, PictureTorso):
+            obs = preprocess(obs, self.observation, dtype)
+        features = self.torso(obs)
+        if dtype == weight.dtype:
+            return self.head(features)
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.head(features.to(weight.dtype))
 
 
 class DuelingHead(nn.Module):
@@ -70,7 +83,7 @@ class DuelingHead(nn.Module):
 
 
 def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dtype) -> torch.Tensor:
-    """Stored observations `[B, *shape]` as floats: cast and scaled, or one-hot.
+    """Stored observations `[B, *obs_shape]` as floats: cast and scaled, or one-hot.
 
     An index becomes `[B, num_categories]`, a scalar `[B, 1]`; all else keeps its shape.
     An index out of range becomes zeros.
@@ -88,8 +101,8 @@ def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dty
 def preprocessed_shape(observation: ObservationSpec) -> tuple[int, ...]:
     """Of one preprocessed observation, without the batch axis."""
     if observation.num_categories:
-        return (*observation.shape, observation.num_categories)
-    return observation.shape or (1,)
+        return (*observation.obs_shape, observation.num_categories)
+    return observation.obs_shape or (1,)
 
 
 def mlp(observation: ObservationSpec, hidden: Sequence[int]) -> tuple[nn.Module, int]:
@@ -118,23 +131,27 @@ def make_network(
 
     Args:
       observation: how observations are stored.
-      torso: "mlp", or "module:function". The function gets `observation_space` where
-        one is given and else `observation`, and returns a module and its output size
-        H; the module maps preprocessed observations to `[B, H]`.
+      torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
+        (`suited_torso`), or "module:function". The function gets `observation_space`
+        where one is given and else `observation`, and returns a module and its output
+        size H; the module maps preprocessed observations to `[B, H]`.
       hidden: widths of the mlp's layers.
       dueling: a dueling head in place of a linear one.
 
     Raises:
-      ValueError: an unknown torso, one that cannot be imported, or one whose output is
-        not `[B, H]`.
+      ConfigError: an unknown torso, or pictures that are none or too small for it.
+      ValueError: a torso that cannot be imported, or whose output is not `[B, H]`.
     """
+    check_torso(torso, observation)
+    if torso == "auto":
+        torso = suited_torso(observation)
     if torso == "mlp":
         body, width = mlp(observation, hidden)
-    elif ":" in torso:
+    elif torso in _PICTURE_TORSOS:
+        body, width = _PICTURE_TORSOS[torso](observation)
+    else:
         argument = observation if observation_space is None else observation_space
         body, width = _custom_torso(torso, argument, observation)
-    else:
-        raise ValueError(f"unknown torso {torso!r}: known are {KNOWN_TORSOS}")
     head = DuelingHead if dueling else nn.Linear
     return QNetwork(observation, body, head(width, num_actions))
 
@@ -185,8 +202,8 @@ def _import_function(torso: str) -> Callable[[Any], tuple[nn.Module, int]]:
 
 
 def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
-    """Two observations of zeros `[2, *shape]` where the module's parameters are."""
-    zeros = torch.from_numpy(np.zeros((2, *observation.shape), observation.dtype))
+    """Two observations of zeros `[2, *obs_shape]` where the module's parameters are."""
+    zeros = torch.from_numpy(np.zeros((2, *observation.obs_shape), observation.dtype))
     parameter = next(module.parameters(), None)
     return zeros if parameter is None else zeros.to(parameter.device)
 

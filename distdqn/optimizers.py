@@ -65,6 +65,27 @@ def make_optimizer(
     return Optimizer(rmsprop_slot_names(momentum, centered), rule)
 
 
+def move_in_chunks(
+    optimizer: Optimizer,
+    params: torch.Tensor,
+    gradient: torch.Tensor,
+    slots: Sequence[torch.Tensor],
+    step: torch.Tensor,
+    learning_rate: torch.Tensor,
+    chunk: int,
+) -> None:
+    """`optimizer.update`, written over `params` and `slots`, `chunk` entries at a time.
+
+    The rules go over their vectors a dozen times. Eagerly each pass over a large network
+    is one through memory; the passes over a chunk are through a core's cache.
+    """
+    state = (params, *slots)
+    for part, *old in zip(gradient.split(chunk), *(x.split(chunk) for x in state), strict=True):
+        new_params, new_slots = optimizer.update(old[0], part, old[1:], step, learning_rate)
+        for tensor, value in zip(old, (new_params, *new_slots), strict=True):
+            tensor.copy_(value)
+
+
 def adam(
     params: torch.Tensor,
     gradient: torch.Tensor,
@@ -89,8 +110,11 @@ def adam(
     t = step.to(torch.float64)
     # Bias correction on the scalars (Kingma and Ba, end of section 2), not on vectors.
     root = (1.0 - b2**t).sqrt()
-    step_size = learning_rate * root / (1.0 - b1**t)
-    denominator = second_moment.sqrt() + eps * root
+    scalars = torch.stack((learning_rate * root / (1.0 - b1**t), eps * root))
+    # Compilers inline scalars into the loop over the vector, with both powers; what is seen
+    # through strides they compute once. It was a tenth of an update of a Nature network.
+    step_size, eps_hat = scalars.as_strided((2,), (1,)).unbind()
+    denominator = second_moment.sqrt() + eps_hat
     params = torch.addcdiv(params, step_size * first_moment, denominator, value=-1.0)
     return params, (first_moment, second_moment)
 

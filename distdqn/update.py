@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from distdqn import value_learning
-from distdqn.optimizers import Optimizer, clip_by_global_norm, make_optimizer
+from distdqn.optimizers import Optimizer, clip_by_global_norm, make_optimizer, move_in_chunks
 
 Tensors = tuple[torch.Tensor, ...]
 Apply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -27,7 +27,10 @@ InPlaceUpdate = Callable[..., Sequence[torch.Tensor]]
 
 _LOSSES = {"huber": value_learning.huber, "mse": value_learning.squared}
 _GRADIENTS = ("semi", "residual")
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Of a compiled update's change. In bfloat16 eager layers round every result to eight bits,
+# compiled ones only those that leave a kernel; a whole float32 update is 5e-2 away.
+_TOLERANCES = {"float32": 1e-3, "bfloat16": 1e-2, "float64": 1e-3}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +47,11 @@ class LearnerSettings:
     target_tau: share of the online parameters in such an update; 1 is a copy.
     optimizer: "adam" or "rmsprop"; momentum and the `rmsprop_*` are of the latter.
     device: "cpu", "cuda", or "auto" for cuda where there is one.
-    precision: "float32", or "float64" for verification.
+    precision: "float32"; "bfloat16" for the layers' arithmetic, where parameters, the head
+      of a `QNetwork`, TD errors, loss and optimizer stay float32; or "float64" for
+      verification. In float32 a GPU's convolutions may use TF32 (ten bits of mantissa),
+      as PyTorch's defaults have it and published results used; its dense layers do not.
+    num_threads: CPU threads of an update; None for `default_num_threads`.
     cuda_graph: whether a GPU's update is captured as a whole.
     """
 
@@ -63,6 +70,7 @@ class LearnerSettings:
     rmsprop_eps_inside_sqrt: bool = False
     device: str = "cpu"
     precision: str = "float32"
+    num_threads: int | None = None
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
@@ -70,7 +78,10 @@ class LearnerSettings:
         _require(self.gradient in _GRADIENTS, "gradient", self.gradient, "semi or residual")
         residual_double = self.gradient == "residual" and self.double
         _require(not residual_double, "double", True, "False with the residual gradient")
-        _require(self.precision in _DTYPES, "precision", self.precision, "float32 or float64")
+        known = ", ".join(_DTYPES)
+        _require(self.precision in _DTYPES, "precision", self.precision, f"one of {known}")
+        threads = self.num_threads
+        _require(threads is None or threads >= 1, "num_threads", threads, ">= 1 or None")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
         _require(self.target_period >= 1, "target_period", self.target_period, ">= 1")
         _require(0.0 < self.target_tau <= 1.0, "target_tau", self.target_tau, "in (0, 1]")
@@ -79,6 +90,11 @@ class LearnerSettings:
     def dtype(self) -> torch.dtype:
         """Of parameters, rewards and weights."""
         return _DTYPES[self.precision]
+
+    @property
+    def tolerance(self) -> float:
+        """By which a compiled update's change may differ from the eager one's, relatively."""
+        return _TOLERANCES[self.precision]
 
     @property
     def rule(self) -> Optimizer:
@@ -100,15 +116,19 @@ def initial_state(online: torch.Tensor, settings: LearnerSettings) -> dict[str, 
     return state | {name: torch.zeros_like(online) for name in settings.rule.slot_names}
 
 
-def make_update(apply: Apply, settings: LearnerSettings) -> Update:
+def make_update(apply: Apply, settings: LearnerSettings, chunk: int | None = None) -> Update:
     """The pure update `(state, learning_rate, batch) -> (state, td_errors, scalars)`.
 
-    apply: `(parameters [P], obs [B, *shape]) -> q [B, A]`, differentiable.
+    apply: `(parameters [P], obs [B, *obs_shape]) -> q [B, A]`, differentiable.
     td_errors: `[B]`, before the update.  scalars: `[4]` loss, mean Q-value of the
     actions taken, norm of the gradient before clipping, largest absolute Q-value of the
     actions taken. It reads no tensor's value on the host, so that it can be traced.
+    chunk: not pure then: the new state is written over the given one, by
+      `move_in_chunks`, which is faster where it is called eagerly.
     """
     optimizer, loss_of = settings.rule, _LOSSES[settings.loss]
+    if settings.precision == "bfloat16":
+        apply = _in_bfloat16(apply)
 
     def td_errors_of(
         online: torch.Tensor, target: torch.Tensor, batch: Tensors
@@ -138,13 +158,28 @@ def make_update(apply: Apply, settings: LearnerSettings) -> Update:
             (gradient,) = torch.autograd.grad(loss, online)
         with torch.no_grad():
             gradient, norm = clip_by_global_norm(gradient, settings.max_grad_norm)
-            step = step + 1
-            moved = optimizer.update(online, gradient, slots, step, learning_rate)
             q = value_learning.action_values(q_tm1, a_tm1)
             scalars = torch.stack((loss, q.mean(), norm, torch.linalg.vector_norm(q, torch.inf)))
+            if chunk is not None:
+                rest = (slots, step.add_(1), learning_rate, chunk)
+                move_in_chunks(optimizer, state[0], gradient, *rest)
+                return state, td_errors.detach(), scalars
+            step = step + 1
+            moved = optimizer.update(online, gradient, slots, step, learning_rate)
         return (moved[0], target, step, *moved[1]), td_errors.detach(), scalars
 
     return update
+
+
+def _in_bfloat16(apply: Apply) -> Apply:
+    """The same with the layers' arithmetic in bfloat16; the Q-values stay float32."""
+
+    def apply_in_bfloat16(flat: torch.Tensor, obs: torch.Tensor) -> torch.Tensor:
+        # Its cache of cast weights would outlive the call within a capture.
+        with torch.autocast(flat.device.type, torch.bfloat16, cache_enabled=False):
+            return apply(flat, obs).to(flat.dtype)
+
+    return apply_in_bfloat16
 
 
 def in_place(update: Update, state_size: int) -> InPlaceUpdate:
@@ -160,7 +195,7 @@ def in_place(update: Update, state_size: int) -> InPlaceUpdate:
         new_state, td_errors, scalars = update(state, learning_rate, arguments[state_size + 1 :])
         with torch.no_grad():
             for old, new in zip(state, new_state, strict=True):
-                if new is not old:  # the target network passes through
+                if new is not old:  # the target network passes through, in chunks all
                     old.copy_(new)
         return td_errors, scalars
 
@@ -205,6 +240,7 @@ def disagreement(
     reference: InPlaceUpdate,
     state: dict[str, torch.Tensor],
     minibatch: Tensors,
+    tolerance: float = 1e-3,
 ) -> str:
     """How one update of the candidate differs from the reference's; empty if it does not.
 
@@ -212,6 +248,8 @@ def disagreement(
     others), which are put back. For the comparison the learning rate is 1 and second
     moments are raised by 1: near zero, Adam turns rounding noise in a vanishing
     gradient into a whole step.
+
+    tolerance: of the outputs and of the state's change, as norms.
     """
     saved = [x.clone() for x in state.values()]
     learning_rate = torch.ones((), dtype=torch.float64, device=state["online"].device)
@@ -222,8 +260,12 @@ def disagreement(
         expected_out = reference(*expected.values(), learning_rate, *minibatch)
         out = candidate(*state.values(), learning_rate, *minibatch)
         differences = [
-            *map(_difference, ("td_errors", "scalars"), out, expected_out),
-            *(_difference(name, state[name], expected[name], before[name]) for name in state),
+            _difference("td_errors", out[0], expected_out[0], tolerance),
+            _difference("scalars", out[1], expected_out[1], tolerance),
+            *(
+                _difference(name, state[name], expected[name], tolerance, before[name])
+                for name in state
+            ),
         ]
     finally:
         assign(tuple(state.values()), saved)
@@ -240,16 +282,17 @@ def _difference(
     name: str,
     got: torch.Tensor,
     expected: torch.Tensor,
+    tolerance: float,
     before: torch.Tensor | None = None,
 ) -> str:
-    """Empty where the change from `before` (0) agrees to one part in a thousand."""
+    """Empty where the change from `before` (0) agrees to within `tolerance` of it."""
     if got.shape != expected.shape:
         return f"{name} is {list(got.shape)}, required {list(expected.shape)}"
     dtype = got.dtype if got.is_floating_point() else torch.float64
     error = (got.double() - expected.double()).norm().item()
     size = expected.double().norm().item()
     change = size if before is None else (expected.double() - before.double()).norm().item()
-    bound = 1e-3 * change + 2.0 * torch.finfo(dtype).eps * size
+    bound = tolerance * change + 2.0 * torch.finfo(dtype).eps * size
     # Written so that NaN, for which every comparison is false, is a difference.
     return "" if error <= bound else f"{name} is off by {error:.2g}, more than {bound:.2g}"
 

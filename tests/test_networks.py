@@ -121,10 +121,11 @@ def test_a_users_torso_gets_the_observation_space_where_there_is_one():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nature", "unknown torso 'nature': known are mlp, or module:function"),
-        ("", "unknown torso '': known are mlp, or module:function"),
+        ("resnet", "unknown torso 'resnet': network.torso must be auto, mlp, nature, minatar, or"),
+        ("", "unknown torso '': network.torso must be auto, mlp, nature, minatar, or module:f"),
+        ("nature", "torso nature needs pictures of at least 36x36, got 3x3; use --network.torso"),
         ("no_such_module:torso", "'no_such_module:torso' cannot be imported .*no_such_module"),
-        (f"{__name__}:absent", "absent' cannot be imported .* known are mlp"),
+        (f"{__name__}:absent", "absent' cannot be imported .* known are auto, mlp"),
         (":torso", "':torso' cannot be imported"),
         (f"{__name__}:torso_of_another_size", r"must give \[B, H\] = \[2, 7\].* got \[2, 6\]"),
         (f"{__name__}:torso_that_fails", r"torso_that_fails' fails on input \[2, 2, 3, 3\]"),

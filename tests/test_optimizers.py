@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from distdqn.optimizers import adam, clip_by_global_norm, make_optimizer, rmsprop
+from distdqn.optimizers import (
+    adam,
+    clip_by_global_norm,
+    make_optimizer,
+    move_in_chunks,
+    rmsprop,
+)
 
 LEARNING_RATE = torch.tensor(0.1, dtype=torch.float64)
 STEP_ONE = torch.tensor(1)
@@ -149,3 +155,15 @@ def test_an_unknown_optimizer_and_momentum_for_adam_are_refused():
         make_optimizer("sgd", 1e-8)
     with pytest.raises(ValueError, match=r"momentum belongs to rmsprop, got 0\.9"):
         make_optimizer("adam", 1e-8, momentum=0.9)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("chunk", [1, 7, 10, 64])
+def test_moving_in_chunks_writes_what_the_rule_gives_as_a_whole(name, chunk):
+    optimizer, generator = make_optimizer(name, eps=1e-3), torch.Generator().manual_seed(0)
+    params, gradient = torch.randn(2, 10, dtype=torch.float64, generator=generator)
+    slots = [torch.rand(10, dtype=torch.float64) for _ in optimizer.slot_names]
+    expected, expected_slots = optimizer.update(params, gradient, slots, STEP_ONE, LEARNING_RATE)
+    move_in_chunks(optimizer, params, gradient, slots, STEP_ONE, LEARNING_RATE, chunk)
+    torch.testing.assert_close(params, expected, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(slots, list(expected_slots), rtol=1e-14, atol=1e-14)

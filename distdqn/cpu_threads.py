@@ -1,0 +1,52 @@
+"""How many CPU threads PyTorch computes with, part by part.
+
+Acting uses one, since workers share the machine; the learner's updates use its own
+number, also where both live in one process. A fixed number per part makes results the
+same wherever a part runs: sums over threads are rounded differently for each number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+_MOST = 8
+_SMALL = 500_000  # parameters
+
+
+@contextlib.contextmanager
+def cpu_threads(number: int) -> Iterator[None]:
+    """PyTorch uses so many threads in the calling thread's operations; a microsecond."""
+    before = torch.get_num_threads()
+    if number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def default_num_threads(network: nn.Module) -> int:
+    """1 for a dense network and for a small one, whose layers are not worth sharing.
+
+    Else all cores that this process may use, at most 8. Dense is a network without a
+    parameter of three or more axes, as convolutions have; small one with fewer than half a
+    million parameters, as MinAtar's.
+    """
+    parameters = list(network.parameters())
+    if all(p.ndim <= 2 for p in parameters) or sum(p.numel() for p in parameters) < _SMALL:
+        return 1
+    return min(_MOST, available_cores())
+
+
+def available_cores() -> int:
+    """Cores that this process may run on, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
