@@ -14,24 +14,29 @@ import numpy as np
 
 from distdqn import errors
 from distdqn.exploration import epsilon_greedy
+from distdqn.frame_stack import FrameStack
 
 if TYPE_CHECKING:
     from distdqn.envs import Step, VectorStepper
 
 QValues = Callable[[np.ndarray], np.ndarray]
-"""Observations `[N, *shape]` in the stored dtype to action values `[N, A]`."""
+"""Observations `[N, *obs_shape]` in the stored dtype to action values `[N, A]`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
     """E episodes; the k-th of env i is at position `k N + i`.
 
-    returns: `[E]` float64 undiscounted sums of raw rewards.
-    lengths: `[E]` int64 steps.
+    An episode is a whole one of the env, an Atari game with all its lives.
+
+    returns: `[E]` float64 undiscounted sums of raw rewards, those of steps that were no
+      choice of the policy's (a FIRE at the start) included.
+    lengths: `[E]` int64 steps, without such ones.
     discounted_returns: `[E]` float64 discounted sums of `r_t` (scaled and clipped) from
-      the first step: what the action values of the first observation estimate. An episode
-      that was cut, here or by the env's own time limit, lacks what the values promise for
-      the steps after it.
+      the first step to the first termination: what the action values of the first
+      observation estimate. Where a lost life terminates, that is where this sum ends. An
+      episode that was cut, here or by the env's own time limit, lacks what the values
+      promise for the steps after it.
     start_values: `[E]` float64 largest value of an allowed action there.
     num_cut: episodes that reached `max_episode_steps`; they count as far as they got.
     """
@@ -50,6 +55,7 @@ def evaluate(
     seed: int,
     max_episode_steps: int,
     discount: float = 1.0,
+    epsilon: float = 0.0,
 ) -> EvaluationResult:
     """Plays `episodes` greedy episodes, masks respected, from freshly seeded envs.
 
@@ -59,6 +65,7 @@ def evaluate(
       q_values: of the policy; the first of equal values is taken.
       max_episode_steps: steps after which an episode is cut.
       discount: of `discounted_returns` alone.
+      epsilon: probability of a random action, as the protocols of Atari have it.
 
     Raises:
       ValueError: `episodes` or `max_episode_steps` is below 1.
@@ -69,19 +76,20 @@ def evaluate(
             "an evaluation needs at least one episode of one step, got "
             f"episodes={episodes}, max_episode_steps={max_episode_steps}"
         )
-    rng = np.random.default_rng(0)  # drawn from, but decides nothing at epsilon 0
-    epsilons = np.zeros(stepper.num_envs)
+    rng, epsilons = np.random.default_rng(seed), np.full(stepper.num_envs, epsilon)
     play = _Play(stepper, episodes, max_episode_steps, discount)
-    obs = stepper.reset(seed=seed)
+    stack = FrameStack(stepper.num_envs, stepper.observation)
+    obs = stack.begin(stepper.reset(seed=seed))
     while not play.finished:
         values, mask = q_values(obs), stepper.action_mask
         play.begin(values, mask)
         step = stepper.step(epsilon_greedy(values, epsilons, rng, mask))
         play.add(step)
-        obs = step.next_obs
-        restart = play.restart()
+        frames, starts, restart = step.next_obs, step.starts, play.restart()
         if restart.any():
-            obs, _ = stepper.reset_envs(restart)
+            frames, was_reset = stepper.reset_envs(restart)
+            starts = starts | was_reset
+        obs = stack.push(frames, starts)
     return play.result()
 
 
@@ -110,6 +118,7 @@ class _Play:
         self._discounted_return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
         self._start_value = np.zeros(num_envs)
+        self._terminated = np.zeros(num_envs, bool)  # for the learner: perhaps a lost life
         # Of the finished ones, [E] each:
         self._returns, self._discounted_returns = np.zeros(episodes), np.zeros(episodes)
         self._lengths, self._start_values = np.zeros(episodes, np.int64), np.zeros(episodes)
@@ -134,12 +143,14 @@ class _Play:
                 f"evaluation met a NaN or infinite {step.bad_what} in env "
                 f"{np.flatnonzero(step.bad & plays)[0]}"
             )
-        plays &= step.valid
+        chose = plays & step.valid
         discounts = self._discount**self._length  # [N]
         self._return += np.where(plays, step.raw_reward, 0.0)
-        self._discounted_return += np.where(plays, discounts * step.r_t, 0.0)
-        self._length += plays
-        ended = plays & (step.terminated | step.truncated)
+        promised = chose & ~self._terminated
+        self._discounted_return += np.where(promised, discounts * step.r_t, 0.0)
+        self._terminated |= chose & step.terminated
+        self._length += chose
+        ended = plays & step.ended
         cut = plays & ~ended & (self._length >= self._max_episode_steps)
         for env in np.flatnonzero(ended | cut).tolist():
             self._close(env)
@@ -173,3 +184,4 @@ class _Play:
         self._start_values[position] = self._start_value[env]
         self._played[env] += 1
         self._return[env] = self._discounted_return[env] = self._length[env] = 0
+        self._terminated[env] = False

@@ -25,12 +25,13 @@ _MAX_ENVS = 100
 
 
 class Greedy:
-    """Plays without exploration.
+    """Plays without exploration, or nearly so.
 
-    network: `[B, *obs]` to `[B, A]`.
+    network: `[B, *obs_shape]` to `[B, A]`.
     make_stepper: (number of envs, render mode or None) to a vector stepper.
     max_episode_steps: agent steps after which an episode is cut.
     discount: of the discounted returns.
+    epsilon: probability of a random action.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class Greedy:
         make_stepper: Callable[[int, str | None], Any],
         max_episode_steps: int,
         discount: float = 1.0,
+        epsilon: float = 0.0,
     ):
         self._network = network
         self._make_stepper, self._max_episode_steps = make_stepper, max_episode_steps
-        self._discount = discount
+        self._discount, self._epsilon = discount, epsilon
         self._steppers: dict[int, Any] = {}
 
     @property
@@ -51,7 +53,7 @@ class Greedy:
         return FlatParameters(self._network).layout
 
     def q_function(self, online: np.ndarray, num_envs: int) -> Callable[[np.ndarray], np.ndarray]:
-        """`[N, *obs]` to `[N, A]` with the parameters `online [P]`, for N = `num_envs`."""
+        """`[N, *obs_shape]` to `[N, A]` with the parameters `online [P]`, for N = `num_envs`."""
         acting = ActingNetwork(copy.deepcopy(self._network), num_envs, double=False)
         acting.set(WeightSnapshot(BEFORE_ANY, BEFORE_ANY, 0, online))
         return acting.q_values
@@ -68,6 +70,7 @@ class Greedy:
             seed,
             self._max_episode_steps,
             self._discount,
+            self._epsilon,
         )
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
@@ -80,5 +83,6 @@ class Greedy:
                 path,
                 seed,
                 self._max_episode_steps,
+                self._epsilon,
             )
             return path.read_bytes()

@@ -19,10 +19,11 @@ import torch
 
 from distdqn.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from distdqn.config import Config, load_config
-from distdqn.envs import EnvSettings, describe, make_stepper
+from distdqn.envs import describe, make_stepper
 from distdqn.errors import CheckpointError, RunError
 from distdqn.evaluate import evaluate
 from distdqn.networks import make_network as make_own_network
+from distdqn.parts import env_settings
 from distdqn.run_folder import RunFolder
 from distdqn.types import ObservationSpec
 from distdqn.video import record_video
@@ -37,7 +38,7 @@ _MAX_ENVS = 100
 class Policy:
     """Greedy actions and action values of one network.
 
-    observation: how one observation is stored; what `obs` must look like.
+    observation: how one is stored; `obs` must be of its `obs_shape` and dtype.
     num_actions: A.  action_start: the env's own number for its first action.
     """
 
@@ -55,7 +56,8 @@ class Policy:
     def __call__(self, obs: Any, action_mask: Any = None) -> int | np.ndarray:
         """The best action, as the env numbers it.
 
-        obs: one observation `[*shape]`, or a batch `[B, *shape]`.
+        obs: one observation `[*obs_shape]` as the network sees it (an Atari game's four
+          newest frames, preprocessed), or a batch `[B, *obs_shape]`.
         action_mask: `[A]` or `[B, A]` bool, True where allowed; None allows all.
 
         Returns:
@@ -73,7 +75,7 @@ class Policy:
     def q_values(self, obs: Any) -> np.ndarray:
         """Action values, `[A]` of one observation or `[B, A]` of a batch."""
         array = self._stored(obs)
-        is_single = array.ndim == len(self.observation.shape)
+        is_single = array.ndim == len(self.observation.obs_shape)
         batch = torch.from_numpy(array[None] if is_single else array)
         with torch.inference_mode():
             values = self._network(batch).numpy()
@@ -82,9 +84,9 @@ class Policy:
     def _stored(self, obs: Any) -> np.ndarray:
         """The observation in its stored dtype, refused where it is not one."""
         spec, array = self.observation, np.asarray(obs)
-        if array.shape not in (spec.shape, array.shape[:1] + spec.shape):
+        if array.shape not in (spec.obs_shape, array.shape[:1] + spec.obs_shape):
             raise ValueError(
-                f"obs must be one observation {list(spec.shape)} or a batch "
+                f"obs must be one observation {list(spec.obs_shape)} or a batch "
                 f"[B, ...] of them, got {list(array.shape)}"
             )
         if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
@@ -126,14 +128,16 @@ def evaluate_run(
     runs_dir: str | Path = "runs",
     make_env: MakeEnv | None = None,
     make_network: MakeNetwork | None = None,
+    epsilon: float | None = None,
 ) -> dict[str, Any]:
     """Plays greedy episodes with a run's policy.
 
+    epsilon: probability of a random action; None: the run's `eval.epsilon`.
     video: whether one more episode is recorded, into the run's `videos/`.
     make_env, make_network: what the run was trained with, if anything.
 
     Returns:
-      `run_name, env_id, checkpoint, env_steps, episodes, seed, return_mean, return_std,
+      `run_name, env_id, checkpoint, env_steps, episodes, seed, epsilon, return_mean, return_std,
       return_min, return_max, length_mean, num_cut` (episodes that were cut at
       `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
 
@@ -142,14 +146,16 @@ def evaluate_run(
     """
     loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
     policy, max_steps = loaded.policy, loaded.config.eval.max_episode_steps
-    steppers = functools.partial(make_stepper, _settings(loaded.config), make_env=make_env)
+    if epsilon is None:
+        epsilon = loaded.config.eval.epsilon
+    steppers = functools.partial(make_stepper, env_settings(loaded.config.env), make_env=make_env)
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
-        result = evaluate(stepper, policy.q_values, episodes, seed, max_steps)
+        result = evaluate(stepper, policy.q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = []
     if video:
         path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
         make_stepper_to_film = functools.partial(steppers, 1, render_mode="rgb_array")
-        record_video(make_stepper_to_film, policy.q_values, path, seed, max_steps)
+        record_video(make_stepper_to_film, policy.q_values, path, seed, max_steps, epsilon)
         videos.append(str(path))
     return {
         "run_name": loaded.folder.name,
@@ -158,6 +164,7 @@ def evaluate_run(
         "env_steps": loaded.checkpoint.env_steps,
         "episodes": episodes,
         "seed": seed,
+        "epsilon": epsilon,
         "return_mean": float(result.returns.mean()),
         "return_std": float(result.returns.std()),
         "return_min": float(result.returns.min()),
@@ -249,15 +256,11 @@ def _observation_space(
     config: Config, observation: ObservationSpec, make_env: MakeEnv | None
 ) -> Any:
     """The env's own space, when it is the one that the run saw."""
-    description = describe(_settings(config), make_env)
+    description = describe(env_settings(config.env), make_env)
     if description.observation != observation:
         raise RunError(
-            f"observations of {config.env.id} are {description.observation.shape}, the run's were "
-            f"{observation.shape}: it was trained with its own make_env; pass observation_space="
+            f"observations of {config.env.id} are {description.observation.obs_shape}, the run's "
+            f"were {observation.obs_shape}: it was trained with its own make_env; pass "
+            "observation_space="
         )
     return description.observation_space
-
-
-def _settings(config: Config) -> EnvSettings:
-    env = config.env
-    return EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)

@@ -29,9 +29,10 @@ class ValueDiagnostics:
       stay finite. van Hasselt et al. 2018, "Deep reinforcement learning and the deadly
       triad" (arXiv:1812.02648).
     q_start_mean, return_start_mean: of the newest evaluation, means over its episodes of
-      max_a q(s_0, a) and of the discounted return then realised. The first above the
-      second is overestimation. Episodes cut by `eval.max_episode_steps` count with the
-      return so far, which leaves out what the value promises beyond.
+      max_a q(s_0, a) and of the discounted return then realised (up to the first lost
+      life, where one terminates). The first above the second is overestimation. Episodes
+      cut by `eval.max_episode_steps` count with the return so far, which leaves out what
+      the value promises beyond.
     """
 
     def __init__(self, discount: float | None):

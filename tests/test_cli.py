@@ -95,7 +95,7 @@ def evaluated(monkeypatch):
     """Replaces evaluation by a function that keeps its arguments."""
     calls: list[dict] = []
 
-    def evaluate_run(run, checkpoint, episodes, seed, video, runs_dir):
+    def evaluate_run(run, checkpoint, episodes, seed, video, runs_dir, epsilon):
         calls.append(dict(locals(), calls=None))
         return {"return_mean": 487.5, "checkpoint": "best", "warnings": ["[one]", "two"]}
 
@@ -106,12 +106,15 @@ def evaluated(monkeypatch):
 
 
 def test_evaluate_passes_its_flags_on(evaluated, capsys):
-    words = "run1 --checkpoint newest --episodes 5 --seed 3 --video --runs_dir elsewhere"
+    words = (
+        "run1 --checkpoint newest --episodes 5 --seed 3 --video --runs_dir elsewhere --epsilon 0.5"
+    )
 
     assert main(["evaluate", *words.split()]) == 0
     (call,) = evaluated
     assert (call["run"], call["checkpoint"], call["episodes"]) == ("run1", "newest", 5)
     assert (call["seed"], call["video"], call["runs_dir"]) == (3, True, "elsewhere")
+    assert call["epsilon"] == 0.5
     output = capsys.readouterr()
     for words in ("return mean", "487.50", "[one]", "two"):
         assert words in output.err
@@ -137,6 +140,8 @@ def test_evaluate_prints_json(evaluated, capfd):
         ),
         (["r", "--episodes", "x"], "must be a whole number of at least 1, not 'x'"),
         (["r", "--seed", "-1"], "must be a whole number of at least 0, not '-1'"),
+        (["r", "--epsilon", "2"], "argument --epsilon: must be a probability in [0, 1], not '2'"),
+        (["r", "--epsilon", "x"], "must be a probability in [0, 1], not 'x'"),
         (["r", "s"], "unexpected argument 's'"),
     ],
 )

@@ -1,26 +1,15 @@
-"""Every env plays its share of greedy episodes; a video shows one of them."""
+"""Every env plays its share of greedy episodes, and the accounts are of whole ones."""
 
-import functools
-from typing import Any
-
-import imageio.v2
 import numpy as np
 import pytest
-from fake_envs import (
-    NUM_ACTIONS,
-    FaultyEnv,
-    ScriptedEnv,
-    ScriptedVectorEnv,
-    make_scripted,
-    rotated,
-)
+from fake_envs import FaultyEnv, ScriptedEnv, ScriptedVectorEnv, rotated
 from gymnasium.vector import AutoresetMode
+from rollout_parts import FakeStepper
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, VectorStepper, make_stepper
+from distdqn.envs import EnvSettings, Step, VectorStepper, make_stepper
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.evaluate import evaluate
-from distdqn.video import record_video
 
 LENGTHS = (3, 5, 1, 2)
 MODES = ["serial", *AutoresetMode]
@@ -123,41 +112,80 @@ def test_an_evaluation_of_nothing_is_refused(episodes, max_episode_steps):
         evaluate(scripted("serial", 1), prefer(0, 0, 0), episodes, 0, max_episode_steps)
 
 
-class TestVideo:
-    def recorder(self, **kwargs):
-        make_env = functools.partial(make_scripted, render_mode="rgb_array", **kwargs)
-        return lambda: make_stepper(EnvSettings(""), 1, make_env, render_mode="rgb_array")
+class Firing(FakeStepper):
+    """The first step of an episode is no choice of the policy's, and pays 7."""
 
-    def test_has_a_frame_for_each_observation_acted_on(self, tmp_path):
-        path = tmp_path / "videos" / "episode.mp4"
-        recorded = record_video(self.recorder(lengths=(5,)), prefer(0, 1, 0), path, 0, 100)
-        assert recorded.path == path and recorded.length == 5 and recorded.ended
-        assert recorded.episode_return == expected_return(0, 5, 1)
-        reader: Any = imageio.v2.get_reader(path)
-        frames = [np.asarray(frame) for frame in reader]
-        assert reader.get_meta_data()["fps"] == 7
-        shades = [round(float(frame.mean()) / 40) for frame in frames]
-        assert shades == [0, 1, 2, 3, 4] and frames[0].shape == (32, 48, 3)
-        assert list(path.parent.iterdir()) == [path]
+    fresh = True
 
-    def test_stops_at_the_limit(self, tmp_path):
-        make = self.recorder(lengths=(50,))
-        recorded = record_video(make, prefer(0, 1, 0), tmp_path / "v.mp4", 0, 3)
-        assert recorded.length == 3 and not recorded.ended
+    def step(self, actions):
+        if not self.fresh:
+            step = super().step(actions)
+            self.fresh = bool(step.ended.all())
+            return step
+        self.fresh, self.obs = False, self.observe()
+        no = np.zeros(self.num_envs, bool)
+        return Step(
+            obs_t=self.obs,
+            r_t=np.full(self.num_envs, 7, np.float32),
+            raw_reward=np.full(self.num_envs, 7.0),
+            terminated=no,
+            truncated=no,
+            ended=no,
+            valid=no,
+            next_obs=self.obs,
+            starts=~no,
+            bad=no,
+            bad_what="",
+            action_mask_t=None,
+            next_action_mask=None,
+        )
 
-    def test_leaves_no_file_behind_when_it_fails(self, tmp_path):
-        def q_values(obs):
-            raise RuntimeError("no network")
 
-        with pytest.raises(RuntimeError, match="no network"):
-            record_video(self.recorder(), q_values, tmp_path / "v.mp4", 0, 9)
-        assert list(tmp_path.iterdir()) == []
+def newest_number(obs):
+    """The value of action 1 is the newest frame's number."""
+    return obs.reshape(len(obs), -1)[:, -1:] * np.array([0, 1, 0], np.float32)
 
-    def test_of_an_env_without_pictures_is_refused_in_one_line(self, tmp_path):
-        def make():
-            return make_stepper(EnvSettings(""), 1, make_scripted, render_mode="rgb_array")
 
-        with pytest.raises(errors.EnvError) as caught:
-            record_video(make, prefer(*range(NUM_ACTIONS)), tmp_path / "v.mp4", 0, 9)
-        assert "cannot be rendered" in str(caught.value) and "\n" not in str(caught.value)
-        assert list(tmp_path.iterdir()) == []
+def test_a_game_counts_whole_and_its_values_promise_one_life():
+    stepper = FakeStepper(2, length=5, life=2)
+    result = evaluate(stepper, newest_number, 2, 0, 100, discount=0.5)
+    assert result.returns.tolist() == [5, 5] and result.lengths.tolist() == [5, 5]
+    assert result.discounted_returns.tolist() == [1 + 0.5] * 2
+    again = evaluate(stepper, newest_number, 4, 0, 100, discount=0.5)
+    assert again.discounted_returns.tolist() == [1 + 0.5] * 4  # the next game has a life too
+
+
+def test_a_fire_at_the_start_counts_in_the_return_alone():
+    result = evaluate(Firing(1, length=3), newest_number, 2, 0, 100, discount=0.5)
+    assert result.returns.tolist() == [7 + 3] * 2 and result.lengths.tolist() == [3, 3]
+    assert result.discounted_returns.tolist() == [1 + 0.5 + 0.25] * 2
+    # 1 is the reset, 2 what FIRE led to, 3 4 5 the game; 6 and 7 the next start.
+    assert result.start_values.tolist() == [2, 7]
+
+
+def test_the_policy_sees_stacks_that_begin_with_an_episode_and_after_a_cut():
+    seen = []
+
+    def q_values(obs):
+        seen.append(obs[0, :, 1].tolist())
+        return newest_number(obs)
+
+    evaluate(FakeStepper(1, length=2, stack=3), q_values, 2, 0, 100)
+    assert seen == [[0, 0, 1], [0, 1, 2], [0, 0, 4], [0, 4, 5]]
+    seen.clear()
+    result = evaluate(FakeStepper(1, stack=3), q_values, 2, 0, 2)
+    assert seen == [[0, 0, 1], [0, 1, 2], [0, 0, 4], [0, 4, 5]] and result.num_cut == 2
+
+
+def test_with_epsilon_a_share_of_the_actions_is_random():
+    # Three actions: an action is other than the best with probability epsilon 2 / 3.
+    actions = []
+
+    class Noting(FakeStepper):
+        def step(self, chosen):
+            actions.extend(chosen.tolist())
+            return super().step(chosen)
+
+    evaluate(Noting(8, length=50), prefer(0, 1, 0), 64, 3, 100, epsilon=0.3)
+    others = sum(action != 1 for action in actions) / len(actions)
+    assert others == pytest.approx(0.3 * 2 / 3, abs=0.03)  # 3 standard deviations at 3,200

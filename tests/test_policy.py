@@ -110,6 +110,17 @@ def test_an_index_is_an_observation_by_itself():
     np.testing.assert_array_equal(policy.q_values([1, 3])[1], policy.q_values(3))
 
 
+def test_an_observation_is_a_stack_where_frames_are_stacked():
+    spec = ObservationSpec((5, 6), "uint8", scale=1 / 255, stack=4)
+    policy = Policy(make_network(spec, 3, torso="mlp"), spec, num_actions=3)
+    batch = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 6)).astype(np.uint8)
+    values = policy.q_values(batch)
+    assert values.shape == (2, 3) and policy(batch[1]) == values[1].argmax()
+    np.testing.assert_allclose(policy.q_values(batch[1]), values[1], rtol=1e-5, atol=1e-7)
+    with pytest.raises(ValueError, match=r"one observation \[4, 5, 6\] or a batch .* got \[5, 6\]"):
+        policy(batch[0, 0])
+
+
 @pytest.mark.parametrize("bad", [np.zeros(5), np.zeros((2, 5)), np.zeros((1, 1, 4)), 0.0])
 def test_an_observation_of_another_shape_is_refused(bad):
     policy = Policy(network(), CARTPOLE, num_actions=2)

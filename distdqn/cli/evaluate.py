@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distdqn.cli.flags import FlagParser, whole_number
+from distdqn.cli.flags import FlagParser, probability, whole_number
 from distdqn.cli.output import json_only
 
 
@@ -20,6 +20,7 @@ def run(arguments: Sequence[str]) -> int:
             checkpoint=options.checkpoint,
             episodes=options.episodes,
             seed=options.seed,
+            epsilon=options.epsilon,
             video=options.video,
             runs_dir=options.runs_dir,
         )
@@ -53,6 +54,12 @@ def _parser() -> FlagParser:
         default=0,
         metavar="N",
         help="seed of the first env (default: 0)",
+    )
+    parser.add_argument(
+        "--epsilon",
+        type=probability,
+        metavar="P",
+        help="probability of a random action (default: the run's eval.epsilon, mostly 0)",
     )
     parser.add_argument("--video", action="store_true", help="record an episode as a video")
     parser.add_argument(

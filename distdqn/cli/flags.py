@@ -88,6 +88,17 @@ def whole_number(low: int) -> Callable[[str], int]:
     return read
 
 
+def probability(text: str) -> float:
+    """An argparse type: a number in [0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a probability in [0, 1], not {text!r}")
+    return value
+
+
 def flag_name(key: str) -> str:
     return "--" + key.replace("_", "-")
 
