@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from distdqn.actors.messages import ShardMap, WorkerDirective, WorkerReport
-from distdqn.actors.niceness import give_way
+from distdqn.actors.niceness import give_most_way
 from distdqn.actors.push_window import PushWindow
 from distdqn.actors.weight_client import WeightClient
 from distdqn.errors import EnvFailure
@@ -53,7 +53,7 @@ class EnvWorker:
         report_period_s: float,
     ):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        give_way()
+        give_most_way()
         self._build = build
         self._worker, self._incarnation = worker, incarnation
         self._first_env = first_env

@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from distdqn.actors.messages import EvaluationReport
-from distdqn.actors.niceness import give_way
+from distdqn.actors.niceness import give_most_way
 from distdqn.actors.weight_client import WeightClient
 from distdqn.types import BEFORE_ANY, WeightSnapshot
 
@@ -42,7 +42,7 @@ class Evaluator:
         seed: int,
     ):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        give_way()
+        give_most_way()
         self._greedy = build()
         self._control = control
         self._weights = WeightClient(weight_server, poll_period_s=0.05)

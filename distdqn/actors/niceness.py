@@ -9,9 +9,18 @@ from __future__ import annotations
 
 import os
 
-_STEP = 10  # the scheduler then gives the learner nine times the share; 19 is the lowest
+_STEP = 10  # the scheduler then gives the learner nine times the share
+_LOWEST = 19
 
 
 def give_way() -> None:
     """Lowers this process's priority; every actor but the learner and control calls it."""
     os.nice(_STEP)
+
+
+def give_most_way() -> None:
+    """Lowers it as far as it goes; for those that compute all the time, acting.
+
+    An update on all cores stands still on each while one of them does something else.
+    """
+    os.nice(_LOWEST)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distdqn.accounting import StreamAccount
+from distdqn.actors.freed_memory import keep_freed_memory
 from distdqn.actors.messages import (
     ReplayDiagnostics,
     SampleReply,
@@ -55,6 +56,7 @@ class ReplayShard:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         give_way()
         self._replay = build()
+        keep_freed_memory()
         self._shard, self._epoch = shard, epoch
         self._insert_limit = insert_limit
         self._report, self._report_period_s = report, report_period_s
