@@ -26,8 +26,8 @@ def test_the_number_holds_within_and_the_former_one_afterwards():
 WIDE = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(1000, 500))  # half a million parameters
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (4, 4), (64, 8)])
-def test_large_convolutional_networks_get_all_cores_up_to_eight(monkeypatch, cores, expected):
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (4, 3), (64, 8)])
+def test_large_convolutional_networks_get_most_cores_up_to_eight(monkeypatch, cores, expected):
     monkeypatch.setattr("distdqn.cpu_threads.available_cores", lambda: cores)
     assert default_num_threads(WIDE) == expected
 

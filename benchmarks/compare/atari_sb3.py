@@ -71,7 +71,10 @@ def run_sb3(python: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def speed(run: Path) -> float:
-    """Env steps per second of the second half of learning."""
+    """Env steps per second of the second half of learning, 4 for each update.
+
+    By updates, since acting may be ahead of or behind its share by the error band.
+    """
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
     )
@@ -79,9 +82,13 @@ def speed(run: Path) -> float:
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     learning = events.Scalars("charts/gradient_steps_per_s")
-    end = learning[-1]
-    first = next(e for e in learning if e.step >= (MIN_SIZE + end.step) / 2)
-    return (end.step - first.step) / (end.wall_time - first.wall_time)
+    last = learning[-1].step
+    half = [e for e in learning if (MIN_SIZE + last) / 2 <= e.step < last]
+    times = [e.wall_time for e in half]
+    updates = sum(
+        e.value * (e.wall_time - before) for e, before in zip(half[1:], times, strict=False)
+    )
+    return STEPS_PER_UPDATE * updates / (times[-1] - times[0])
 
 
 def limit(precision: str) -> dict[str, float]:

@@ -209,7 +209,7 @@ class LearnerConfig:
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """bfloat16: of the layers, parameters stay float32; float64, on the CPU, for verification."""
     num_threads: Annotated[int | None, Range("nobody would compute", 1)] = None
-    """CPU threads of the update; none: 1 for dense networks, else all of the machine, at most 8."""
+    """CPU threads of the update; none: 1 for small networks, else all cores but one, 2 of 2."""
     compile: bool = True
     """Compile the update as a whole; where that fails it runs eagerly, as it does in lockstep."""
     num_gpus: Annotated[float, Range(_NO_RESERVE, 0)] = 0.0
