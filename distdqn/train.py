@@ -51,7 +51,6 @@ def train(
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     with _display(config, folder, display) as progress:
-        progress.say(parts.memory_budget().line())
         if config.mode == "async":
             from distdqn.async_run import AsyncRun
 
@@ -59,6 +58,7 @@ def train(
         else:
             run = _lockstep_run(config, parts, folder, progress)
         with _signals(run.interruption.note):
+            progress.say(parts.memory_budget().line())
             summary = run.execute(initial)
     if display:
         print_summary(summary.to_json(), folder.path)
@@ -88,9 +88,9 @@ def resume(
         )
     parts = _make_parts(config, make_env, make_network)
     with _display(config, folder, display) as progress:
-        progress.say(parts.memory_budget().line())
         lockstep = _lockstep_run(config, parts, folder, progress)
         with _signals(lockstep.interruption.note):
+            progress.say(parts.memory_budget().line())
             summary = lockstep.resume()
     if display:
         print_summary(summary.to_json(), folder.path)
