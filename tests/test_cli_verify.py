@@ -148,7 +148,9 @@ def main_with_runs(names: list[str], *words: str) -> int:
 
 
 def start(tmp_path: Path, names: list[str]) -> subprocess.Popen:
-    code = f"import sys, test_cli_verify as t; sys.exit(t.main_with_runs({names}, *sys.argv[1:]))"
+    # A shell's background job ignores Ctrl-C, and its children do; this one is to heed it.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += f"import sys, test_cli_verify as t; sys.exit(t.main_with_runs({names}, *sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, "--runs-dir", str(tmp_path)],
         stderr=subprocess.PIPE,
