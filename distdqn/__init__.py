@@ -22,6 +22,7 @@ Which file holds what, from the ground up; a file imports only from lower floors
 
     0  types, errors, config/, metrics,      what travels, what is refused, settings, counters,
        memory, replay_memory                 bytes taken and needed
+       thread_times, usage                   what threads, and what the parts of a run, have spent
     1  envs/, exploration, n_step,           acting; frames on their way into a block, and
        frame_buffer, frame_stack             put together where a policy acts
        sum_tree, frame_ring, rate_limiter,   remembering; rows of frames, plain and compressed,
@@ -39,10 +40,11 @@ Which file holds what, from the ground up; a file imports only from lower floors
        learner, evaluate, greedy, video
        value_diagnostics, value_panel        whether the values can be true; values in pictures
        checkpoint, replay_files, run_folder  durable files
-       plots
+       plots, html_page
     4  actors/                               thin Ray shells around floor 3
        lockstep, lockstep_parts              the deterministic schedule, and whom it asks
     5  parts, placement, session, summary    what is made, and where it runs; Ray; figures
+       stage_costs, verdict                  what limits a run, and what would help
        system, lockstep_system               a run's parts and their life, in either mode
     6  train                                 the Python API
        async_run, lockstep_run, run_record   a run in either mode, and what it writes down

@@ -20,11 +20,24 @@ from distdqn.progress import Progress
 from distdqn.run_folder import RunFolder
 from distdqn.run_record import Interruption, RunRecord
 from distdqn.session import open_session
-from distdqn.summary import Summary, bottleneck
+from distdqn.stage_costs import Setup
+from distdqn.summary import Summary
 from distdqn.system import System
+from distdqn.verdict import judge
 
 _POLL_S = 0.2
 _STOP_TIMEOUT_S = 60.0
+
+
+def setup_of(config: Config) -> Setup:
+    """What a verdict must know of a configuration."""
+    return Setup(
+        workers=config.workers.count,
+        shards=config.replay.shards,
+        batch_size=config.learner.batch_size,
+        samples_per_insert=config.replay.samples_per_insert,
+        device="cuda" if config.learner.num_gpus else config.learner.device,
+    )
 
 
 class AsyncRun:
@@ -106,7 +119,7 @@ class AsyncRun:
             stopped_by,
             None if state is None else state["learner"]["online"],
             None if self.interruption.name else system,
-            bottleneck,
+            lambda poll, rate: judge(self._record.window.spent, setup_of(self._config)),
         )
         self._folder.set_state("finished" if not self.interruption.name else "stopped")
         return summary

@@ -8,11 +8,12 @@ same wherever a part runs: sums over threads are rounded differently for each nu
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
 from torch import nn
+
+from distdqn.thread_times import usable_cores
 
 _MOST = 8
 _SMALL = 500_000  # parameters
@@ -44,12 +45,5 @@ def default_num_threads(network: nn.Module) -> int:
     parameters = list(network.parameters())
     if all(p.ndim <= 2 for p in parameters) or sum(p.numel() for p in parameters) < _SMALL:
         return 1
-    cores = available_cores()
+    cores = usable_cores()
     return cores if cores <= 2 else min(_MOST, cores - 1)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on, which may be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -25,7 +25,8 @@ from distdqn.parts import Parts
 from distdqn.progress import Progress
 from distdqn.run_folder import RunFolder
 from distdqn.run_record import SIGNALS, Interruption, RunRecord
-from distdqn.summary import Summary, largest_share
+from distdqn.summary import Summary
+from distdqn.verdict import judge_turns
 
 _LOOK_PERIOD_S = 0.2
 _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
@@ -121,7 +122,10 @@ class LockstepRun:
         if (visits := system.visits()) is not None:
             self._folder.write_visits(visits)
         summary = self._record.finish(
-            stopped_by, self._online(system), None if is_stopped else system, largest_share
+            stopped_by,
+            self._online(system),
+            None if is_stopped else system,
+            lambda poll, rate: judge_turns(poll.busy, rate),
         )
         self._folder.set_state("stopped" if is_stopped else "finished")
         if not is_stopped:

@@ -200,8 +200,8 @@ def print_summary(
         f"{_figure(summary.get('samples_per_insert'), 2)} samples per insert",
         "speed": f"{_count(summary.get('env_steps_per_s'))} env steps/s, "
         f"{_count(summary.get('gradient_steps_per_s'))} updates/s; the learner waited "
-        f"{_percent(summary.get('learner_wait_fraction'))}, "
-        f"the limit is {summary.get('bottleneck')}",
+        f"{_percent(summary.get('learner_wait_fraction'))}",
+        "limit": f"{summary.get('bottleneck')}: {summary.get('verdict') or '-'}",
     }
     if str(summary.get("stopped_by")).startswith("SIG") and _can_go_on(folder):
         figures["go on"] = f"distdqn resume {folder}"

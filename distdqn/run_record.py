@@ -24,8 +24,16 @@ from distdqn.parts import Parts
 from distdqn.plots import plot_learning_curve
 from distdqn.progress import Progress
 from distdqn.run_folder import RunFolder
-from distdqn.summary import Summary, evaluation_fields, from_status, weights_sha256
+from distdqn.summary import (
+    Summary,
+    evaluation_fields,
+    from_status,
+    verdict_fields,
+    weights_sha256,
+)
 from distdqn.types import BEFORE_ANY
+from distdqn.usage import UsageWindow
+from distdqn.verdict import Verdict
 
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
@@ -68,6 +76,7 @@ class RunRecord:
 
     best: the evaluation whose weights are kept as `best/`, or None so far.
     startup_s: from the start to the first step, set by whoever starts the run.
+    window: what the parts spent while the run was steady.
     """
 
     def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
@@ -75,6 +84,7 @@ class RunRecord:
         self.checkpointer = Checkpointer(config, parts, folder.path)
         self.best: EvaluationReport | None = None
         self.startup_s = math.nan
+        self.window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
         self._train_curve: list[tuple[int, float]] = []
         self._eval_curve: list[tuple[int, np.ndarray]] = []
@@ -99,6 +109,7 @@ class RunRecord:
     def hear(self, poll: Poll) -> None:
         """Writes down what is new; scalars once a second."""
         self._poll = poll
+        self.window.hear(poll.usage)
         now, status = time.monotonic(), poll.status
         for line in poll.notes:
             self._progress.say(line)
@@ -124,13 +135,13 @@ class RunRecord:
         stopped_by: str,
         online: np.ndarray | None,
         player: GreedyPlayer | None,
-        limit: Callable[[Poll], str],
+        judge: Callable[[Poll, float], Verdict],
     ) -> Summary:
         """Final evaluations and the summary, after the last checkpoint.
 
         online: `[P]` last weights, None where nothing was learned.
         player: None to play no final episodes (the run was interrupted).
-        limit: names the stage that limited the run.
+        judge: says what limited the run, from its last poll and its env steps per second.
         """
         trained_at = time.monotonic()
         last = best = None
@@ -141,7 +152,7 @@ class RunRecord:
                 self._progress.say(f"no final evaluation: {error}")
         if self._poll is not None:
             self._write_last(self._poll, last)
-        summary = self._summarise(stopped_by, online, last, best, trained_at, limit)
+        summary = self._summarise(stopped_by, online, last, best, trained_at, judge)
         self._folder.write_summary(summary.to_json())
         return summary
 
@@ -251,7 +262,7 @@ class RunRecord:
         last: EvaluationReport | None,
         best: EvaluationReport | None,
         trained_at: float,
-        limit: Callable[[Poll], str],
+        judge: Callable[[Poll, float], Verdict],
     ) -> Summary:
         poll = self._poll
         assert poll is not None
@@ -268,9 +279,9 @@ class RunRecord:
             gradient_steps_per_s=gradient_steps / seconds,
             best_eval_env_steps=self.env_steps if self.best is None else self.best.env_steps,
             peak_pss_bytes=self._peak_pss_bytes,
-            bottleneck=limit(poll),
             weights_sha256=weights_sha256(np.zeros(0) if online is None else online),
             **from_status(poll.status),
+            **verdict_fields(judge(poll, env_steps / seconds), poll),
             **evaluation_fields(last, best),
         )
 

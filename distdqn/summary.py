@@ -15,6 +15,7 @@ import numpy as np
 
 from distdqn.actors.messages import EvaluationReport, Poll
 from distdqn.metrics import RunStatus
+from distdqn.verdict import Verdict
 
 _BUSY_LEARNER = 0.9
 _BUSY_REPLAY = 0.7
@@ -36,6 +37,8 @@ class Summary:
     soft_divergence: whether q_abs_max exceeds it by more than 1 percent; None without one.
     td_error_abs_*: at the end of training.  priority_*, stale_fraction_*: of the items held.
     bottleneck: "env", "inference", "replay", "transfer" or "learner".
+    verdict, verdict_detail: what limits the run and what would help, for a person and for
+      a program (`Verdict.to_json`).
     weights_sha256: of the last online parameters as float32 bytes.
     """
 
@@ -85,6 +88,8 @@ class Summary:
     compiled: bool
     peak_pss_bytes: int
     bottleneck: str
+    verdict: str
+    verdict_detail: dict[str, Any]
     weights_sha256: str
 
     @property
@@ -148,8 +153,17 @@ def evaluation_fields(last: EvaluationReport | None, best: EvaluationReport | No
     }
 
 
+def verdict_fields(verdict: Verdict, poll: Poll) -> dict[str, Any]:
+    """What limits the run; a run too short for a verdict still names a stage."""
+    return {
+        "bottleneck": verdict.bottleneck or bottleneck(poll),
+        "verdict": verdict.line(),
+        "verdict_detail": verdict.to_json(),
+    }
+
+
 def bottleneck(poll: Poll) -> str:
-    """The stage that limits the run, from the shares of time the parts were busy.
+    """The stage that limits the run, from the shares of time the parts were busy alone.
 
     A learner that rarely waits is the limit; otherwise, with workers that rarely wait,
     the larger of their two costs; otherwise what lies between the two.
@@ -160,11 +174,6 @@ def bottleneck(poll: Poll) -> str:
     if not waits > 0.5:
         return "env" if busy["env"] >= busy["inference"] else "inference"
     return "replay" if busy["replay"] >= _BUSY_REPLAY else "transfer"
-
-
-def largest_share(poll: Poll) -> str:
-    """The stage that takes most of a lockstep run, in which one waits for the other."""
-    return max(poll.busy, key=lambda stage: np.nan_to_num(poll.busy[stage]))
 
 
 def weights_sha256(online: np.ndarray) -> str:

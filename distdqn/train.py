@@ -47,7 +47,7 @@ def train(
     Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    parts = _make_parts(config, make_env, make_network)
+    parts = make_parts(config, make_env, make_network)
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     with _display(config, folder, display) as progress:
@@ -86,7 +86,7 @@ def resume(
             f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
             f"--init-from {folder.name} starts a new run from its weights"
         )
-    parts = _make_parts(config, make_env, make_network)
+    parts = make_parts(config, make_env, make_network)
     with _display(config, folder, display) as progress:
         lockstep = _lockstep_run(config, parts, folder, progress)
         with _signals(lockstep.interruption.note):
@@ -115,7 +115,9 @@ def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progr
         yield progress
 
 
-def _make_parts(config: Config, make_env: Any, make_network: Any) -> Parts:
+def make_parts(
+    config: Config, make_env: MakeEnv | None = None, make_network: MakeNetwork | None = None
+) -> Parts:
     """Describes the environment; every refusal that needs no Ray comes from here."""
     description = describe(env_settings(config.env), make_env)
     parts = Parts(

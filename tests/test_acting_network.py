@@ -101,6 +101,51 @@ def test_new_weights_act_at_once_by_either_way(torso):
     assert acting.version == version
 
 
+def lent(vector, offset=0):
+    """A copy that nobody can write to, so many bytes past a cache line; and its memory."""
+    memory = np.zeros(vector.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    own = memory[start : start + vector.nbytes].view(vector.dtype)
+    own[:] = vector
+    view = own.view()
+    view.flags.writeable = False
+    return view, own
+
+
+@pytest.mark.parametrize(("offset", "follows"), [(0, True), (4, False)])
+def test_vectors_that_nobody_can_write_to_act_where_they_lie_if_they_lie_well(offset, follows):
+    acting = ActingNetwork(QNetwork(VECTOR, nn.Linear(4, 8), nn.Linear(8, 3)), 16, double=False)
+    vector = np.zeros(4 * 8 + 8 + 8 * 3 + 3, np.float32)
+    vector[-3:] = [1, 2, 3]
+    view, own = lent(vector, offset)
+    version = WeightsVersion(1, 1)
+    acting.set(WeightSnapshot(version, version, 0, view))
+    assert acting.q_values(observations(VECTOR, 1)).tolist() == [[1, 2, 3]]
+    own[-1] = 9  # as only this test can
+    assert acting.q_values(observations(VECTOR, 1))[0, 2] == (9 if follows else 3)
+
+
+def test_a_dense_network_copies_whatever_it_is_given():
+    acting = ActingNetwork(make_network(VECTOR, 3, hidden=()), 16, double=False)
+    view, own = lent(np.arange(4 * 3 + 3, dtype=np.float32))
+    version = WeightsVersion(1, 1)
+    acting.set(WeightSnapshot(version, version, 0, view))
+    expected = acting.q_values(observations(VECTOR, 2)).copy()
+    own[:] = 0
+    np.testing.assert_array_equal(acting.q_values(observations(VECTOR, 2)), expected)
+    assert expected.any()
+
+
+def test_writable_vectors_after_lent_ones_leave_those_alone():
+    acting = ActingNetwork(QNetwork(VECTOR, nn.Linear(4, 8), nn.Linear(8, 3)), 16, double=False)
+    vector = np.zeros(4 * 8 + 8 + 8 * 3 + 3, np.float32)
+    view, _ = lent(vector)
+    version = WeightsVersion(1, 1)
+    acting.set(WeightSnapshot(version, version, 0, view))
+    acting.set(WeightSnapshot(version, version, 0, vector + 1))
+    assert not view.any() and acting.q_values(observations(VECTOR, 1)).all()
+
+
 def test_stacked_pictures_act_as_they_would_alone():
     torch.manual_seed(0)
     spec = ObservationSpec((84, 84), "uint8", scale=1 / 255, stack=4)

@@ -28,12 +28,12 @@ WIDE = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(1000, 500))  # half a million
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 1), (2, 2), (4, 3), (64, 8)])
 def test_large_convolutional_networks_get_most_cores_up_to_eight(monkeypatch, cores, expected):
-    monkeypatch.setattr("distdqn.cpu_threads.available_cores", lambda: cores)
+    monkeypatch.setattr("distdqn.cpu_threads.usable_cores", lambda: cores)
     assert default_num_threads(WIDE) == expected
 
 
 def test_dense_and_small_networks_get_one_thread(monkeypatch):
-    monkeypatch.setattr("distdqn.cpu_threads.available_cores", lambda: 4)
+    monkeypatch.setattr("distdqn.cpu_threads.usable_cores", lambda: 4)
     assert default_num_threads(nn.Sequential(nn.Linear(1000, 900), nn.Linear(900, 2))) == 1
     assert default_num_threads(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(1000, 400))) == 1
 
@@ -41,6 +41,6 @@ def test_dense_and_small_networks_get_one_thread(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
 def test_cores_that_the_process_may_not_use_do_not_count():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    code += "from distdqn.cpu_threads import available_cores; print(available_cores())"
+    code += "from distdqn.cpu_threads import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert done.stdout.split() == [b"1"]

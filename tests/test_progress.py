@@ -218,6 +218,7 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "samples_per_insert": 12.8,
         "learner_wait_fraction": 0.02,
         "bottleneck": "learner",
+        "verdict": "learner 97 percent busy; 2 workers would do",
         "env_steps_per_s": None,
         "gradient_steps_per_s": math.nan,
         "q_start_mean": 98.64,
@@ -232,7 +233,8 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "500.0, mean return of 100 fresh greedy episodes",
         "487.2, standard deviation 20.0",
         "500,000 env steps, 49,000 updates, 12.80 samples per insert",
-        "- env steps/s, - updates/s; the learner waited 2%, the limit is learner",
+        "- env steps/s, - updates/s; the learner waited 2%",
+        "limit            learner: learner 97 percent busy; 2 workers would do",
         "98.6 predicted at the start, discounted return then realised 97.2; "
         "largest |q| 99.5, bound -",
         f"{folder}/learning_curve.png",

@@ -9,8 +9,16 @@ import pytest
 
 from distdqn.actors.messages import EvaluationReport, Poll
 from distdqn.metrics import Ledger, RunStatus
-from distdqn.summary import Summary, bottleneck, evaluation_fields, from_status, weights_sha256
+from distdqn.summary import (
+    Summary,
+    bottleneck,
+    evaluation_fields,
+    from_status,
+    verdict_fields,
+    weights_sha256,
+)
 from distdqn.types import BEFORE_ANY
+from distdqn.verdict import TOO_SHORT, judge_turns, unknown
 
 
 def poll(worker_wait=0.0, **busy):
@@ -38,6 +46,18 @@ def report(*returns, **fields):
 )
 def test_the_busiest_stage_is_the_bottleneck(seen, verdict):
     assert bottleneck(seen) == verdict
+
+
+def test_a_verdict_names_the_bottleneck():
+    verdict = judge_turns({"env": 0.75, "learner": 0.25}, 100.0)
+    fields = verdict_fields(verdict, poll(learner=0.95))
+    assert fields["bottleneck"] == "env"
+    assert fields["verdict"] == verdict.line() and fields["verdict_detail"] == verdict.to_json()
+
+
+def test_a_run_without_a_verdict_still_names_a_bottleneck():
+    fields = verdict_fields(unknown(), poll(learner=0.95))
+    assert (fields["bottleneck"], fields["verdict"]) == ("learner", TOO_SHORT)
 
 
 def test_the_two_evaluations_are_kept_apart():

@@ -1,6 +1,7 @@
 """The whole system on real Ray."""
 
 import json
+import math
 import os
 import signal
 import threading
@@ -91,6 +92,17 @@ def assert_closed(summary):
     )
 
 
+def assert_verdict(summary):
+    """Every stage has told what it spent, and the summary says what follows."""
+    detail = summary.verdict_detail
+    assert detail["limit"] in {"workers", "learner", "shards", "cores", "transfer"}
+    assert set(detail["capacities"]) == {"workers", "learner", "shards", "cores"}
+    assert all(value > 0 for value in detail["capacities"].values())
+    assert all(0 < share <= 1 for share in detail["busy"].values())
+    assert 0 < detail["env_steps_per_s"] < math.inf
+    assert summary.verdict == detail["line"] and "env steps/s" in summary.verdict
+
+
 def test_a_run_takes_exactly_its_steps_and_makes_exactly_the_owed_updates(ray_cluster, tmp_path):
     summary = distdqn.train(small(tmp_path), display=False)
     assert summary.stopped_by == "total_env_steps"
@@ -178,6 +190,7 @@ def test_a_killed_worker_is_replaced_and_the_counts_close(ray_cluster, tmp_path)
     assert summary.worker_restarts == 1
     assert summary.env_steps == 60_000
     assert_closed(summary)
+    assert_verdict(summary)
 
 
 def test_a_killed_shard_returns_empty_and_its_items_are_counted(ray_cluster, tmp_path):

@@ -26,6 +26,7 @@ from distdqn.actors.messages import (
     WorkerDirective,
     WorkerReport,
 )
+from distdqn.actors.usage_account import UsageAccount
 from distdqn.metrics import CountHistogram, Ledger, LogHistogram, RateMeter, RunStatus
 from distdqn.step_budget import StepBudget
 from distdqn.value_diagnostics import ValueDiagnostics
@@ -70,6 +71,7 @@ class Control:
         self._shards: dict[tuple[int, int], ShardReport] = {}
         self._shard_map = ShardMap()
         self._learner = LearnerReport()
+        self._usage = UsageAccount()
         self._restarts = collections.Counter[str]()
         self._items_lost = 0
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
@@ -121,6 +123,7 @@ class Control:
 
     def report_learner(self, report: LearnerReport, shard_generation: int) -> LearnerDirective:
         self._learner = report
+        self._usage.hear_learner(report)
         self._values.note_values(report.q_abs_max)
         self._notes += filter(None, (report.note, self._values.announcement()))
         return LearnerDirective(
@@ -205,6 +208,13 @@ class Control:
             evaluations=evaluations,
             notes=notes,
             busy=self._busy(),
+            usage=self._usage.total(
+                self.env_steps,
+                self._workers,
+                len(self._alive_workers()),
+                self._shards,
+                len(self._alive_shards()),
+            ),
             histograms={
                 tag: histogram.bins()
                 for tag, histogram in self._histograms().items()

@@ -6,6 +6,7 @@ taken, when it is told to stop, or when an environment fails.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ import ray
 from distdqn.actors.messages import ShardMap, WorkerDirective, WorkerReport
 from distdqn.actors.niceness import give_most_way
 from distdqn.actors.push_window import PushWindow
+from distdqn.actors.usage_account import Meter
 from distdqn.actors.weight_client import WeightClient
 from distdqn.errors import EnvFailure
 
@@ -70,7 +72,7 @@ class EnvWorker:
         """Acts until done. Returns "" or, in one line, how an environment failed."""
         self._window.set_shards(shards)
         threading.Thread(target=self._watch, daemon=True).start()
-        self._started = time.monotonic()
+        self._started, self._meter = time.monotonic(), Meter()
         try:
             with _Busy(self):
                 self._rollout = self._build()
@@ -91,13 +93,15 @@ class EnvWorker:
             left = directive.allowance - rollout.stepped
             if left <= 0 and directive.finish:
                 break
-            directive = self._directive(directive, wait=left <= 0)
+            with self._meter.waiting() if left <= 0 else contextlib.nullcontext():
+                directive = self._directive(directive, wait=left <= 0)
             if snapshot := self._weights.poll():
                 rollout.set_weights(snapshot)
             if left <= 0:
                 continue
             if window.full:
-                window.collect(timeout_s=0.05)
+                with self._meter.waiting():
+                    window.collect(timeout_s=0.05)
                 continue
             with _Busy(self):
                 block = rollout.collect(left, time.monotonic() + _SLICE_S)
@@ -162,6 +166,7 @@ class EnvWorker:
             inference_s=rollout.inference_s,
             reward_abs_max=rollout.reward_abs_max,
             epsilon=rollout.epsilon_mean,
+            spent=self._meter.spent(),
         )
         return self._control.report_worker.remote(report, self._window.generation)
 

@@ -45,7 +45,7 @@ class Evaluator:
         give_most_way()
         self._greedy = build()
         self._control = control
-        self._weights = WeightClient(weight_server, poll_period_s=0.05)
+        self._weights = WeightClient(weight_server)
         self._period_env_steps, self._episodes = period_env_steps, episodes
         self._rng = np.random.default_rng(seed)
         self._best = -np.inf

@@ -17,6 +17,7 @@ import numpy as np
 from distdqn.actors.messages import LearnerDirective, LearnerReport, ShardMap
 from distdqn.actors.prefetch import Prefetcher, Superbatch
 from distdqn.actors.publish import Publisher
+from distdqn.actors.usage_account import Meter
 from distdqn.learner import Learner
 from distdqn.metrics import LogHistogram, Sparingly
 from distdqn.rate_limiter import RateLimiter
@@ -81,8 +82,8 @@ class LearnerActor:
         self._snapshot_period_s = snapshot_period_s
         self._published_target = -1
         self._next_publish = self._next_snapshot = 0.0
-        self._wait_s = self._learning_rate = 0.0
-        self._first_batch_at: float | None = None
+        self._learning_rate = 0.0
+        self._first_batch: tuple[float, float] | None = None  # when, after how long a wait
         self._stopping = self._expects_mask = False
 
     def run(
@@ -95,6 +96,7 @@ class LearnerActor:
 
         state: of a predecessor, to go on from.  initial: parameters by name.
         """
+        self._meter = Meter()
         if initial is not None:
             self._learner.set_parameters(initial)
         if state is not None:
@@ -118,12 +120,12 @@ class LearnerActor:
         self._publisher.stop()
 
     def _next(self) -> Superbatch | None:
-        started = time.monotonic()
-        superbatch = self._prefetcher.get(_WAIT_S)
-        if self._first_batch_at is None:
-            self._first_batch_at = time.monotonic() if superbatch is not None else None
-        else:
-            self._wait_s += time.monotonic() - started
+        superbatch = self._prefetcher.get(timeout_s=0)
+        if superbatch is None:
+            with self._meter.waiting():
+                superbatch = self._prefetcher.get(_WAIT_S)
+        if self._first_batch is None and superbatch is not None:
+            self._first_batch = (time.monotonic(), self._meter.wait_s)
         return superbatch
 
     def _train(self, superbatch: Superbatch | None) -> None:
@@ -221,7 +223,8 @@ class LearnerActor:
         self._prefetcher.gone_inserts = state["gone_inserts"]
 
     def _report(self) -> LearnerReport:
-        elapsed = 0.0 if self._first_batch_at is None else time.monotonic() - self._first_batch_at
+        now = time.monotonic()
+        since, waited_s = self._first_batch or (now, self._meter.wait_s)
         note, self._note = self._note, ""
         return LearnerReport.of(
             self._learner,
@@ -229,7 +232,8 @@ class LearnerActor:
             version=self._version,
             td_errors=self._td_errors(),
             learning_rate=self._learning_rate,
-            wait_s=self._wait_s,
-            elapsed_s=elapsed,
+            wait_s=self._meter.wait_s - waited_s,
+            elapsed_s=now - since,
+            spent=self._meter.spent(),
             note=note,
         )

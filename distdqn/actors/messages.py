@@ -16,6 +16,7 @@ import numpy as np
 from distdqn.accounting import StreamAccount
 from distdqn.metrics import LogHistogram, RunStatus
 from distdqn.types import BEFORE_ANY, ReplayBatch, WeightsVersion
+from distdqn.usage import Spent, Usage
 
 if TYPE_CHECKING:  # the driver hears of these, without torch and numba
     from distdqn.evaluate import EvaluationResult
@@ -93,6 +94,7 @@ class ShardReport:
     streams: per (worker, incarnation).
     staleness_counts: `[bins]` accepted transitions by weight versions behind.
     busy_s: time spent inside the replay since the start of this epoch.
+    adding_s: of that, storing blocks.
     """
 
     counters: ShardCounters
@@ -104,6 +106,8 @@ class ShardReport:
     busy_s: float
     pid: int
     diagnostics: ReplayDiagnostics = dataclasses.field(default_factory=ReplayDiagnostics)
+    adding_s: float = 0.0
+    spent: Spent | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class WorkerReport:
     reward_abs_max: float = 0.0
     pid: int = 0
     finished: bool = False
+    spent: Spent | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -175,6 +180,7 @@ class LearnerReport:
     compiled: bool = False
     note: str = ""
     pid: int = 0
+    spent: Spent | None = None
 
     @classmethod
     def of(cls, learner: Learner, **others: Any) -> LearnerReport:
@@ -259,6 +265,7 @@ class Poll:
 
     episodes: (env_steps at the report, raw return, length), lowest-epsilon envs only.
     histograms: counts `[n]` and edges `[n + 1]` by TensorBoard tag, where there are any.
+    usage: what the parts have spent so far.
     """
 
     status: RunStatus
@@ -267,3 +274,4 @@ class Poll:
     notes: list[str]
     busy: dict[str, float]
     histograms: dict[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+    usage: Usage = dataclasses.field(default_factory=Usage)

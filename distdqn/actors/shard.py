@@ -24,6 +24,7 @@ from distdqn.actors.messages import (
     ShardReport,
 )
 from distdqn.actors.niceness import give_way
+from distdqn.actors.usage_account import Meter
 from distdqn.metrics import CountHistogram, Sparingly
 from distdqn.types import BEFORE_ANY, PriorityUpdate, TransitionBlock, WeightsVersion
 
@@ -67,10 +68,12 @@ class ReplayShard:
         self._streams: dict[tuple[int, int], StreamAccount] = {}
         self._staleness = CountHistogram()
         self._diagnose = Sparingly(ReplayDiagnostics.of)
-        self._busy_s = 0.0
+        self._busy_s = self._adding_s = 0.0
+        self._meter: Meter | None = None
 
     async def run(self) -> None:
         """Reports to control until the process ends; its failure tells of a death."""
+        self._meter = Meter()  # of the event loop: it alone does the work of every call
         while True:
             self._report(self.report())
             await asyncio.sleep(self._report_period_s)
@@ -95,7 +98,8 @@ class ReplayShard:
         if accepted:
             started = time.perf_counter()
             self._replay.add(block)
-            self._busy_s += time.perf_counter() - started
+            added_s = time.perf_counter() - started
+            self._busy_s, self._adding_s = self._busy_s + added_s, self._adding_s + added_s
         self._record(stream, block, accepted)
         answer.set_result(accepted)
         return accepted
@@ -146,6 +150,8 @@ class ReplayShard:
             busy_s=self._busy_s,
             pid=os.getpid(),
             diagnostics=self._diagnose(self._replay, self._newest),
+            adding_s=self._adding_s,
+            spent=None if self._meter is None else self._meter.spent_running(self._busy_s),
         )
 
     async def _grant(self, insert_limit: int, newest: WeightsVersion) -> None:

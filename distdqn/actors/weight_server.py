@@ -7,6 +7,7 @@ Who asks waits here, not in its own loop, until something newer is published.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from typing import Any
 
@@ -19,18 +20,32 @@ from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
 _INLINE_BYTES = 100 * 1024  # above, Ray moves a value through shared memory anyway
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parcel:
+    """A snapshot too large for a message.
+
+    snapshot: all but its vectors.  online, target: references to these; the second is None
+      where the receiver has it.
+    """
+
+    snapshot: WeightSnapshot
+    online: Any
+    target: Any
+
+
 class WeightServer:
     """Newest `WeightSnapshot` and newest learner state.
 
-    A vector above 100 KiB is put into shared memory once per publication, not once
-    per reader.
+    A vector above 100 KiB is put into shared memory once, when it is published, not once
+    per reader; readers need no copy of their own.
     """
 
     def __init__(self) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         give_way()
-        self._newest: WeightSnapshot | None = None
-        self._replies: dict[bool, Any] = {}  # with and without the target vector
+        self._newest: WeightSnapshot | None = None  # its vectors empty
+        self._online: Any = None  # an array, or a reference in shared memory
+        self._target: Any = None
         self._published = asyncio.Condition()
         self._state: dict[str, Any] | None = None
 
@@ -46,27 +61,19 @@ class WeightServer:
         held = self._newest
         if held is not None and snapshot.version <= held.version:
             return
-        target = snapshot.target
-        if target is None and held is not None:
-            target = held.target
-        self._newest = WeightSnapshot(
-            snapshot.version,
-            snapshot.target_version,
-            snapshot.env_steps,
-            np.array(snapshot.online),
-            None if target is None else np.array(target),
-        )
-        self._replies = {}
+        self._online = _kept(snapshot.online)
+        if snapshot.target is not None:
+            self._target = _kept(snapshot.target)
+        self._newest = dataclasses.replace(snapshot, online=_NOTHING, target=None)
         async with self._published:
             self._published.notify_all()
 
     async def newer(
         self, version: WeightsVersion, target_version: WeightsVersion, timeout_s: float
-    ) -> WeightSnapshot | list | None:
+    ) -> WeightSnapshot | Parcel | None:
         """The newest snapshot if newer than `version`, else None after `timeout_s`.
 
-        The target vector comes only where the caller's is older. A large snapshot
-        comes as a one-element list with a reference to it.
+        The target vector comes only where the caller's is older.
         """
         async with self._published:
             try:
@@ -75,8 +82,12 @@ class WeightServer:
                 )
             except TimeoutError:
                 return None
-        assert self._newest is not None
-        return self._reply(with_target=self._newest.target_version > target_version)
+        newest = self._newest
+        assert newest is not None
+        target = self._target if newest.target_version > target_version else None
+        if isinstance(self._online, np.ndarray):
+            return dataclasses.replace(newest, online=self._online, target=target)
+        return Parcel(newest, self._online, target)
 
     async def save_state(self, state: dict[str, Any]) -> None:
         """Keeps a learner's whole state for its successor and for checkpoints."""
@@ -89,14 +100,10 @@ class WeightServer:
     def _version(self) -> WeightsVersion:
         return BEFORE_ANY if self._newest is None else self._newest.version
 
-    def _reply(self, with_target: bool) -> WeightSnapshot | list:
-        if with_target not in self._replies:
-            newest = self._newest
-            assert newest is not None
-            if not with_target:
-                newest = WeightSnapshot(
-                    newest.version, newest.target_version, newest.env_steps, newest.online
-                )
-            large = newest.online.nbytes > _INLINE_BYTES
-            self._replies[with_target] = [ray.put(newest)] if large else newest
-        return self._replies[with_target]
+
+_NOTHING = np.empty(0, np.float32)
+
+
+def _kept(vector: np.ndarray) -> Any:
+    """A copy that belongs to this process: an array, or a reference to shared memory."""
+    return ray.put(vector) if vector.nbytes > _INLINE_BYTES else np.array(vector)

@@ -1,0 +1,122 @@
+"""What each part of a run spends, measured and added up.
+
+A part measures itself with a `Meter`; control adds the newest totals of every
+incarnation, dead ones too, so the sums never fall.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from distdqn.actors.messages import LearnerReport, ShardReport, WorkerReport
+from distdqn.thread_times import ThreadClock, machine_busy_s, usable_cores
+from distdqn.usage import PartUsage, Spent, Usage
+
+Incarnation = tuple[int, int]
+
+
+class Meter:
+    """Measures a part by its working thread, in which it is made and its waits are marked.
+
+    wait_s: seconds of the marked waits that have ended.
+    """
+
+    def __init__(self) -> None:
+        self._clock = ThreadClock()
+        self._host, self._cores = platform.node(), usable_cores()
+        self._began = time.monotonic()
+        self.wait_s = self._wait_queued_s = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Marks a wait for another part; 10 microseconds, for the queue after waking up."""
+        started, queued_s = time.monotonic(), self._clock.read().queued_s
+        try:
+            yield
+        finally:
+            self._wait_queued_s += self._clock.read().queued_s - queued_s
+            self.wait_s += time.monotonic() - started
+
+    def spent(self) -> Spent:
+        """So far, of a thread that works unless it waits for another part."""
+        times = self._clock.read()
+        work_s = time.monotonic() - self._began - self.wait_s
+        return self._spent(work_s, min(times.queued_s - self._wait_queued_s, work_s - times.cpu_s))
+
+    def spent_running(self, known_s: float) -> Spent:
+        """So far, of a thread that works only while it runs; known_s: its work at least."""
+        times = self._clock.read()
+        return self._spent(max(times.cpu_s + times.queued_s, known_s), times.queued_s)
+
+    def _spent(self, work_s: float, queued_s: float) -> Spent:
+        queued_s = max(queued_s, 0.0)
+        return Spent(work_s, queued_s, time.process_time(), self._host, self._cores)
+
+
+class RestMeter:
+    """Measures everything that is no worker, shard or learner, from control's process."""
+
+    def __init__(self) -> None:
+        self._host, self._cores = platform.node(), usable_cores()
+
+    def cores(self, parts: Iterable[Spent]) -> int:
+        """Of all hosts together."""
+        by_host = {self._host: self._cores}
+        for part in parts:
+            by_host[part.host] = max(part.cores, by_host.get(part.host, 1))
+        return sum(by_host.values())
+
+    def cpu_s(self, parts: Collection[Spent]) -> float:
+        """Everything else on this machine where all parts are here, else this process."""
+        busy_s = machine_busy_s()
+        if math.isnan(busy_s) or any(part.host != self._host for part in parts):
+            return time.process_time()
+        return busy_s - sum(part.cpu_s for part in parts)
+
+
+class UsageAccount:
+    """Adds up what the parts report; it keeps the learners' reports, which control does not.
+
+    Incarnations are keyed (index, incarnation), or (shard, epoch).
+    """
+
+    def __init__(self) -> None:
+        self._rest = RestMeter()
+        self._learners: dict[int, LearnerReport] = {}
+
+    def hear_learner(self, report: LearnerReport) -> None:
+        self._learners[report.version.incarnation] = report
+
+    def total(
+        self,
+        env_steps: int,
+        workers: Mapping[Incarnation, WorkerReport],
+        alive_workers: int,
+        shards: Mapping[Incarnation, ShardReport],
+        alive_shards: int,
+    ) -> Usage:
+        """The run's totals now. workers, shards: of all incarnations, dead ones too."""
+        learners = list(self._learners.values())
+        newest = learners[-1] if learners else LearnerReport()
+        parts: list[WorkerReport | ShardReport | LearnerReport] = [*workers.values()]
+        parts += [*shards.values(), *learners]
+        known = [part.spent for part in parts if part.spent is not None]
+        return Usage(
+            at_s=time.monotonic(),
+            env_steps=env_steps,
+            gradient_steps=newest.gradient_steps,
+            env_s=sum(report.env_s for report in workers.values()),
+            inference_s=sum(report.inference_s for report in workers.values()),
+            adding_s=sum(report.adding_s for report in shards.values()),
+            replay_s=sum(report.busy_s for report in shards.values()),
+            workers=PartUsage.of(alive_workers, (r.spent for r in workers.values())),
+            shards=PartUsage.of(alive_shards, (r.spent for r in shards.values())),
+            learner=PartUsage.of(min(len(learners), 1), (r.spent for r in learners)),
+            rest_cpu_s=self._rest.cpu_s(known),
+            cores=self._rest.cores(known),
+            compiled=newest.compiled,
+        )
