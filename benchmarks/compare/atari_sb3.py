@@ -93,12 +93,14 @@ def speed(run: Path) -> float:
 
 def limit(precision: str) -> dict[str, float]:
     """Env steps per second of all cores without replay, transport and waiting."""
-    rollout = [sys.executable, str(HERE.parent / "rollout.py"), "--envs", str(ENVS), "--json"]
+    from distdqn.bench import rollout
+
+    acting = rollout.run(rollout.Options(env_ids=("ALE/Breakout-v5",), envs=(ENVS,)), _say)
+    rates = {case.name: case.value.median for case in acting.cases}
+    env_s, inference_s = (1 / rates[f"{name} alone"] for name in ("env", "inference"))
     learner = [sys.executable, "-m", "distdqn.bench.learner", "--network", "nature", "--json"]
     learner += ["--precision", precision, "--batch-size", str(BATCH), "--threads", "1"]
-    acting = _json_line(rollout, accepted=(0, 1))  # 1: a bound of its own, not looked at here
     learning = _json_line(learner)
-    env_s, inference_s = (1e-3 * acting[name] / ENVS for name in ("env_ms", "inference_ms"))
     update_s = 1.0 / learning["bare"]["updates_per_s"]["median"]
     step_s = env_s + inference_s + update_s / STEPS_PER_UPDATE
     return {
@@ -161,9 +163,13 @@ def compare_learning(options: argparse.Namespace, extra: list[str]) -> tuple[dic
     return result, difference >= -error
 
 
-def _json_line(command: list[str], accepted: tuple[int, ...] = (0,)) -> dict[str, Any]:
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _json_line(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode not in accepted:
+    if done.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout)
 

@@ -1,4 +1,14 @@
-"""Throughput benchmarks: `python -m distdqn.bench.learner`.
+"""Throughput benchmarks: `distdqn bench NAME`, and `python -m distdqn.bench.learner`.
 
-Each needs no more than the part that it measures.
+Each measures beside what it measures the limit of it on this machine, in turn, and needs
+no more than the part that it measures.
+
+    replay, learner_sweep, broadcast,    the benchmarks: `Options` and `run(options, say)`
+    rollout, pipeline, scaling
+    measure, host                        repeated timings; the machine
+    result                               what was found, as values and JSON
+    ratios                               two results against each other
+    panels, table, plot, page            the same as tables, a picture, one HTML page
+    synthetic                            made-up experience
+    learner                              one setting of the learner, where little is installed
 """

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from distdqn.bench.measure import Rates, machine, measure, peak_memory_bytes
+from distdqn.bench.host import describe_machine
+from distdqn.bench.measure import Rates, measure, peak_memory_bytes
 from distdqn.bench.synthetic import TASKS, Task, Torso, filled_replay
 from distdqn.compilation import CompiledCache, compile_in_background
 from distdqn.cpu_threads import cpu_threads
@@ -86,15 +87,15 @@ def run(options: Options) -> dict[str, Any]:
     replay = filled_replay(task, options.capacity, options.prioritized, options.n_step)
     feed = Feed(replay, learner, options)
     feed.superbatch()  # on a GPU it captures the graph
-    note = _compile(learner) if options.compiled else "eager by --eager"
+    note = compile_update(learner) if options.compiled else "eager by --eager"
     repeated = (options.seconds, options.repeats)
-    bare = measure(_bare(learner, options), *repeated)
+    bare = measure(bare_update(learner, options), *repeated)
     staged = measure(_staged(feed.sample(), learner.device), *repeated)
     feed.reset()
     fed = measure(feed.superbatch, *repeated)
     return {
         "benchmark": "learner",
-        "machine": machine(learner.device),
+        "machine": describe_machine(learner.device),
         "options": dataclasses.asdict(options),
         "device": str(learner.device),
         "threads": learner.num_threads,
@@ -170,7 +171,7 @@ class Feed:
         return {name: seconds / total for name, seconds in self._seconds.items()}
 
 
-def _compile(learner: Learner) -> str:
+def compile_update(learner: Learner) -> str:
     """Puts the compiled update in place and says in a line how that went."""
     if learner.device.type == "cuda":
         return learner.swap_refused or "captured as a CUDA graph"
@@ -194,7 +195,7 @@ def _compile(learner: Learner) -> str:
     return f"compiled in {compiling.seconds:.1f} s ({compiling.state})"
 
 
-def _bare(learner: Learner, options: Options) -> Callable[[], int]:
+def bare_update(learner: Learner, options: Options) -> Callable[[], int]:
     """As many updates as in a superbatch, always on one minibatch."""
     minibatch = learner.example_arguments()[-6:]
     abs_td_errors = torch.empty(options.batch_size, device=learner.device)

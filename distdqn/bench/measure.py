@@ -1,25 +1,24 @@
-"""Repeated timings, and what they were taken on.
+"""Repeated timings, in turn with their limits.
 
 A rate is measured in repetitions of a fixed length after a warm-up; the median is
-reported with the smallest and the largest, since a shared machine has bad moments.
+reported with the smallest and the largest, since a shared machine has bad moments. What
+is to be compared is measured in turn, so that a bad moment meets both sides.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-import torch
+
+from distdqn.bench.result import Case, Figure, Setting, share_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,13 +47,73 @@ def measure(work: Callable[[], int], seconds: float, repeats: int) -> Rates:
 
     Each repetition lasts `seconds` at least; half of that comes first and is not counted.
     """
-    _run(work, seconds / 2)
-    cpu_before, units, rates = time.process_time(), 0, []
-    for _ in range(repeats):
-        done, elapsed_s = _run(work, seconds)
-        units += done
-        rates.append(done / elapsed_s)
-    return Rates(tuple(rates), (time.process_time() - cpu_before) / units)
+    return in_turn({"work": work}, seconds, repeats)["work"]
+
+
+def in_turn(
+    works: Mapping[str, Callable[[], int]],
+    seconds: float,
+    repeats: int,
+    cpu_clock: Callable[[], float] | None = None,
+) -> dict[str, Rates]:
+    """Measures several works, as `measure` does one, repetition by repetition in turn.
+
+    Every second round goes the other way round, so that none always follows the same one.
+
+    cpu_clock: seconds on a CPU so far; by default of this process, see `cpu_clock_of`.
+    """
+    clock = cpu_clock or time.process_time
+    for work in works.values():
+        _run(work, seconds / 2)
+    per_s: dict[str, list[float]] = {name: [] for name in works}
+    cpu_s, units = dict.fromkeys(works, 0.0), dict.fromkeys(works, 0)
+    for repeat in range(repeats):
+        for name in list(works)[:: -1 if repeat % 2 else 1]:
+            cpu_before = clock()
+            done, elapsed_s = _run(works[name], seconds)
+            cpu_s[name] += clock() - cpu_before
+            units[name] += done
+            per_s[name].append(done / elapsed_s)
+    return {name: Rates(tuple(per_s[name]), cpu_s[name] / units[name]) for name in works}
+
+
+def rate_case(
+    name: str,
+    settings: Mapping[str, Setting],
+    unit: str,
+    rates: Rates,
+    limit: Rates | None = None,
+    limit_name: str = "",
+    **fields: Any,
+) -> Case:
+    """A case whose value is a rate, beside the rate of its limit from the same `in_turn`.
+
+    fields: others of `Case`.
+    """
+    return Case(
+        name,
+        settings,
+        unit,
+        Figure.of(rates.per_s),
+        limit=None if limit is None else Figure.of(limit.per_s),
+        limit_name=limit_name,
+        share=None if limit is None else share_of(rates.per_s, limit.per_s),
+        cpu_s=rates.cpu_s,
+        **fields,
+    )
+
+
+def cpu_clock_of(pids: Iterable[int]) -> Callable[[], float]:
+    """A clock for `in_turn`: CPU seconds of this process and of others that go on living."""
+    import psutil
+
+    others = [psutil.Process(pid) for pid in pids]
+
+    def clock() -> float:
+        times = [process.cpu_times() for process in others]
+        return time.process_time() + sum(spent.user + spent.system for spent in times)
+
+    return clock
 
 
 def _run(work: Callable[[], int], seconds: float) -> tuple[int, float]:
@@ -65,34 +124,29 @@ def _run(work: Callable[[], int], seconds: float) -> tuple[int, float]:
             return done, elapsed_s
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, cores, GPU and versions."""
-    on_gpu = device.type == "cuda"
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
-        "cuda": torch.version.cuda if on_gpu else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-    }
-
-
-def peak_memory_bytes(device: torch.device) -> dict[str, int | None]:
+def peak_memory_bytes(device: Any = "cpu") -> dict[str, int | None]:
     """Of this process (`host`), and of PyTorch's allocations on a GPU (`device`)."""
+    on_gpu = str(device).startswith("cuda")
+    return {"host": peak_bytes(), "device": _gpu_peak_bytes(device) if on_gpu else None}
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had resident since its start, or `reset_peak`."""
+    # VmHWM, not ru_maxrss: that one starts with what the parent of a new process had.
+    with contextlib.suppress(OSError, ValueError):
+        words = Path("/proc/self/status").read_text().split()
+        return 1024 * int(words[words.index("VmHWM:") + 1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    on_gpu = device.type == "cuda"
-    return {
-        "host": peak * (1 if sys.platform == "darwin" else 1024),
-        "device": torch.cuda.max_memory_allocated(device) if on_gpu else None,
-    }
+    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith("model name")).partition(": ")[2]
-    return platform.processor() or platform.machine()
+def reset_peak() -> None:
+    """`peak_bytes` counts from now on; where the system cannot, from the start as before."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _gpu_peak_bytes(device: Any) -> int:
+    import torch
+
+    return torch.cuda.max_memory_allocated(device)

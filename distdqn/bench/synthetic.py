@@ -18,9 +18,10 @@ from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 Torso = Literal["nature", "minatar", "mlp"]
 
-_STEPS = 64  # of each env in a block, as the Atari presets have it
-_NUM_ENVS = 8
+STEPS = 64  # of each env in a block, as the Atari presets have it
+NUM_ENVS = 8
 _EPISODE = 200
+_TILE = 7  # pixels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +39,18 @@ TASKS: dict[Torso, Task] = {
 }
 
 
-def filled_replay(task: Task, capacity: int, prioritized: bool, n_step: int) -> Replay:
-    """A replay that is full of made-up transitions, planned as a run's shard is."""
+def filled_replay(
+    task: Task,
+    capacity: int,
+    prioritized: bool,
+    n_step: int,
+    steps: int = STEPS,
+    compression: str = "none",
+) -> Replay:
+    """A replay that is full of made-up transitions, planned as a run's shard is.
+
+    steps: of each env in a block.
+    """
     uniform: Sampler = UniformSampler(capacity)
     sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else uniform
     stack = task.observation.stack
@@ -50,24 +61,25 @@ def filled_replay(task: Task, capacity: int, prioritized: bool, n_step: int) -> 
         sampler,
         seed=0,
         frames_per_item=planned_frames_per_item(
-            capacity, stack, n_step, _NUM_ENVS, _NUM_ENVS * _STEPS
+            capacity, stack, n_step, NUM_ENVS, NUM_ENVS * steps
         ),
+        compression=compression,
     )
     rng = np.random.default_rng(0)
     while replay.size < capacity:
-        replay.add(make_block(task, n_step, prioritized, rng))
+        replay.add(make_block(task, n_step, prioritized, rng, steps))
     return replay
 
 
 def make_block(
-    task: Task, n_step: int, with_priorities: bool, rng: np.random.Generator
+    task: Task, n_step: int, with_priorities: bool, rng: np.random.Generator, steps: int = STEPS
 ) -> TransitionBlock:
-    """64 steps of 8 envs, each within an episode; one transition in 200 terminates."""
+    """`steps` of 8 envs, each within an episode; one transition in 200 terminates."""
     observation = task.observation
-    depth, num = observation.stack - 1, _NUM_ENVS * _STEPS
-    length = depth + _STEPS + n_step  # frames of one env
-    first = np.arange(_NUM_ENVS, dtype=np.int32)[:, None] * length
-    tm1 = (first + depth + np.arange(_STEPS, dtype=np.int32)).ravel()
+    depth, num = observation.stack - 1, NUM_ENVS * steps
+    length = depth + steps + n_step  # frames of one env
+    first = np.arange(NUM_ENVS, dtype=np.int32)[:, None] * length
+    tm1 = (first + depth + np.arange(steps, dtype=np.int32)).ravel()
     depths = np.full(num, depth, np.uint8)
     terminated = rng.random(num) < 1 / _EPISODE
     return TransitionBlock(
@@ -77,7 +89,7 @@ def make_block(
         collected=0,
         refused=0,
         weights_version=BEFORE_ANY,
-        frames=make_frames(observation, _NUM_ENVS * length, rng),
+        frames=make_frames(observation, NUM_ENVS * length, rng),
         tm1=tm1,
         t=tm1 + np.int32(n_step),
         tm1_depth=depths,
@@ -90,14 +102,20 @@ def make_block(
 
 
 def make_frames(observation: ObservationSpec, num: int, rng: np.random.Generator) -> np.ndarray:
-    """`[num, *shape]`: bytes that differ from one background in one place of sixteen."""
+    """`[num, *shape]`: bytes that differ from one background in one place of sixteen.
+
+    A picture's background is of tiles, so that it can be compressed as a game's can: to a
+    quarter, like the busier ones.
+    """
     shape = (num, *observation.shape)
     if observation.dtype != "uint8":
         return rng.standard_normal(shape).astype(observation.dtype)
     high = 256 if observation.scale != 1.0 else 2
-    frames = np.broadcast_to(
-        rng.integers(high, size=observation.shape, dtype=np.uint8), shape
-    ).copy()
+    background = rng.integers(high, size=observation.shape, dtype=np.uint8)
+    if observation.scale != 1.0:
+        tiles = (np.arange(length) // _TILE for length in observation.shape)
+        background = background[np.ix_(*tiles)]
+    frames = np.broadcast_to(background, shape).copy()
     changed = rng.integers(frames.size, size=frames.size // 16)
     frames.reshape(-1)[changed] = rng.integers(high, size=len(changed), dtype=np.uint8)
     return frames

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "play greedy episodes with a run's policy",
     "resume": "go on with a lockstep run that was broken off",
     "verify": "hold learned values against exact solutions",
+    "bench": "measure throughput",
     "doctor": "check this machine and say what to do",
 }
 

@@ -6,15 +6,14 @@ One embedded Ray serves all runs. The exit status is 1 where a stated bound is m
 from __future__ import annotations
 
 import contextlib
-import datetime
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import FlagParser, UsageError, whole_number
+from distdqn.cli.folders import make_folder
 from distdqn.cli.output import json_only, to_json
-from distdqn.errors import RunError
 
 if TYPE_CHECKING:
     from distdqn.tabular import PlannedRun, Verification
@@ -33,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
         from distdqn.tabular.page import to_html
 
         runs, seeds = _plan(options)
-        folder = _make_folder(Path(options.runs_dir))
+        folder = make_folder(options.runs_dir, "verify")
         with _ray(folder, runs):
             found = verify(folder, runs, seeds, options.seed, _say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
@@ -103,24 +102,6 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
     env = from_values({"env.id": options.env_id, "env.kwargs": kwargs}).env
     settings = EnvSettings(env.id, env.kwargs)
     return runs_of(settings, transition_table(settings)), ()
-
-
-def _make_folder(runs_dir: Path) -> Path:
-    """`verify-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken."""
-    stem, number = f"verify-{datetime.datetime.now():%Y%m%d-%H%M%S}", 1
-    try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        while True:
-            folder = runs_dir / (stem if number == 1 else f"{stem}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                return folder
-            number += 1
-    except OSError as error:
-        raise RunError(
-            f"cannot make a folder in {runs_dir}: {error.strerror}; "
-            "choose another place with --runs-dir"
-        ) from error
 
 
 @contextlib.contextmanager

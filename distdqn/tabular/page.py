@@ -1,16 +1,15 @@
 """A verification as one self-contained HTML page.
 
-Pictures are inline, styles are in the page, nothing is loaded. What each picture should
-show is said beside it, so that a reader can tell when it does not.
+What each picture should show is said beside it, so that a reader can tell when it does not.
 """
 
 from __future__ import annotations
 
 import datetime
 import html
-from collections.abc import Sequence
 
 import distdqn
+from distdqn.html_page import figure, page, table
 from distdqn.tabular import figures
 from distdqn.tabular.result import Verification
 from distdqn.tabular.rows import (
@@ -19,24 +18,6 @@ from distdqn.tabular.rows import (
     ablation_rows,
     result_row,
 )
-
-_STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 66rem; padding: 2rem 1.5rem 4rem; color: #1f2933;
-  background: #fff; font: 16px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .5rem; }
-p { max-width: 46rem; margin: .6rem 0; } .small { color: #52606d; font-size: .9rem; }
-.verdict { border-left: 5px solid #1b7837; background: #f0f7f1; padding: .7rem 1rem;
-  margin: 1.2rem 0; } .verdict.missed { border-color: #b2182b; background: #fbf0f0; }
-.verdict.open { border-color: #7b8794; background: #f5f7fa; }
-.verdict p { margin: .2rem 0; } figure { margin: 1rem 0; }
-figcaption { color: #52606d; font-size: .92rem; max-width: 46rem; margin-top: .3rem; }
-svg { display: block; height: auto; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .32rem .7rem .32rem 0; border-bottom: 1px solid #e4e7eb;
-  vertical-align: top; } th { color: #52606d; font-weight: 600; }
-td.number { text-align: right; white-space: nowrap; } code { font-size: .9em; }
-"""
 
 _ABOUT = """Each run below is an ordinary <code>distdqn train</code>; its folder stands beside this
 page, and its <code>config.yaml</code> repeats it. The exact values q* are computed from the
@@ -91,30 +72,25 @@ def to_html(verification: Verification) -> str:
         f"seed {results[0].config.seed}</p>",
         _verdict(verification),
         f"<p>{_ABOUT}</p>",
-        _table(RESULT_COLUMNS, [result_row(result) for result in results]),
+        table(RESULT_COLUMNS, [result_row(result) for result in results]),
         "<h2>q against q*</h2>",
-        _figure(figures.values_figure(results), _VALUES),
+        figure(figures.values_figure(results), _VALUES),
         "<h2>Value error over time</h2>",
-        _figure(figures.errors_figure(results), _ERRORS),
+        figure(figures.errors_figure(results), _ERRORS),
     ]
     if any(result.config.learner.gradient == "residual" for result in results):
         parts += ["<h2>Semi-gradient and residual gradient</h2>", _residual(verification)]
     picture = figures.divergence_figure(verification.baird, verification.tsitsiklis_van_roy)
-    parts += ["<h2>The deadly triad: counterexamples</h2>", _figure(picture, _COUNTEREXAMPLES)]
+    parts += ["<h2>The deadly triad: counterexamples</h2>", figure(picture, _COUNTEREXAMPLES)]
     if outcomes:
         parts += [
             "<h2>The deadly triad: replay, target network, double Q-learning</h2>",
-            _figure(figures.ablation_figure(outcomes), _ABLATION),
-            _table(ABLATION_COLUMNS, ablation_rows(outcomes)),
+            figure(figures.ablation_figure(outcomes), _ABLATION),
+            table(ABLATION_COLUMNS, ablation_rows(outcomes)),
             '<p class="small">Medians over the seeds, lowest to highest in brackets. Diverged: '
             "largest |q| above the largest possible value by more than 1 percent.</p>",
         ]
-    title = "distdqn verify"
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width">'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    return page("distdqn verify", parts)
 
 
 def _verdict(verification: Verification) -> str:
@@ -147,20 +123,4 @@ def _residual(verification: Verification) -> str:
         if result.planned.problem in problems and not result.config.network.hidden
     ]
     columns = ("problem", "gradient", "max |q - q*|", "value error, uniform", "greedy return")
-    return f"<p>{_RESIDUAL}</p>" + _table(columns, rows)
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _cell(text: str) -> str:
-    is_number = text[:1].isdigit() or (text[:1] == "-" and text[1:2].isdigit())
-    css = ' class="number"' if is_number else ""
-    return f"<td{css}>{html.escape(text)}</td>"
+    return f"<p>{_RESIDUAL}</p>" + table(columns, rows)

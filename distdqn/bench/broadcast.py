@@ -1,0 +1,264 @@
+"""How long new weights take to the last worker, and what publishing costs the learner.
+
+A publication begins when the training thread starts to copy its vector and ends when the last
+worker acts with it: after the copy, a call, shared memory, an answer to each worker, each
+worker's env step under way, and its own copy. Workers act and the learner makes updates all
+the while, so where cores are fewer than processes the figures are also about waiting for a core.
+
+The limit is one `ray.put` of the same bytes, one call with the reference, and one copy out of
+shared memory, between the publications; the pause's is a memcpy. A plain loopback connection
+is measured beside it, and the env step that a worker may be in is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+
+from distdqn.actors.ray_session import connect
+from distdqn.actors.weight_server import WeightServer
+from distdqn.bench.broadcast_actors import (
+    BroadcastControl,
+    BroadcastLearner,
+    BroadcastWorker,
+    Receiver,
+    actor,
+)
+from distdqn.bench.host import new_result
+from distdqn.bench.result import Case, Figure, Result, share_of
+from distdqn.bench.synthetic import TASKS, Torso
+from distdqn.errors import ConfigError, RunError
+from distdqn.memory import tree_pss_bytes
+
+_WARM_UP = 3  # publications that are not counted
+_TIMEOUT_S = 180.0
+_CPUS_BESIDES = 3  # processes that Ray is to have ready: learner, weight server, receiver
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """What is broadcast, and to how many.
+
+    networks: "mlp" (CartPole's, 0.04 MB), "minatar" (0.5 MB), "nature" (6.7 MB).
+    workers: env workers, one env each; the most of them are started once.
+    env_wait_ms: how long a step of their env waits.
+    repeats: publications of each case.
+    seconds: between two publications.
+    """
+
+    networks: tuple[Torso, ...] = ("mlp", "nature")
+    workers: tuple[int, ...] = (1, 4, 16)
+    env_wait_ms: float = 5.0
+    repeats: int = 50
+    seconds: float = 0.3
+
+    @classmethod
+    def quick(cls) -> Options:
+        """Fewer, shorter measurements."""
+        return cls(networks=("nature",), workers=(2,), repeats=10, seconds=0.2)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Publication:
+    """Seconds of one publication, and of the limits just before it.
+
+    last, first: from its beginning to the last and to the first worker's action.
+    pause: of the training thread.  memcpy: of as many bytes there.
+    put: `ray.put`, a call and a copy out.  loopback: through a connection, acknowledged.
+    """
+
+    last: float
+    first: float
+    pause: float
+    memcpy: float
+    put: float
+    loopback: float
+
+
+def run(options: Options, say: Callable[[str], None]) -> Result:
+    """Measures on an embedded Ray, or on the one that this process is connected to.
+
+    Raises:
+      ConfigError: an option out of range.
+      RunError: Ray does not start.
+    """
+    _check(options)
+    most = max(options.workers)
+    cases: list[Case] = []
+    with _ray(most + _CPUS_BESIDES):
+        say(f"starts {most} workers and a learner")
+        with _started(BroadcastWorker, most) as workers, _started(BroadcastLearner) as (learner,):
+            for torso in options.networks:
+                for count in options.workers:
+                    found, cpu_s = _measure(torso, workers[:count], learner, options)
+                    cases += _cases(torso, count, found, cpu_s, options)
+                    say(f"{cases[-2].label}: {cases[-2].value.median:.1f} ms to the last worker")
+    return new_result("broadcast", options, cases, [_NOTE])
+
+
+_NOTE = (
+    "workers look for weights between env steps: of each time, up to one wait of the env is "
+    "spent in a step that had begun; the limit has none"
+)
+
+
+def _check(options: Options) -> None:
+    for torso in options.networks:
+        if torso not in TASKS:
+            raise ConfigError(f"--networks must be among {', '.join(TASKS)}, got {torso!r}")
+    for name, least in (("workers", min(options.workers)), ("repeats", options.repeats)):
+        if least < 1:
+            raise ConfigError(f"--{name} must be 1 or more, got {least}")
+
+
+@contextlib.contextmanager
+def _ray(num_cpus: int) -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = connect(None, "bench-broadcast", num_cpus, 0, Path(folder) / "ray_token")
+        try:
+            yield
+        finally:
+            session.close()
+
+
+@contextlib.contextmanager
+def _started(cls: type, count: int = 1, *arguments: Any) -> Iterator[list[Any]]:
+    """Actors that have started, killed at the end."""
+    actors = [actor(cls).remote(*arguments) for _ in range(count)]
+    try:
+        ray.get([one.__ray_ready__.remote() for one in actors], timeout=_TIMEOUT_S)
+        yield actors
+    finally:
+        for one in actors:
+            ray.kill(one)
+
+
+def _measure(
+    torso: Torso, workers: Sequence[Any], learner: Any, options: Options
+) -> tuple[list[Publication], float]:
+    """One case, on a weight server and a control of its own.
+
+    Returns:
+      The publications, and the CPU time of the weight server per publication.
+    """
+    found: list[Publication] = []
+    wait_s = options.env_wait_ms / 1e3
+    with contextlib.ExitStack() as stack:
+        (server,) = stack.enter_context(_started(WeightServer))
+        (control,) = stack.enter_context(_started(BroadcastControl))
+        pid = ray.get(server.__ray_call__.remote(_pid), timeout=_TIMEOUT_S)
+        nbytes = ray.get(learner.nbytes.remote(torso), timeout=_TIMEOUT_S)
+        limit = stack.enter_context(_limits(nbytes))
+        running = [learner.run.remote(torso, server, control)]
+        running += [
+            worker.run.remote(index, torso, wait_s, server, control)
+            for index, worker in enumerate(workers)
+        ]
+        for repeat in range(_WARM_UP + options.repeats):
+            if repeat == _WARM_UP:
+                cpu_before = _cpu_s(pid)
+            found.append(_publication(workers, learner, limit(), options.seconds))
+        server_cpu_s = (_cpu_s(pid) - cpu_before) / options.repeats
+        ray.get([control.stop.remote(), learner.stop.remote()], timeout=_TIMEOUT_S)
+        ray.get(running, timeout=_TIMEOUT_S)
+    return found[_WARM_UP:], server_cpu_s
+
+
+def _publication(
+    workers: Sequence[Any], learner: Any, limits: tuple[float, float], seconds: float
+) -> Publication:
+    """Publishes, and returns once all workers have acted with that, after `seconds` at least.
+
+    Raises:
+      RunError: they did not for minutes.
+    """
+    counter, began, pause, memcpy = ray.get(learner.publish.remote(), timeout=_TIMEOUT_S)
+    deadline = began + _TIMEOUT_S
+    while time.monotonic() < deadline:
+        time.sleep(seconds)
+        acted = ray.get([worker.acted.remote() for worker in workers], timeout=_TIMEOUT_S)
+        if all(newest == counter for newest, _ in acted):
+            times = [at - began for _, at in acted]
+            return Publication(max(times), min(times), pause, memcpy, *limits)
+    raise RunError(f"the workers did not act with new weights within {_TIMEOUT_S:g} s")
+
+
+@contextlib.contextmanager
+def _limits(nbytes: int) -> Iterator[Callable[[], tuple[float, float]]]:
+    """A function that sends so many bytes both ways, and gives the seconds of each."""
+    vector = np.ones(nbytes // 4, np.float32)
+    with _started(Receiver, 1, nbytes) as (receiver,):
+        port = ray.get(receiver.listen.remote(), timeout=_TIMEOUT_S)
+        with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as peer:
+
+            def limit() -> tuple[float, float]:
+                began = time.monotonic()
+                put_s = ray.get(receiver.take.remote(ray.put(vector)), timeout=_TIMEOUT_S) - began
+                began = time.monotonic()
+                peer.sendall(vector.data)
+                assert peer.recv(1)
+                return put_s, time.monotonic() - began
+
+            yield limit
+
+
+def _cases(
+    torso: Torso, workers: int, found: Sequence[Publication], cpu_s: float, options: Options
+) -> list[Case]:
+    settings = {"network": torso, "workers": workers}
+    ms = {
+        field.name: [1e3 * getattr(one, field.name) for one in found]
+        for field in dataclasses.fields(Publication)
+    }
+    return [
+        Case(
+            name="publish to last action",
+            settings=settings,
+            unit="ms",
+            value=Figure.of(ms["last"]),
+            better="lower",
+            limit=Figure.of(ms["put"]),
+            limit_name="ray.put, one call, one copy out",
+            share=share_of(ms["last"], ms["put"], "lower"),
+            cpu_s=cpu_s,
+            peak_bytes=tree_pss_bytes(),
+            details={
+                "p95_ms": float(np.percentile(ms["last"], 95)),
+                "first_worker_ms": float(np.median(ms["first"])),
+                "loopback_ms": float(np.median(ms["loopback"])),
+                "env_wait_ms": options.env_wait_ms,
+                "cpu_s is of": "the weight server",
+            },
+        ),
+        Case(
+            name="pause of the training thread",
+            settings=settings,
+            unit="ms",
+            value=Figure.of(ms["pause"]),
+            better="lower",
+            limit=Figure.of(ms["memcpy"]),
+            limit_name="memcpy of the same bytes",
+            share=share_of(ms["pause"], ms["memcpy"], "lower"),
+            details={"p95_ms": float(np.percentile(ms["pause"], 95))},
+        ),
+    ]
+
+
+def _pid(_: Any) -> int:
+    return os.getpid()
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system

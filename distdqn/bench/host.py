@@ -1,0 +1,91 @@
+"""The machine that a figure was measured on.
+
+Versions are read from what is installed, without importing it, so that a benchmark loads
+no more than it measures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import distdqn
+from distdqn.bench.result import Case, Result
+from distdqn.thread_times import usable_cores
+
+_PACKAGES = ("torch", "ray", "gymnasium", "numpy", "numba")
+_LOAD = tuple(round(load, 2) for load in os.getloadavg())  # before the benchmark adds its own
+
+
+def new_result(
+    benchmark: str, options: Any, cases: Sequence[Case], notes: Sequence[str] = ()
+) -> Result:
+    """A result of now and here.
+
+    options: the benchmark's dataclass; its `device`, where it has one, says whether the
+      machine's GPU is described too.
+    """
+    fields = dataclasses.asdict(options)
+    return Result(
+        benchmark=benchmark,
+        version=distdqn.__version__,
+        created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        machine=describe_machine(_device(fields)),
+        options=fields,
+        cases=tuple(cases),
+        notes=tuple(notes),
+    )
+
+
+def describe_machine(device: Any = "cpu") -> dict[str, Any]:
+    """Processor, usable cores, memory in bytes, GPU, system, load at the start, and versions.
+
+    device: "cuda" or a torch.device describes that GPU; None and "cpu" describe none.
+    """
+    return {
+        "cpu": _cpu_model(),
+        "cores": usable_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        **_gpu(device),
+        "system": platform.platform(),
+        "load_average": list(_LOAD),
+        "python": platform.python_version(),
+        "distdqn": distdqn.__version__,
+        **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _device(fields: dict[str, Any]) -> str:
+    """The first device of the options that is a GPU."""
+    named = fields.get("devices", fields.get("device", "cpu"))
+    devices = [named] if isinstance(named, str) else list(named)
+    return next((str(device) for device in devices if str(device).startswith("cuda")), "cpu")
+
+
+def _gpu(device: Any) -> dict[str, Any]:
+    if not str(device).startswith("cuda"):
+        return {"gpu": None, "cuda": None}
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(": ")[2]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,289 @@
+"""The whole system, and the time that each stage waits.
+
+A real run on Ray, driven until it is steady, beside what its parts reach alone just before
+and just after it. Where every worker, shard and the learner has a core, the slower of
+these is the limit; where cores are scarcer, it is all cores at the CPU time that an env
+step took, with its share of an update, of replay and of Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from distdqn.bench.alone import Alone, measure_alone
+from distdqn.bench.host import new_result
+from distdqn.bench.live_run import LiveRun, Measured, Say, make_parts, opened_ray
+from distdqn.bench.result import Case, Figure, Result, share_of
+from distdqn.config import Config
+from distdqn.parts import Parts
+from distdqn.usage import PartUsage, Usage
+from distdqn.verdict import Setup, Verdict, judge
+
+TAKES_CONFIG = True
+DEFAULT_PRESET = "cartpole-cleanrl"
+
+_DISTURBED = 0.05  # of the cores
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """How long to measure; what is measured is the run's own configuration.
+
+    seconds: of one window of the whole system.
+    repeats: windows, and repetitions of each part alone.
+    warm_up_s: seconds that the system runs on for after its first compiled updates.
+    alone_seconds: of one repetition of the learner, and of a worker, alone.
+    """
+
+    seconds: float = 5.0
+    repeats: int = 5
+    warm_up_s: float = 3.0
+    alone_seconds: float = 1.0
+
+    @classmethod
+    def quick(cls) -> Options:
+        return cls(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What the system could reach at most, in env steps per second, `[R]` each.
+
+    learner: bare updates, as many env steps as they are owed for.
+    rollout: one worker's acting, times the workers.
+    cores: all cores at the CPU time that an env step took.
+    has_cores: whether learner, workers and shards have a core each.
+    """
+
+    learner: tuple[float, ...]
+    rollout: tuple[float, ...]
+    cores: tuple[float, ...]
+    has_cores: bool
+
+    @property
+    def name(self) -> str:
+        """Of the one that counts."""
+        if not self.has_cores:
+            return "cores"
+        return "learner" if np.mean(self.learner) <= np.mean(self.rollout) else "rollout"
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Of the one that counts."""
+        return getattr(self, self.name)
+
+
+LIMIT_NAMES = {
+    "learner": "the bare update alone, at samples_per_insert",
+    "rollout": "one worker's rollout alone, times the workers",
+    "cores": "all cores at the CPU time measured per env step",
+}
+
+
+def run(
+    options: Options, say: Say, config: Config, make_env: Callable[[], Any] | None = None
+) -> Result:
+    """Measures the parts alone, the system, and the parts again.
+
+    make_env: as for `train`, picklable.
+    Raises DistDQNError, one line, where the run cannot be made or fails; no actor is left.
+    """
+    parts = make_parts(config, make_env)
+    alone = [measure_parts(parts, options, say)]
+    with opened_ray(parts, say) as name:
+        measured = measure_system(parts, name, options, alone[0].compiled, say)
+    alone.append(measure_parts(parts, options, say))
+    limits = limits_of(measured, alone, parts.config)
+    verdict = judge(measured.whole, setup_of(parts.config, alone[0].device))
+    case = case_of(measured, limits, verdict, parts.config)
+    notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
+    return new_result("pipeline", options, [case, *alone_cases(alone, limits, parts.config)], notes)
+
+
+def measure_parts(parts: Parts, options: Any, say: Say) -> Alone:
+    """Learner and rollout alone; options: with `alone_seconds` and `repeats`."""
+    alone = measure_alone(parts, options.alone_seconds, options.repeats)
+    updates, env_steps = (np.median(x.per_s) for x in (alone.updates, alone.env_steps))
+    say(f"alone: the learner {updates:,.0f} updates/s, a worker {env_steps:,.0f} env steps/s")
+    return alone
+
+
+def measure_system(parts: Parts, run_name: str, options: Any, compiled: bool, say: Say) -> Measured:
+    """The running system; options: with `seconds`, `repeats` and `warm_up_s`."""
+    with LiveRun(parts, run_name, say) as live:
+        live.settle(options.warm_up_s, compiled)
+        measured = live.measure(options.seconds, options.repeats)
+    whole = measured.whole
+    rates = whole.env_steps / whole.at_s, whole.gradient_steps / whole.at_s
+    say("the system: {:,.0f} env steps/s, {:,.0f} updates/s".format(*rates))
+    return measured
+
+
+def setup_of(config: Config, device: str) -> Setup:
+    """What the verdict must know of the configuration; device: the learner's."""
+    return Setup(
+        workers=config.workers.count,
+        shards=config.replay.shards,
+        batch_size=config.learner.batch_size,
+        samples_per_insert=config.replay.samples_per_insert,
+        device=device,
+    )
+
+
+def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
+    """alone: as measured before and after the system; a repetition's limit is their mean."""
+    learner, rollout = (
+        np.mean([getattr(each, part).per_s for each in alone], axis=0)
+        for part in ("updates", "env_steps")
+    )
+    windows, workers = measured.windows, config.workers.count
+    env_steps_per_update = config.learner.batch_size / config.replay.samples_per_insert
+    return Limits(
+        learner=tuple((learner * env_steps_per_update).tolist()),
+        rollout=tuple((rollout * workers).tolist()),
+        cores=tuple(
+            window.cores * window.env_steps / cpu_s
+            for window, cpu_s in zip(windows, measured.cpu_s, strict=True)
+        ),
+        has_cores=windows[0].cores >= 1 + workers + config.replay.shards,
+    )
+
+
+def case_of(measured: Measured, limits: Limits, verdict: Verdict, config: Config) -> Case:
+    """The system's figures beside the limit that counts, the other limits in the details."""
+    whole = measured.whole
+    rates = [window.env_steps / window.at_s for window in measured.windows]
+    every = {name: getattr(limits, name) for name in LIMIT_NAMES}
+    return Case(
+        name="throughput",
+        settings={"of": "the system"} | settings_of(config),
+        unit="env steps/s",
+        value=Figure.of(rates),
+        limit=Figure.of(limits.values),
+        limit_name=LIMIT_NAMES[limits.name],
+        share=share_of(rates, limits.values),
+        cpu_s=sum(measured.cpu_s) / whole.env_steps,
+        peak_bytes=measured.peak_bytes,
+        details={
+            **rates_of(measured, config),
+            **shares_of(whole),
+            **cores_of(measured),
+            **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
+            **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
+            "limited_by": verdict.limit,
+            "compiled": whole.compiled,
+        },
+    )
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """What tells one configuration from another in a table."""
+    return {
+        "env": config.env.id,
+        "workers": config.workers.count,
+        "shards": config.replay.shards,
+        "envs_per_worker": config.workers.envs_per_worker,
+        "batch_size": config.learner.batch_size,
+        "samples_per_insert": config.replay.samples_per_insert,
+        "kind": config.replay.kind,
+    }
+
+
+def rates_of(measured: Measured, config: Config) -> dict[str, float]:
+    """Updates, what one costs with all that it needs, and the ratio that was kept."""
+    whole = measured.whole
+    samples = whole.gradient_steps * config.learner.batch_size
+    return {
+        "updates_per_s": whole.gradient_steps / whole.at_s,
+        "cpu_s_per_update": sum(measured.cpu_s) / whole.gradient_steps,
+        "kept_samples_per_insert": samples / whole.env_steps,
+    }
+
+
+def shares_of(window: Usage) -> dict[str, float]:
+    """Of the time, mean over the parts of a kind: waiting for others, or at which work.
+
+    `queued`: ready to run, but others had the core; part of the time that is not waited.
+    """
+    workers_s = window.workers.count * window.at_s
+    return {
+        "learner_waits": 1.0 - _work_share(window.learner, window.at_s),
+        "learner_queued": window.learner.queued_s / window.at_s,
+        "workers_wait": 1.0 - _work_share(window.workers, window.at_s),
+        "workers_queued": window.workers.queued_s / workers_s,
+        "workers_in_env": window.env_s / workers_s,
+        "workers_in_inference": window.inference_s / workers_s,
+        "shards_busy": _work_share(window.shards, window.at_s),
+    }
+
+
+def cores_of(measured: Measured) -> dict[str, float]:
+    """CPU by part, in cores. `rest_cores` is driver, control, weight server and Ray."""
+    whole, cpu_s = measured.whole, sum(measured.cpu_s)
+    parts = {
+        "learner_cores": whole.learner.cpu_s,
+        "workers_cores": whole.workers.cpu_s,
+        "shards_cores": whole.shards.cpu_s,
+    }
+    rest_s = cpu_s - sum(parts.values())
+    spent = parts | {"rest_cores": rest_s, "all_cores": cpu_s}
+    return {name: spent_s / whole.at_s for name, spent_s in spent.items()} | {
+        "other_programs_cores": measured.other_cores,
+        "cores": whole.cores,
+    }
+
+
+def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case]:
+    """What the parts reach alone, before and after the system, in the system's unit."""
+    ratio = config.learner.batch_size / config.replay.samples_per_insert
+    found = {
+        "the learner alone": (limits.learner, [each.updates.cpu_s / ratio for each in alone]),
+        "the workers' rollouts alone": (limits.rollout, [each.env_steps.cpu_s for each in alone]),
+    }
+    return [
+        Case(
+            name="throughput",
+            settings={"of": what} | settings_of(config),
+            unit="env steps/s",
+            value=Figure.of(rates),
+            cpu_s=float(np.mean(cpu_s)),
+        )
+        for what, (rates, cpu_s) in found.items()
+    ]
+
+
+def told(details: Mapping[str, Any]) -> list[str]:
+    """Where time and CPU went, in lines for a person."""
+    share = {name: f"{value:.0%}" for name, value in details.items() if isinstance(value, float)}
+    cores = {name: f"{value:.2f}" for name, value in details.items() if name.endswith("cores")}
+    return [
+        "of its time the learner waits {learner_waits}, queues for a core {learner_queued}; "
+        "workers wait {workers_wait}, queue {workers_queued}, are in the env {workers_in_env}, in "
+        "inference {workers_in_inference}; shards work {shards_busy}".format(**share),
+        "on a CPU, in cores: learner {learner_cores}, workers {workers_cores}, shards "
+        "{shards_cores}, driver, control, weight server and Ray {rest_cores}".format(**cores),
+        "share of the bare learner {share_of_learner}, of the bare rollouts {share_of_rollout}, of "
+        "all cores {share_of_cores}".format(**share),
+    ]
+
+
+def remarks(measured: Measured, alone: list[Alone]) -> list[str]:
+    """What a reader must know to trust the figures, if anything."""
+    whole, lines = measured.whole, [each.note for each in alone if each.note]
+    if alone[0].compiled != whole.compiled:
+        where = "the system's" if whole.compiled else "the bare"
+        lines.append(f"only {where} update was compiled: the share of the bare learner is wrong")
+    if measured.other_cores > _DISTURBED * whole.cores:
+        lines.append(
+            f"other programs took {measured.other_cores:.2f} of {whole.cores} cores meanwhile; "
+            "measure again on a quiet machine"
+        )
+    return list(dict.fromkeys(lines))
+
+
+def _work_share(part: PartUsage, seconds: float) -> float:
+    return part.work_s / (part.count * seconds)

@@ -1,0 +1,128 @@
+"""What a throughput benchmark found.
+
+A `Result` is a list of cases, each a figure with its spread beside the limit that was
+measured in the same run. It is what `--json` prints, what `--compare` reads, and what
+tables and plots are drawn from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from distdqn.errors import DistDQNError
+
+FORMAT = 1
+
+Setting = int | float | str | bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figure:
+    """Median, smallest and largest of the repetitions of one measurement."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        """values: one for each repetition, at least one."""
+        return cls(float(np.median(values)), float(min(values)), float(max(values)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """One thing measured with one choice of settings.
+
+    name: what was done, as "sample" or "collect".
+    settings: what was varied, as {"capacity": 1_000_000, "kind": "prioritized"}.
+    unit: of `value` and `limit`, as "transitions/s" or "ms".
+    value: what was reached.
+    better: whether a "higher" or a "lower" value is the better one.
+    limit: what cannot be passed on this machine, measured in the same run, in turn with
+      `value`; None where there is no such thing.
+    limit_name: what that is, as "memcpy of the same bytes".
+    share: of the limit reached, repetition by repetition; 1 is all of it.
+    cpu_s: seconds on a CPU per unit of work, of all threads; None where not measured.
+    peak_bytes: largest memory of the processes that did it; None where not measured.
+    details: further numbers or words, shown as they are.
+    """
+
+    name: str
+    settings: Mapping[str, Setting]
+    unit: str
+    value: Figure
+    better: Literal["higher", "lower"] = "higher"
+    limit: Figure | None = None
+    limit_name: str = ""
+    share: Figure | None = None
+    cpu_s: float | None = None
+    peak_bytes: int | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Name and settings in one line; the same case in two results has the same label."""
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """All cases of one benchmark.
+
+    benchmark: as in `distdqn bench NAME`.  version: of distdqn.  created: ISO 8601.
+    machine: processor, cores, memory, GPU, system and versions.
+    options: how it was called.  notes: lines for a person.
+    """
+
+    benchmark: str
+    version: str
+    created: str
+    machine: Mapping[str, Any]
+    options: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Result:
+        """The result that `to_json` wrote.
+
+        Raises DistDQNError, one line, for anything else.
+        """
+        try:
+            if document["format"] != FORMAT:
+                raise DistDQNError(
+                    f"a benchmark result of format {document['format']!r}; this version of "
+                    f"distdqn reads format {FORMAT}: measure again with it"
+                )
+            fields = {name: document[name] for name in cls.__dataclass_fields__}
+            cases = tuple(_case(case) for case in fields.pop("cases"))
+            return cls(**fields | {"notes": tuple(fields["notes"]), "cases": cases})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DistDQNError(
+                f"not a benchmark result: {type(error).__name__} {error}; "
+                "give a file that `distdqn bench NAME --json` has written"
+            ) from error
+
+
+def share_of(values: Sequence[float], limits: Sequence[float], better: str = "higher") -> Figure:
+    """Share of the limit in each repetition: value / limit, limit / value if lower is better."""
+    pairs = zip(values, limits, strict=True)
+    if better == "higher":
+        return Figure.of([value / limit for value, limit in pairs])
+    return Figure.of([limit / value for value, limit in pairs])
+
+
+def _case(fields: dict[str, Any]) -> Case:
+    figures = {
+        name: None if fields[name] is None else Figure(**fields[name])
+        for name in ("value", "limit", "share")
+    }
+    return Case(**fields | figures)

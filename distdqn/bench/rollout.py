@@ -1,0 +1,164 @@
+"""Env steps per second of acting: envs alone, the network alone, both as an env worker does.
+
+A worker steps its envs and chooses their actions in turn, on one core. Its limit is the
+envs alone, as Gymnasium or ale-py give them; nearer to what it can reach is
+
+    1 / (1 / rate of the envs alone + 1 / rate of the network alone)
+
+All three are measured in turn in this process, and every share is of its own round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch import nn
+
+from distdqn.acting_network import ActingNetwork
+from distdqn.bench.host import new_result
+from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
+from distdqn.bench.result import Case, Result, Setting
+from distdqn.bench.synthetic import make_frames
+from distdqn.cpu_threads import cpu_threads
+from distdqn.envs import EnvSettings, VectorStepper, make_stepper
+from distdqn.envs.bare import BareEnv
+from distdqn.errors import ConfigError
+from distdqn.networks import make_network
+from distdqn.rollout import Rollout
+from distdqn.types import ObservationSpec
+
+_MANY = 2**62  # env steps
+_UNIT = "env steps/s"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """Which envs, and how many of them a worker steps together.
+
+    env_ids: registered ids; the network is the one that suits the observations.
+    envs: of a worker.
+    n_step: steps of a transition.
+    block_transitions: over all the worker's envs; blocks are made, and nobody takes them.
+    repeats: repetitions of each measurement.
+    seconds: of one repetition.
+    """
+
+    env_ids: tuple[str, ...] = ("CartPole-v1", "ALE/Breakout-v5")
+    envs: tuple[int, ...] = (1, 8, 32, 128)
+    n_step: int = 1
+    block_transitions: int = 512
+    repeats: int = 7
+    seconds: float = 0.5
+
+    @classmethod
+    def quick(cls) -> Options:
+        """Fewer, shorter measurements."""
+        return cls(envs=(8,), repeats=5, seconds=0.25)
+
+
+def run(options: Options, say: Callable[[str], None]) -> Result:
+    """Measures in this process on one core; games are left out where ale-py is missing.
+
+    Raises:
+      ConfigError: an option out of range.
+      EnvError: an env that cannot be made.
+    """
+    _check(options)
+    cases: list[Case] = []
+    notes: list[str] = []
+    for env_id in options.env_ids:
+        settings = EnvSettings(env_id, reward_clip=1.0)
+        if settings.is_atari and importlib.util.find_spec("ale_py") is None:
+            notes.append(f"left out: {env_id}, ale-py is not installed")
+            continue
+        for num_envs in options.envs:
+            say(f"{env_id}, {num_envs} envs")
+            with cpu_threads(1):
+                cases += _measure(settings, num_envs, options)
+    return new_result("rollout", options, cases, notes)
+
+
+def in_turn_rates(env: Rates, inference: Rates) -> Rates:
+    """What envs and network reach one after the other, round by round."""
+    pairs = zip(env.per_s, inference.per_s, strict=True)
+    per_s = tuple(1 / (1 / steps + 1 / values) for steps, values in pairs)
+    return Rates(per_s, env.cpu_s + inference.cpu_s)
+
+
+def _check(options: Options) -> None:
+    least = {"envs": min(options.envs), "n-step": options.n_step, "repeats": options.repeats}
+    for name, value in least.items():
+        if value < 1:
+            raise ConfigError(f"--{name} must be 1 or more, got {value}")
+
+
+def _measure(settings: EnvSettings, num_envs: int, options: Options) -> Iterator[Case]:
+    reset_peak()
+    stepper, bare = make_stepper(settings, num_envs), BareEnv(settings, num_envs)
+    works = {
+        "env": bare.step,
+        "inference": _inference(stepper.observation, _network(stepper), num_envs),
+        "rollout": _acting(stepper, num_envs, options),
+    }
+    try:
+        rates = in_turn(works, options.seconds, options.repeats)
+    finally:
+        stepper.close()
+        bare.close()
+    where: dict[str, Setting] = {"env": settings.id, "envs": num_envs}
+    for name in ("env", "inference"):
+        yield rate_case(f"{name} alone", where, _UNIT, rates[name])
+    both, alone = rates["rollout"], in_turn_rates(rates["env"], rates["inference"])
+    peak = peak_bytes()
+    yield rate_case("rollout", where, _UNIT, both, rates["env"], "env alone", peak_bytes=peak)
+    yield rate_case(
+        "rollout, inference counted", where, _UNIT, both, alone, "env and inference alone, in turn"
+    )
+
+
+def _network(stepper: VectorStepper) -> nn.Module:
+    return make_network(stepper.observation, stepper.num_actions, "auto")
+
+
+def _inference(
+    observation: ObservationSpec, network: nn.Module, num_envs: int
+) -> Callable[[], int]:
+    """Action values of made-up observations that stay the same."""
+    acting = ActingNetwork(network, num_envs, double=False)
+    frames = make_frames(observation, num_envs * observation.stack, np.random.default_rng(0))
+    obs = frames.reshape(num_envs, *observation.obs_shape)
+
+    def act() -> int:
+        acting.q_values(obs)
+        return num_envs
+
+    return act
+
+
+def _acting(stepper: VectorStepper, num_envs: int, options: Options) -> Callable[[], int]:
+    """Blocks of a rollout whose network is asked but not heeded: actions are random too."""
+    rollout = Rollout(
+        stepper=stepper,
+        network=_network(stepper),
+        n_step=options.n_step,
+        discount=0.99,
+        block_transitions=max(options.block_transitions, num_envs),
+        max_block_age_s=math.inf,
+        seed=1,
+        worker=0,
+        incarnation=1,
+        with_priorities=False,
+        double=False,
+        epsilons=lambda env_steps: np.ones(num_envs),
+    )
+
+    def collect() -> int:
+        before = rollout.stepped
+        rollout.collect(_MANY, math.inf)
+        return rollout.stepped - before
+
+    return collect

@@ -1,0 +1,34 @@
+"""A new folder beside the runs, for what is no run.
+
+Named by kind and time, so that one command never writes over what an earlier one left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from pathlib import Path
+
+from distdqn.errors import RunError
+
+
+def make_folder(runs_dir: str | Path, kind: str) -> Path:
+    """`<kind>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
+
+    Raises RunError where `runs_dir` cannot be written.
+    """
+    runs_dir = Path(runs_dir)
+    stem, number = f"{kind}-{datetime.datetime.now():%Y%m%d-%H%M%S}", 1
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = runs_dir / (stem if number == 1 else f"{stem}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            number += 1
+    except OSError as error:
+        raise RunError(
+            f"cannot make a folder in {runs_dir}: {error.strerror}; "
+            "choose another place with --runs-dir"
+        ) from error

@@ -1,0 +1,116 @@
+"""Flags from the fields of a dataclass.
+
+Each field's type says how its flag is read, its default what is meant without it, and
+the class's docstring, "name: meaning" for each, what --help says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from distdqn.cli.flags import flag_name, whole_number
+from distdqn.config import plain_type
+
+
+def add_option_flags(parser: argparse.ArgumentParser, options: type) -> None:
+    """One flag for each field of the dataclass `options`; only those given get a value.
+
+    A tuple's flag takes one or more values, a bool's is `--name` or `--no-name`.
+    """
+    hints, meanings = typing.get_type_hints(options), field_meanings(options)
+    for field in dataclasses.fields(options):
+        bare, optional = plain_type(hints[field.name])
+        settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+        meaning = meanings.get(field.name, "").rstrip(".").replace("%", "%%")
+        settings["help"] = f"{meaning} (default: {_shown(field.default)})".lstrip()
+        if bare is bool:
+            parser.add_argument(
+                flag_name(field.name), action=argparse.BooleanOptionalAction, **settings
+            )
+            continue
+        if get_origin(bare) is tuple:
+            settings["nargs"] = "+"
+            bare = get_args(bare)[0]
+        parser.add_argument(
+            flag_name(field.name), **settings, **_reading(bare, _zero_too(field), optional)
+        )
+
+
+def option_values(options: type, namespace: argparse.Namespace) -> dict[str, Any]:
+    """What those flags said, by field; tuples as tuples."""
+    names = {field.name for field in dataclasses.fields(options)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(namespace).items()
+        if name in names
+    }
+
+
+def field_meanings(options: type) -> Mapping[str, str]:
+    """By field, what the docstring's lines "name: meaning" say, continued ones joined.
+
+    Several fields with one meaning stand as "one, other: meaning".
+    """
+    found: dict[str, str] = {}
+    current: list[str] = []
+    for line in (inspect.getdoc(options) or "").splitlines()[1:]:
+        begins = re.match(r"(\w+(?:, \w+)*): +(.*)", line)
+        if begins:
+            current = begins[1].split(", ")
+            found.update(dict.fromkeys(current, begins[2].strip()))
+        elif line.strip() and line.startswith(" "):
+            found.update({name: f"{found[name]} {line.strip()}" for name in current})
+        else:
+            current = []
+    return found
+
+
+def _zero_too(field: Any) -> bool:
+    """Whether 0 is a value: where it is a default, or the field's metadata say {"least": 0}."""
+    values = field.default if isinstance(field.default, tuple) else (field.default,)
+    return any(value == 0 for value in values) or field.metadata.get("least") == 0
+
+
+def _reading(bare: Any, zero_too: bool, optional: bool) -> dict[str, Any]:
+    """argparse's `type` or `choices` for one value."""
+    if get_origin(bare) is Literal:
+        return {"choices": get_args(bare), "metavar": "|".join(map(str, get_args(bare)))}
+    read: Callable[[str], Any] = str
+    if bare is int:
+        read = whole_number(0 if zero_too else 1)
+    elif bare is float:
+        read = _number(zero_too)
+    name = {int: "N", float: "X"}.get(bare, "TEXT")
+    return {"type": _or_none(read) if optional else read, "metavar": name}
+
+
+def _number(zero_too: bool) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not (0.0 < value < float("inf") or (zero_too and value == 0.0)):
+            bound = "of at least 0" if zero_too else "above 0"
+            raise argparse.ArgumentTypeError(f"must be a number {bound}, not {text!r}")
+        return value
+
+    return read
+
+
+def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text.lower() in ("none", "null") else read(text)
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return " ".join(map(str, default)) or "none"
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "none" if default is None else str(default)

@@ -1,0 +1,49 @@
+from functools import partial
+
+import pytest
+from fake_envs import FaultyEnv, ScriptedEnv
+from pipeline_parts import config
+
+from distdqn.bench.alone import alone_here, bare_updates, collecting, measure_alone
+from distdqn.bench.live_run import make_parts
+from distdqn.errors import EnvFailure, RunError
+
+
+def test_both_are_measured_in_turn():
+    found = alone_here(make_parts(config()), seconds=0.02, repeats=3)
+
+    assert len(found.updates.per_s) == len(found.env_steps.per_s) == 3
+    assert min(found.updates.per_s + found.env_steps.per_s) > 0
+    assert (found.compiled, found.note, found.device) == (False, "", "cpu")
+
+
+def test_a_round_of_acting_gives_the_env_steps_it_took():
+    rollout = make_parts(config()).rollout(0, 0)
+    collect = collecting(rollout)
+
+    taken = collect() + collect()
+
+    assert taken == rollout.stepped > 0
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_round_of_updates_gives_their_number(masks):
+    learner = make_parts(config(), partial(ScriptedEnv, masks=masks)).learner()
+
+    made = bare_updates(learner, masks)()
+
+    assert made == learner.gradient_steps > 0
+
+
+def test_an_env_that_raises_is_told_in_its_own_line():
+    parts = make_parts(config(), partial(FaultyEnv, "raise", at=20))
+
+    with pytest.raises(EnvFailure, match="the wheel"):
+        measure_alone(parts, 0.05, 2)
+
+
+def test_a_process_that_dies_ends_the_wait():
+    parts = make_parts(config(), partial(FaultyEnv, "exit", at=20))
+
+    with pytest.raises(RunError, match="alone died"):
+        measure_alone(parts, 0.05, 2)
