@@ -2,6 +2,9 @@
 # make test    run every test
 # make lint    ruff and mypy
 # make install .venv with the pinned dependencies
+# make bench-check  fail if sampling, updating or acting have become slower than recorded in
+#              benchmarks/results/check.json; SELFTEST=1 shows that a slowdown fails, UPDATE=1
+#              records anew, RECORD=FILE takes another record
 #
 # PYTHON names the interpreter (3.11 or later), VENV the environment's folder.
 
@@ -13,7 +16,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 INPUTS = pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint install
+.PHONY: train test lint install bench-check
 
 train: $(VENV)/.installed
 	$(VENV)/bin/distdqn train $(or $(ARGS),--preset cartpole)
@@ -27,6 +30,10 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy
 
 install: $(VENV)/.installed
+
+bench-check: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/check.py $(if $(SELFTEST),--selftest) $(if $(UPDATE),--update) \
+	  $(if $(RECORD),--record $(RECORD)) $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
