@@ -32,6 +32,7 @@ from distdqn.weights import FlatParameters
 # OpenBLAS takes one thread up to here. Beyond, its threads would disturb the other
 # workers, and results would depend on how many it has; PyTorch's overhead matters less.
 MAX_PRODUCTS = 2**18
+MAX_PIECES = 2  # that the rows are divided into to stay below; PyTorch is faster than more
 
 # What a piece of a block's observations may take, as stored; the network's activations
 # are some ten times as large.
@@ -68,8 +69,7 @@ class ActingNetwork:
         """Takes online and, where there are, target parameters.
 
         Copies them; but a network that acts through PyTorch uses vectors in shared memory
-        that nobody can write to where they lie. For the `nature` network that saves
-        a worker 2 ms at each publication, and many workers the room in the caches.
+        that nobody can write to where they lie: many workers then share them in the caches.
 
         Raises:
           ValueError: a vector belongs to another network.
@@ -177,7 +177,7 @@ def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
     Args:
       network: a `QNetwork` on numbers (not on indices) whose torso is a `Sequential`
         of `Linear` and `ReLU` on flat observations, with a linear or a dueling head;
-        no layer needs more than `MAX_PRODUCTS` multiplications.
+        no layer needs more than `MAX_PRODUCTS` multiplications for a piece of the rows.
       num_rows: N, for that bound.
 
     Returns:
@@ -191,9 +191,10 @@ def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
         layers = layers[1:]
     elif len(observation.obs_shape) > 1:
         return None  # a layer that sees the axes of an observation
-    if any(num_rows * parameter.numel() > MAX_PRODUCTS for parameter in network.parameters()):
+    rows = -(-num_rows // MAX_PIECES)
+    if any(rows * parameter.numel() > MAX_PRODUCTS for parameter in network.parameters()):
         return None
-    maps = [_as_numpy(layer) for layer in [*layers, network.head]]
+    maps = [_as_numpy(layer, num_rows) for layer in [*layers, network.head]]
     preprocess, known = _preprocess(network), [m for m in maps if m is not None]
     if observation.num_categories or len(known) < len(maps):
         return None
@@ -222,21 +223,33 @@ def _flattens_rows(module: nn.Module) -> bool:
     return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
 
 
-def _as_numpy(module: nn.Module) -> _Map | None:
+def _as_numpy(module: nn.Module, num_rows: int) -> _Map | None:
     """What a layer does to `[N, H]`; None for a layer that is not known."""
     if type(module) is nn.ReLU:
         return lambda x: np.maximum(x, 0.0)
     if type(module) is nn.Linear and module.bias is not None:
-        return _linear(module)
+        return _linear(module, num_rows)
     if type(module) is DuelingHead:
-        value, advantage = _linear(module.value), _linear(module.advantage)
+        value, advantage = (_linear(layer, num_rows) for layer in (module.value, module.advantage))
         return lambda x: value(x) + _centered(advantage(x))
     return None
 
 
-def _linear(layer: nn.Linear) -> _Map:
+def _linear(layer: nn.Linear, num_rows: int) -> _Map:
+    """Products of at most `MAX_PRODUCTS` multiplications, then the bias."""
     weight_t, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
-    return lambda x: x @ weight_t + bias
+    if num_rows * weight_t.size <= MAX_PRODUCTS:
+        return lambda x: x @ weight_t + bias
+    rows = -(-num_rows // MAX_PIECES)
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        y = np.empty((len(x), len(bias)), x.dtype)
+        for start in range(0, len(x), rows):
+            np.matmul(x[start : start + rows], weight_t, out=y[start : start + rows])
+        y += bias
+        return y
+
+    return forward
 
 
 def _centered(advantage: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.config import Config, EnvConfig, resolved_error_band
+from distdqn.pictures import suited_torso
 from distdqn.replay_files import saving_bytes
 from distdqn.replay_memory import (
     MemoryBudget,
@@ -245,6 +246,18 @@ class Parts:
                 nice=5,  # below the learner, above the workers, which it would else starve behind
                 build=learner.build_update,
             )
+
+    @property
+    def updates_take_several_cores(self) -> bool:
+        """Whether a learner on the CPU computes with several threads, as far as is known
+        before there is a network: by default those of large convolutional ones do.
+        """
+        config = self.config
+        if config.learner.num_threads is not None:
+            return config.learner.num_threads > 1
+        torso = config.network.torso
+        torso = suited_torso(self.observation) if torso == "auto" else torso
+        return self.make_network is None and torso == "nature"
 
     def evaluator(self) -> Greedy:
         """Greedy episodes in this process."""

@@ -126,6 +126,7 @@ class Placement:
             max_in_flight=workers.max_in_flight,
             env_timeout_s=workers.env_timeout_s,
             report_period_s=_REPORT_PERIOD_S,
+            gives_most_way=self._parts.updates_take_several_cores,
         )
 
     def evaluator(self, incarnation: int) -> Any:

@@ -118,7 +118,7 @@ class Rollout:
         return float(self._epsilons.mean())
 
     def set_weights(self, snapshot: WeightSnapshot) -> None:
-        """Acts with these weights from now on; copies them. Its clock counts too.
+        """Acts with these weights from now on. Its clock counts too.
 
         Raises:
           ValueError: the vector belongs to another network.

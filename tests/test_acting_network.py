@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from distdqn.acting_network import ActingNetwork, dense_forward
+from distdqn.acting_network import MAX_PRODUCTS, ActingNetwork, dense_forward
 from distdqn.frame_stack import FrameStack
 from distdqn.networks import QNetwork, make_network
 from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
@@ -50,6 +50,21 @@ def test_a_dense_network_gives_the_same_values_in_numpy(spec, hidden, dueling):
     np.testing.assert_allclose(forward(obs), expected, rtol=1e-5, atol=tolerance)
 
 
+@pytest.mark.parametrize("num", [32, 33, 52])
+def test_many_rows_are_computed_in_two_pieces_with_the_same_values(num):
+    network = make_network(VECTOR, 2, hidden=(120, 84))
+    obs = np.random.default_rng(1).standard_normal((num, 4), np.float32)
+    assert num * 120 * 84 > MAX_PRODUCTS
+    forward = dense_forward(network, num)
+    assert forward is not None
+    np.testing.assert_allclose(forward(obs), torch_values(network, obs), rtol=1e-5, atol=1e-6)
+
+
+def test_more_rows_than_two_pieces_hold_act_through_torch():
+    assert dense_forward(make_network(VECTOR, 2, hidden=(120, 84)), 53) is None
+    assert dense_forward(make_network(VECTOR, 2, hidden=(600, 600)), 1) is None
+
+
 def test_double_precision_stays_double():
     network = make_network(VECTOR, 3).double()
     values = dense_forward(network, 16)(observations(VECTOR))
@@ -76,7 +91,7 @@ class Doubled(QNetwork):
             nn.Linear(16, 3),
         ),
         Doubled(VECTOR, nn.Sequential(nn.Linear(4, 8)), nn.Linear(8, 3)),
-        make_network(VECTOR, 3, hidden=(128, 129)),  # over 2^18 products with 16 rows
+        make_network(VECTOR, 3, hidden=(128, 257)),  # over 2^18 products with 16 rows
         nn.Linear(4, 3),
     ],
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from distdqn.actors.messages import ShardMap, WorkerDirective, WorkerReport
-from distdqn.actors.niceness import give_most_way
+from distdqn.actors.niceness import give_most_way, give_way
 from distdqn.actors.push_window import PushWindow
 from distdqn.actors.usage_account import Meter
 from distdqn.actors.weight_client import WeightClient
@@ -40,6 +40,7 @@ class EnvWorker:
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env_timeout_s: one vector step may take this long before the env counts as hung.
+    gives_most_way: whether the learner computes on several cores (see `niceness`).
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class EnvWorker:
         max_in_flight: int,
         env_timeout_s: float,
         report_period_s: float,
+        gives_most_way: bool = False,
     ):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        give_most_way()
+        give_most_way() if gives_most_way else give_way()
         self._build = build
         self._worker, self._incarnation = worker, incarnation
         self._first_env = first_env

@@ -21,6 +21,8 @@ def give_way() -> None:
 def give_most_way() -> None:
     """Lowers it as far as it goes; for those that compute all the time, acting.
 
-    An update on all cores stands still on each while one of them does something else.
+    An update on several cores stands still on each while one of them does something else.
+    Beside an update on one core it would be too much: of many workers those that are on the
+    learner's core would hardly run, and with them the last one to act on new weights.
     """
     os.nice(_LOWEST)
