@@ -22,6 +22,7 @@ The final return is the mean of 100 greedy episodes with the last weights, on bo
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,16 @@ def compare(name: str, options: argparse.Namespace, places: dict[str, Path]) -> 
             )
     file = keep_output(options.out, NAME, name, "".join(outputs), places)
     entry = {"steps": steps, "ours_flags": ours_flags(steps), "tried": tried, "chosen": chosen}
+    if peer.script == "cleanrl_dqn.py":
+        entry["checkout"] = commit(places["CLEANRL"])
     return stamped({**entry, **summary(rounds), "output": file, "rounds": rounds})
+
+
+def commit(checkout: Path) -> str | None:
+    """Of a git checkout; None for another folder."""
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or None
 
 
 def summary(rounds: Sequence[Mapping[str, Row]]) -> Entry:
@@ -129,7 +139,8 @@ def table(entries: Mapping[str, Entry]) -> str:
         "# distdqn beside other libraries' DQN on CartPole\n\n"
         "Seconds are of the whole process; env steps per second count while learning; the "
         "return is the mean of 100 greedy episodes with the last weights. Medians, with "
-        "smallest and largest; ratios above 1 where distdqn is faster. Written by "
+        "smallest and largest; ratios above 1 where distdqn is faster. distdqn's compile cache "
+        "was warm, JAX compiles in each process. Written by "
         "`benchmarks/compare/cartpole.py`, which says how it measures.\n\n"
         f"{markdown(header, rows)}\n{machine_lines(entries)}"
     )

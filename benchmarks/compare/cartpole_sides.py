@@ -52,7 +52,7 @@ PEERS = {
         "rllib",
         "rllib_dqn.py",
         50_000,
-        12_000,
+        16_000,
         (
             ("--runners", "0", "--envs", "1", "--fragment", "10"),
             ("--runners", "0", "--envs", "10", "--fragment", "10"),

@@ -109,11 +109,14 @@ def try_threads(side: str, python: str) -> dict[int, list[float]]:
 def in_turn(
     children: Mapping[str, Child], rounds: int, seconds: float
 ) -> dict[str, dict[str, list[float]]]:
-    """Microseconds of each side's slots by work, after a slot of each that is not counted."""
+    """Microseconds of each side's slots by work, after a slot of each that is not counted.
+
+    Every second round goes backwards, so that none always comes after the same other.
+    """
     times: dict[str, dict[str, list[float]]] = {side: {w: [] for w in WORKS} for side in children}
     for number in range(rounds + 1):
         for work in WORKS:
-            for side, child in children.items():
+            for side, child in list(children.items())[:: -1 if number % 2 else 1]:
                 took = child.time_us(work, seconds)
                 if number:
                     times[side][work].append(took)
