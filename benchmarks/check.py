@@ -7,7 +7,8 @@
 Absolute times say more about a machine's day than about the code. So each item is measured
 in turn with its limit (memory copied, products alone, envs alone) and with a plain reference
 implementation that never changes; the two ratios are compared with the committed ones. An
-item fails where both have fallen by more than 15 percent, in each of three measurements.
+item fails where both have fallen by more than 15 percent, in each of three measurements: a
+slowdown of 30 percent is found, one of less than 18 is not.
 The record is of one machine: on another one make your own first, the check says how.
 """
 
@@ -182,6 +183,8 @@ def run(flags: argparse.Namespace) -> int:
         made = new_record(items, measured)
         records.write(made, flags.record)
         status, done = 0, f"wrote {flags.record}"
+        if unsteady := records.unsteady(made.ratios):
+            _say(f"unsteady, better measured again on a quiet machine: {', '.join(unsteady)}")
         document: Any = made.to_json()
         print(json.dumps(document, indent=1) if flags.json else done)
     else:

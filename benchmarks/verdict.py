@@ -191,6 +191,8 @@ def trial(name: str) -> dict[str, Any]:
         return row | {"ratio": None, "failure": f"limit {before['limit']!r}, change {change}"}
     steps = round(situation.settings["total_env_steps"] * max(change["gain"], 1.0))
     after = run(situation, {change["setting"]: change["value"], "total_env_steps": steps})
+    if after["env_steps_per_s"] is None:
+        return row | {"ratio": None, "failure": f"after the change: {after['line']}"}
     ratio = change["env_steps_per_s"] / after["env_steps_per_s"]
     return row | {"after": after, "ratio": ratio}
 

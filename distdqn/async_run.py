@@ -36,7 +36,6 @@ def setup_of(config: Config) -> Setup:
         shards=config.replay.shards,
         batch_size=config.learner.batch_size,
         samples_per_insert=config.replay.samples_per_insert,
-        device="cuda" if config.learner.num_gpus else config.learner.device,
     )
 
 

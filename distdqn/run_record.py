@@ -109,7 +109,8 @@ class RunRecord:
     def hear(self, poll: Poll) -> None:
         """Writes down what is new; scalars once a second."""
         self._poll = poll
-        self.window.hear(poll.usage)
+        if poll.status.state != "stopping":  # what is flushed then is no steady work
+            self.window.hear(poll.usage)
         now, status = time.monotonic(), poll.status
         for line in poll.notes:
             self._progress.say(line)

@@ -21,14 +21,12 @@ class Setup:
 
     workers, shards: how many.  batch_size: transitions in one update.
     samples_per_insert: transitions sampled per one inserted.
-    device: of the learner, "cpu", "cuda" or "auto".
     """
 
     workers: int
     shards: int
     batch_size: int
     samples_per_insert: float
-    device: str = "cpu"
 
     @property
     def updates_per_env_step(self) -> float:

@@ -80,7 +80,8 @@ class Usage:
     rest_cpu_s: seconds on a CPU of everything else on the machine, other programs too; on
       several machines, of control alone.
     cores: that all these processes may use together, over their hosts.
-    compiled: whether the learner's update is the compiled one by now.
+    compiled, compiling: whether the learner's update is the compiled one by now, or may be.
+    device: of the learner, "cpu" or "cuda".
     """
 
     at_s: float = 0.0
@@ -96,6 +97,8 @@ class Usage:
     rest_cpu_s: float = 0.0
     cores: int = 1
     compiled: bool = False
+    compiling: bool = False
+    device: str = "cpu"
 
     @property
     def cpu_s(self) -> float:
@@ -119,6 +122,8 @@ class Usage:
             rest_cpu_s=self.rest_cpu_s - earlier.rest_cpu_s,
             cores=self.cores,
             compiled=self.compiled,
+            compiling=self.compiling,
+            device=self.device,
         )
 
 

@@ -106,7 +106,7 @@ def judge(spent: Usage | None, setup: Setup) -> Verdict:
         capacities=capacities,
         busy=busy,
         cores_used=used,
-        changes=_changes(limit, rate, costs, setup),
+        changes=_changes(limit, rate, costs, setup, spent.device),
         evidence=f"{_evidence(limit, busy, used, spent)}: {_with_next(limit, rate, capacities)}",
         spare=_spare(limit, rate, capacities, setup),
     )
@@ -216,14 +216,16 @@ class _Outlook:
         return self.change("replay.samples_per_insert", ratio, what, setup)
 
 
-def _changes(limit: str, rate: float, costs: Costs, setup: Setup) -> tuple[Change, ...]:
+def _changes(
+    limit: str, rate: float, costs: Costs, setup: Setup, device: str
+) -> tuple[Change, ...]:
     outlook, found = _Outlook(rate, costs, setup), list[Change]()
     unbound = costs.with_cores(math.inf)
     if limit in _MORE:
         found.append(outlook.more(_MORE[limit], limit))
         if (more := outlook.more(_MORE[limit], limit, unbound)).gain > _FAR * found[0].gain:
             found.append(more)
-    if limit == "learner" and setup.device != "cuda":
+    if limit == "learner" and device != "cuda":
         gpu = costs.without_learner()
         found.append(outlook.change("learner.device", "cuda", "a GPU", costs=gpu))
     if limit == "cores":

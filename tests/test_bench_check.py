@@ -285,6 +285,7 @@ def stub_check(when_slow, always=()):
         ({"sampler": ["draw", "sample"], "update": ["learn"]}, (), [True, True, True]),
         ({"sampler": ["sample"], "update": ["learn"]}, (), [True, False, True]),
         ({"sampler": ["draw"]}, (), [True, True, False]),
+        ({"sampler": ["draw"], "update": ["learn"]}, (), [True, True, True]),
         ({"sampler": ["draw"], "update": ["learn", "draw"]}, (), [True, True, False]),
         ({"sampler": ["draw"], "update": ["learn"]}, ["draw"], [False, True, False]),
     ],
@@ -313,6 +314,16 @@ def test_every_part_that_must_not_slow_down_is_slowed_in_the_self_test():
     for target in slowdown.TARGETS:
         for owner, name in target.methods:
             assert callable(getattr(owner, name))
+
+
+def test_a_record_names_the_items_that_were_unsteady_in_both_ratios():
+    steady, wide = Figure(1.0, 0.95, 1.05), Figure(1.0, 0.9, 1.1)
+    found = {
+        "steady": Ratios(steady, steady),
+        "one": Ratios(wide, steady),
+        "both": Ratios(wide, wide),
+    }
+    assert record.unsteady(found) == ["both"]
 
 
 # --- what it prints

@@ -50,8 +50,8 @@ def test_a_run_settles_once_it_updates_and_its_update_is_compiled(fake):
     system = fake(
         usage(1.0),
         usage(2.0),
-        usage(3.0, 10, 4),
-        usage(4.0, 20, 5),
+        usage(3.0, 10, 4, compiling=True),
+        usage(4.0, 20, 5, compiling=True),
         usage(5.0, 30, 6, compiled=True),
     )
     said = []
@@ -62,6 +62,18 @@ def test_a_run_settles_once_it_updates_and_its_update_is_compiled(fake):
     polls = [("poll", steps) for steps in (0, 0, 4, 5, 6, 6)]  # the last is the warm-up's
     assert system.events == ["start", *polls, "stop", "close"]
     assert said == ["a note"]
+
+
+def test_a_compile_that_has_failed_is_not_awaited(fake):
+    system = fake(usage(1.0, 10, 4, compiling=True), usage(2.5, 20, 5))
+    said = []
+
+    with LiveRun(PARTS, "run", said.append) as live:
+        live.settle(0.0, compiled=True)
+
+    polls = [("poll", steps) for steps in (4, 5, 5)]
+    assert system.events == ["start", *polls, "stop", "close"]
+    assert said == ["the run's update is not compiled; measuring the eager one"]
 
 
 def test_nothing_is_awaited_where_no_compiled_update_can_come(fake):

@@ -6,6 +6,7 @@ import pytest
 from fake_envs import FaultyEnv
 from pipeline_parts import config, measured
 
+from distdqn.async_run import setup_of
 from distdqn.bench import pipeline
 from distdqn.bench.alone import Alone
 from distdqn.bench.live_run import LiveRun, make_parts, opened_ray
@@ -24,7 +25,7 @@ def alone(updates=(10.0, 20.0), env_steps=(50.0, 150.0), compiled=True, note="")
 def case(found=None, config_=None):
     found, config_ = found or measured(), config_ or config()
     limits = pipeline.limits_of(found, [alone(), alone()], config_)
-    verdict = judge(found.whole, pipeline.setup_of(config_, "cpu"))
+    verdict = judge(found.whole, setup_of(config_))
     return pipeline.case_of(found, limits, verdict, config_)
 
 

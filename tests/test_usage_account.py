@@ -123,6 +123,17 @@ def test_on_several_machines_the_rest_is_this_process(alone):
     assert own <= RestMeter().cpu_s([spent(0, cpu_s=20.0, host="there")]) <= own + 5.0
 
 
+def test_a_first_part_on_another_machine_makes_the_rest_neither_jump_nor_fall(alone, monkeypatch):
+    rest, own = RestMeter(), iter([3.0, 4.0, 6.0])
+    monkeypatch.setattr(usage_account.time, "process_time", lambda: next(own))
+    here, there = spent(0, cpu_s=20.0), spent(0, cpu_s=9.0, host="there")
+
+    assert rest.cpu_s([here]) == 30.0
+    assert rest.cpu_s([here, there]) == 30.0  # from now on it is this process
+    assert rest.cpu_s([here, there]) == 31.0
+    assert rest.cpu_s([here, there]) == 33.0
+
+
 def test_where_the_machine_does_not_tell_the_rest_is_this_process(alone, monkeypatch):
     monkeypatch.setattr(usage_account, "machine_busy_s", lambda: math.nan)
     own = time.process_time()

@@ -100,7 +100,7 @@ def test_half_the_ratio_is_predicted_to_free_the_learner():
 
 
 def test_who_has_a_gpu_is_not_told_to_take_one():
-    verdict = judge(SLOW_LEARNER, dataclasses.replace(SETUP, device="cuda"))
+    verdict = judge(dataclasses.replace(SLOW_LEARNER, device="cuda"), SETUP)
     assert changes(verdict) == [("replay.samples_per_insert", 4.0, False)]
 
 

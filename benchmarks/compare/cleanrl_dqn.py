@@ -16,9 +16,8 @@ from typing import Any
 from cartpole_task import LearningClock, arguments, report
 
 _EPISODE = re.compile(r"global_step=(\d+), episodic_return=\[?([\d.]+)")
-_FIRST_LINE_UPDATES = (
-    10  # its first line of speed comes at step 10,100, the updates began at 10,010
-)
+# Its first line of speed comes at step 10,100, before the tenth update; they began at 10,010.
+_FIRST_LINE_UPDATES = 9
 
 
 class Recorder:

@@ -121,6 +121,15 @@ def write(record: Record, path: Path) -> None:
     os.replace(partial, path)
 
 
+def unsteady(ratios: Mapping[str, Ratios]) -> list[str]:
+    """Items whose measurements lie further apart than the tolerance, in both ratios."""
+    return [
+        name
+        for name, both in ratios.items()
+        if all(f.max - f.min > TOLERANCE * f.median for f in (both.limit, both.reference))
+    ]
+
+
 def middle_of(several: Sequence[Mapping[str, Ratios]]) -> dict[str, Ratios]:
     """Medians of whole measurements, with the smallest and the largest of them."""
     return {

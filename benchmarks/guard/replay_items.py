@@ -72,8 +72,12 @@ def make_block(observation: ObservationSpec, num: int, rng: np.random.Generator)
 
 
 def copies(num_bytes: int) -> Work:
-    """Copies so many bytes from one place to another, always the same ones."""
-    source, target = np.zeros(num_bytes, np.uint8), np.ones(num_bytes, np.uint8)
+    """Copies so many bytes from one place to another, always the same ones.
+
+    Not zeros: memory that was never written is one page for the kernel, which is always in
+    the cache.
+    """
+    source, target = np.ones(num_bytes, np.uint8), np.ones(num_bytes, np.uint8)
     return lambda: np.copyto(target, source)
 
 
@@ -120,7 +124,7 @@ def _paths(rng: np.random.Generator) -> tuple[Work, Work]:
         ((num_leaves + np.sort(rng.integers(_SLOTS, size=_BATCH))) >> levels).ravel()
         for _ in range(_DRAWS)
     ]
-    places, nodes = itertools.cycle(draws), np.zeros(2 * num_leaves)
+    places, nodes = itertools.cycle(draws), np.ones(2 * num_leaves)
     values = np.zeros(len(draws[0]))
 
     def write() -> None:

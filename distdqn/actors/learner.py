@@ -235,5 +235,6 @@ class LearnerActor:
             wait_s=self._meter.wait_s - waited_s,
             elapsed_s=now - since,
             spent=self._meter.spent(),
+            compiling=self._compiling is not None,
             note=note,
         )

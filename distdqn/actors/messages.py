@@ -178,6 +178,8 @@ class LearnerReport:
     wait_s: float = 0.0
     elapsed_s: float = 0.0
     compiled: bool = False
+    compiling: bool = False
+    device: str = "cpu"
     note: str = ""
     pid: int = 0
     spent: Spent | None = None
@@ -193,6 +195,7 @@ class LearnerReport:
             grad_norm=scalars["grad_norm"],
             q_abs_max=learner.q_abs_max,
             compiled=learner.compiled,
+            device=learner.device.type,
             pid=os.getpid(),
             **others,
         )

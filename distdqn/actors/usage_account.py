@@ -62,6 +62,8 @@ class RestMeter:
 
     def __init__(self) -> None:
         self._host, self._cores = platform.node(), usable_cores()
+        self._total = self._last = 0.0
+        self._was_alone: bool | None = None
 
     def cores(self, parts: Iterable[Spent]) -> int:
         """Of all hosts together."""
@@ -71,11 +73,20 @@ class RestMeter:
         return sum(by_host.values())
 
     def cpu_s(self, parts: Collection[Spent]) -> float:
-        """Everything else on this machine where all parts are here, else this process."""
+        """So far: everything else on this machine while all parts are here, else this process.
+
+        Only what is added counts, so that a first part on another host changes the kind of
+        the figure and not its size.
+        """
         busy_s = machine_busy_s()
-        if math.isnan(busy_s) or any(part.host != self._host for part in parts):
-            return time.process_time()
-        return busy_s - sum(part.cpu_s for part in parts)
+        alone = not math.isnan(busy_s) and all(part.host == self._host for part in parts)
+        now = busy_s - sum(part.cpu_s for part in parts) if alone else time.process_time()
+        if self._was_alone is None:
+            self._total = now
+        elif alone == self._was_alone:
+            self._total += now - self._last
+        self._was_alone, self._last = alone, now
+        return self._total
 
 
 class UsageAccount:
@@ -119,4 +130,6 @@ class UsageAccount:
             rest_cpu_s=self._rest.cpu_s(known),
             cores=self._rest.cores(known),
             compiled=newest.compiled,
+            compiling=newest.compiling,
+            device=newest.device,
         )

@@ -9,6 +9,6 @@ no more than the part that it measures.
     result                               what was found, as values and JSON
     ratios                               two results against each other
     panels, table, plot, page            the same as tables, a picture, one HTML page
-    synthetic                            made-up experience
+    synthetic, children                  made-up experience; processes that it is made in
     learner                              one setting of the learner, where little is installed
 """

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from distdqn.bench.children import without_ctrl_c
 from distdqn.bench.measure import Rates, in_turn
 from distdqn.errors import DistDQNError, RunError
 from distdqn.parts import Parts
@@ -59,14 +58,8 @@ def measure_alone(parts: Parts, seconds: float, repeats: int) -> Alone:
     child = context.Process(
         target=_child, args=(sender, parts, seconds, repeats), daemon=True, name="distdqn-alone"
     )
-    # Ctrl-C reaches every process of the terminal; the child is ended by this one. The
-    # tracker, started with the first child, would take the block away again.
-    resource_tracker.ensure_running()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with without_ctrl_c():
         child.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         sender.close()  # the child's death then ends the wait
         answer = _answer(receiver, 2 * seconds * (repeats + 1))

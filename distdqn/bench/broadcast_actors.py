@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distdqn.actors.env_worker import EnvWorker
 from distdqn.actors.messages import (
@@ -247,7 +248,10 @@ def actor(cls: type) -> Any:
     a thousand questions by itself.
     """
     calls = getattr(cls, "CALLS_AT_ONCE", None)
-    options = {} if calls is None else {"max_concurrency": calls}
+    options: dict[str, Any] = {} if calls is None else {"max_concurrency": calls}
+    # On one host: the times of several are held against each other.
+    node = ray.get_runtime_context().get_node_id()
+    options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(cls).options(num_cpus=0, max_restarts=0, enable_task_events=False, **options)
 
 

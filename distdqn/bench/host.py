@@ -12,7 +12,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,19 @@ _LOAD = tuple(round(load, 2) for load in os.getloadavg())  # before the benchmar
 
 
 def new_result(
-    benchmark: str, options: Any, cases: Sequence[Case], notes: Sequence[str] = ()
+    benchmark: str,
+    options: Any,
+    cases: Sequence[Case],
+    notes: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> Result:
     """A result of now and here.
 
     options: the benchmark's dataclass; its `device`, where it has one, says whether the
       machine's GPU is described too.
+    more: options that are not among these, as a run's configuration.
     """
-    fields = dataclasses.asdict(options)
+    fields = dataclasses.asdict(options) | dict(more or {})
     return Result(
         benchmark=benchmark,
         version=distdqn.__version__,
@@ -54,7 +59,7 @@ def describe_machine(device: Any = "cpu") -> dict[str, Any]:
         "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         **_gpu(device),
-        "system": platform.platform(),
+        "system": _system(),
         "load_average": list(_LOAD),
         "python": platform.python_version(),
         "distdqn": distdqn.__version__,
@@ -75,6 +80,11 @@ def _gpu(device: Any) -> dict[str, Any]:
     import torch
 
     return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+
+
+def _system() -> str:
+    """As "Linux 6.1": what comes after says more about a place than about speed."""
+    return f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
 
 
 def _version(package: str) -> str | None:

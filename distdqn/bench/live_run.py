@@ -31,7 +31,7 @@ from distdqn.usage import Usage
 
 _ENDLESS = 2**53  # env steps
 _POLL_S = 0.2
-_QUICK_POLL_S = 0.01
+_QUICK_POLL_S = 0.05
 _NEWS_TIMEOUT_S = 1.0
 _SAY_PERIOD_S = 5.0
 _COMPILE_TIMEOUT_S = 300.0
@@ -89,7 +89,7 @@ class Measured:
     borders: `[R + 1]` what had been spent at the start and at the end of each.
     cpu_s: `[R]` seconds on a CPU of the whole run in each: parts, driver and, where Ray is
       this process's own, Ray.
-    peak_bytes: largest memory of this process and its children, Ray's among them.
+    peak_bytes: memory of this process and its children, Ray's among them, after the last.
     """
 
     borders: tuple[Usage, ...]
@@ -148,7 +148,7 @@ class LiveRun:
         needed = self._parts.config.replay.min_size_to_sample
         while not (usage := self._poll_for(_SAY_PERIOD_S, _updates).usage).gradient_steps:
             self._say(f"{usage.env_steps:,} of {needed:,} transitions before the first update")
-        if compiled and not self._poll_for(_COMPILE_TIMEOUT_S, _has_compiled).usage.compiled:
+        if compiled and not self._poll_for(_COMPILE_TIMEOUT_S, _is_settled).usage.compiled:
             self._say("the run's update is not compiled; measuring the eager one")
         self._poll_for(warm_up_s)
 
@@ -157,13 +157,13 @@ class LiveRun:
 
         Raises RunError where a window saw no env step or no update.
         """
-        borders, cpu_s, peak_bytes = [self._border()], [run_cpu_s()], 0
+        borders, cpu_s = [self._border()], [run_cpu_s()]
         for _ in range(repeats):
             self._poll_for(seconds)
             borders.append(self._border())
             cpu_s.append(run_cpu_s())
-            peak_bytes = max(peak_bytes, tree_pss_bytes())
             _check_moved(borders[-1].since(borders[-2]))
+        peak_bytes = tree_pss_bytes()  # reads every process's pages: not within a window
         spent = [b - a for a, b in itertools.pairwise(cpu_s)]
         measured = Measured(tuple(borders), tuple(spent), peak_bytes)
         if math.isnan(cpu_s[0]):  # Ray is a cluster's, and so are the parts
@@ -209,8 +209,8 @@ def _updates(poll: Poll) -> bool:
     return poll.usage.gradient_steps > 0
 
 
-def _has_compiled(poll: Poll) -> bool:
-    return poll.usage.compiled
+def _is_settled(poll: Poll) -> bool:
+    return poll.usage.compiled or not poll.usage.compiling
 
 
 def _check_moved(window: Usage) -> None:

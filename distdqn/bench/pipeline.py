@@ -14,19 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from distdqn.async_run import setup_of
 from distdqn.bench.alone import Alone, measure_alone
 from distdqn.bench.host import new_result
 from distdqn.bench.live_run import LiveRun, Measured, Say, make_parts, opened_ray
 from distdqn.bench.result import Case, Figure, Result, share_of
-from distdqn.config import Config
+from distdqn.config import Config, to_plain
 from distdqn.parts import Parts
 from distdqn.usage import PartUsage, Usage
-from distdqn.verdict import Setup, Verdict, judge
+from distdqn.verdict import Verdict, judge
 
 TAKES_CONFIG = True
 DEFAULT_PRESET = "cartpole-cleanrl"
 
 _DISTURBED = 0.05  # of the cores
+_OF_A_RUN = {"run_name", "runs_dir", "address", "total_env_steps"}  # not of what it does
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,10 +100,17 @@ def run(
         measured = measure_system(parts, name, options, alone[0].compiled, say)
     alone.append(measure_parts(parts, options, say))
     limits = limits_of(measured, alone, parts.config)
-    verdict = judge(measured.whole, setup_of(parts.config, alone[0].device))
+    verdict = judge(measured.whole, setup_of(parts.config))
     case = case_of(measured, limits, verdict, parts.config)
     notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
-    return new_result("pipeline", options, [case, *alone_cases(alone, limits, parts.config)], notes)
+    cases = [case, *alone_cases(alone, limits, parts.config)]
+    return new_result("pipeline", options, cases, notes, configured(parts.config, alone[0].device))
+
+
+def configured(config: Config, device: str) -> dict[str, Any]:
+    """What was measured, for the result's options; device: of the learner."""
+    plain = {k: v for k, v in to_plain(config).items() if k not in _OF_A_RUN}
+    return plain | {"device": device}
 
 
 def measure_parts(parts: Parts, options: Any, say: Say) -> Alone:
@@ -121,17 +130,6 @@ def measure_system(parts: Parts, run_name: str, options: Any, compiled: bool, sa
     rates = whole.env_steps / whole.at_s, whole.gradient_steps / whole.at_s
     say("the system: {:,.0f} env steps/s, {:,.0f} updates/s".format(*rates))
     return measured
-
-
-def setup_of(config: Config, device: str) -> Setup:
-    """What the verdict must know of the configuration; device: the learner's."""
-    return Setup(
-        workers=config.workers.count,
-        shards=config.replay.shards,
-        batch_size=config.learner.batch_size,
-        samples_per_insert=config.replay.samples_per_insert,
-        device=device,
-    )
 
 
 def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
@@ -209,7 +207,7 @@ def shares_of(window: Usage) -> dict[str, float]:
 
     `queued`: ready to run, but others had the core; part of the time that is not waited.
     """
-    workers_s = window.workers.count * window.at_s
+    workers_s = max(window.workers.count, 1) * window.at_s
     return {
         "learner_waits": 1.0 - _work_share(window.learner, window.at_s),
         "learner_queued": window.learner.queued_s / window.at_s,
@@ -286,4 +284,4 @@ def remarks(measured: Measured, alone: list[Alone]) -> list[str]:
 
 
 def _work_share(part: PartUsage, seconds: float) -> float:
-    return part.work_s / (part.count * seconds)
+    return min(part.work_s / (max(part.count, 1) * seconds), 1.0)

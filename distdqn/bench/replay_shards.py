@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 import time
 from multiprocessing.connection import Connection
+from typing import Any
 
+from distdqn.bench.children import without_ctrl_c
 from distdqn.bench.measure import peak_bytes
 from distdqn.bench.replay_work import Point, ReplayWork
 from distdqn.errors import RunError
@@ -32,15 +33,16 @@ class Shards:
     def __init__(self, point: Point, count: int) -> None:
         context = multiprocessing.get_context("spawn")  # Ray's and torch's threads may be there
         self._pipes: list[Connection] = []
-        self._processes = []
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, point), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+        self._processes: list[Any] = []
         try:
+            with without_ctrl_c():
+                for _ in range(count):
+                    ours, theirs = context.Pipe()
+                    process = context.Process(target=_serve, args=(theirs, point), daemon=True)
+                    process.start()
+                    theirs.close()
+                    self._pipes.append(ours)
+                    self._processes.append(process)
             for pipe in self._pipes:
                 _receive(pipe, _START_TIMEOUT_S)
         except BaseException:
@@ -91,7 +93,6 @@ def _receive(pipe: Connection, timeout_s: float) -> int:
 
 def _serve(pipe: Connection, point: Point) -> None:
     """A shard's process, until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which closes the pipe
     work = ReplayWork(point)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(0)

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from distdqn.async_run import setup_of
 from distdqn.bench.alone import Alone
 from distdqn.bench.host import new_result
 from distdqn.bench.live_run import Measured, Say, make_parts, opened_ray
@@ -17,11 +18,11 @@ from distdqn.bench.pipeline import (
     DEFAULT_PRESET,
     TAKES_CONFIG,
     case_of,
+    configured,
     limits_of,
     measure_parts,
     measure_system,
     remarks,
-    setup_of,
 )
 from distdqn.bench.result import Case, Result
 from distdqn.config import Config
@@ -81,7 +82,8 @@ def run(
     cases = [_case(measured, point, alone, parts[point].config) for point in points]
     notes = [_told(case) for case in cases]
     notes += [note for each in measured.values() for note in remarks(each, alone)]
-    return new_result("scaling", options, cases, list(dict.fromkeys(notes)))
+    more = configured(config, alone[0].device)
+    return new_result("scaling", options, cases, list(dict.fromkeys(notes)), more)
 
 
 def with_parts(config: Config, workers: int, shards: int) -> Config:
@@ -98,7 +100,7 @@ def _case(
 ) -> Case:
     """One point. `efficiency`: its speed-up over the first one, divided by its workers'."""
     here, (first_point, first) = measured[point], next(iter(measured.items()))
-    verdict = judge(here.whole, setup_of(config, alone[0].device))
+    verdict = judge(here.whole, setup_of(config))
     case = case_of(here, limits_of(here, alone, config), verdict, config)
     speed_up = _rate(here) / _rate(first)
     details = {

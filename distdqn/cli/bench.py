@@ -33,8 +33,8 @@ BENCHMARKS = {
     "learner": "updates, bare and fed; limit: the bare compiled update",
     "broadcast": "publication to last worker acting; limit: ray.put and transfer",
     "rollout": "env, inference and both; limit: env stepping alone",
-    "pipeline": "the whole, and what limits it; limit: its slowest part alone",
-    "scaling": "1 to N workers and 1 to M shards; limit: as many times the first",
+    "pipeline": "the whole, and what limits it; limit: its slowest part alone, or all cores",
+    "scaling": "1 to N workers and 1 to M shards; limits as of pipeline",
 }
 _MODULES = {"learner": "learner_sweep"}  # where the module's name is not the benchmark's
 

@@ -45,6 +45,11 @@ def to_values(config: Config) -> dict[str, Any]:
     return {key: leaf(key) for key in key_types()}
 
 
+def to_plain(config: Config) -> dict[str, Any]:
+    """Every leaf by its dotted key, as JSON and YAML have it."""
+    return {key: _as_yaml(value) for key, value in to_values(config).items()}
+
+
 def from_yaml(text: str) -> Config:
     """A configuration from YAML text; keys that are absent keep their defaults."""
     return from_values(_read_yaml(text, "the YAML text"))
@@ -55,10 +60,10 @@ def to_yaml(config: Config) -> str:
     import yaml
 
     tree: dict[str, Any] = {}
-    for key, value in to_values(config).items():
+    for key, value in to_plain(config).items():
         *parents, name = key.split(".")
         branch = functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, tree)
-        branch[name] = _as_yaml(value)
+        branch[name] = value
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
