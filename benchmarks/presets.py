@@ -1,11 +1,9 @@
 """Runs presets over seeds, whole processes timed from outside, start-up included.
 
     python benchmarks/presets.py --preset cartpole-cleanrl --seeds 1 2 3 --cold
-    python benchmarks/presets.py --preset cartpole-cleanrl --seeds 1 --cleanrl PATH/TO/cleanrl
 
 Every row is one `distdqn train`; `--cold` adds a run with an empty compile cache before
-the others; `--cleanrl` runs CleanRL's dqn.py from a checkout in turn with ours, with the
-Python given by `--cleanrl-python` (it needs its own packages). `--json FILE` keeps the rows.
+the others. `--json FILE` keeps the rows. `compare/cartpole.py` runs other libraries beside ours.
 """
 
 from __future__ import annotations
@@ -52,26 +50,11 @@ def run_ours(preset: str, seed: int, cache: str | None, extra: list[str]) -> dic
     return {"who": "distdqn", "process_wall_s": wall, "seed": seed, **json.loads(done.stdout)}
 
 
-def run_cleanrl(checkout: Path, python: str, seed: int) -> dict[str, Any]:
-    """CleanRL's dqn.py with its own defaults (CartPole-v1, 500,000 steps)."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [python, str(checkout / "cleanrl" / "dqn.py"), "--seed", str(seed), "--no-cuda"]
-        began = time.perf_counter()
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        wall = time.perf_counter() - began
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-    return {"who": "cleanrl dqn.py", "process_wall_s": wall, "seed": seed}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cartpole-cleanrl")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--cold", action="store_true", help="first a run with an empty cache")
-    parser.add_argument("--cleanrl", type=Path, help="a checkout of CleanRL to run in turn")
-    parser.add_argument("--cleanrl-python", default=sys.executable)
     parser.add_argument("--json", type=Path)
     arguments, extra = parser.parse_known_args()
     rows = []
@@ -83,9 +66,6 @@ def main() -> None:
     for seed in arguments.seeds:
         rows.append(run_ours(arguments.preset, seed, None, extra))
         show(rows[-1])
-        if arguments.cleanrl is not None:
-            rows.append(run_cleanrl(arguments.cleanrl, arguments.cleanrl_python, seed))
-            show(rows[-1])
     summarise(rows)
     if arguments.json is not None:
         machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
@@ -109,9 +89,6 @@ def summarise(rows: list[dict[str, Any]]) -> None:
             f"{who}: median {statistics.median(seconds):.1f} s "
             f"(min {min(seconds):.1f}, max {max(seconds):.1f}, n={len(seconds)})"
         )
-    if {"distdqn", "cleanrl dqn.py"} <= walls.keys():
-        ratio = statistics.median(walls["cleanrl dqn.py"]) / statistics.median(walls["distdqn"])
-        print(f"cleanrl dqn.py / distdqn: {ratio:.2f}")
 
 
 def _short(value: Any) -> str:

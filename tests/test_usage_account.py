@@ -94,17 +94,19 @@ def test_time_on_a_cpu_is_no_queue(hands):
     assert meter.spent().queued_s == 1.0
 
 
-def test_a_thread_that_works_while_it_runs_is_measured_by_its_times(hands):
+def test_a_process_that_works_while_it_runs_is_measured_by_all_its_threads(hands, monkeypatch):
     meter, clock, move = hands
     move(10.0)
-    clock.times = ThreadTimes(2.0, 0.5, True)
+    monkeypatch.setattr(usage_account.time, "process_time", lambda: 2.0)
+    clock.times = ThreadTimes(1.0, 0.5, True)
     part = meter.spent_running(known_s=1.0)
     assert (part.work_s, part.queued_s) == (2.5, 0.5)
 
 
-def test_without_thread_times_its_known_work_counts(hands):
+def test_without_thread_times_its_known_work_counts(hands, monkeypatch):
     meter, clock, _ = hands
     clock.times = ThreadTimes()
+    monkeypatch.setattr(usage_account.time, "process_time", lambda: 0.0)
     part = meter.spent_running(known_s=1.0)
     assert (part.work_s, part.queued_s) == (1.0, 0.0)
 

@@ -44,7 +44,7 @@ from comparison import (
 )
 
 NAME = "cartpole"
-_TOLERANCE, _SLACK = 0.02, 10  # of the counts of both sides: relative, and in units
+_TOLERANCE, _SLACK = 0.05, 10  # of the counts of both sides: relative, and in units
 
 
 def best(tried: Sequence[Row]) -> Row:
@@ -53,7 +53,10 @@ def best(tried: Sequence[Row]) -> Row:
 
 
 def check_equal_work(ours: Row, theirs: Row) -> None:
-    """Raises PeerError unless both sides made as many env steps and updates, to 2 percent."""
+    """Raises PeerError unless both sides made as many env steps and updates, to 5 percent.
+
+    RLlib works in rounds and ends up to 4 percent short of updates in 30,000 env steps.
+    """
     for name in ("env_steps", "gradient_steps"):
         bound = max(_TOLERANCE * ours[name], _SLACK)
         if abs(ours[name] - theirs[name]) > bound:
@@ -167,7 +170,7 @@ def _cells(peer: str, entry: Entry) -> list[str]:
 
 
 def draw(axes: Any, entries: Mapping[str, Entry]) -> None:
-    """Env steps per second of both sides, on a logarithmic axis."""
+    """Env steps per second of both sides, from zero."""
     for place, (side, colour) in enumerate((("ours", "tab:blue"), ("theirs", "tab:orange"))):
         speeds = [entry[side]["env_steps_per_s"]["median"] for entry in entries.values()]
         rows = [index + 0.4 * place - 0.2 for index in range(len(entries))]
@@ -179,7 +182,6 @@ def draw(axes: Any, entries: Mapping[str, Entry]) -> None:
     names = [f"{peer}\n{entry['steps']:,} steps" for peer, entry in entries.items()]
     axes.set_yticks(range(len(entries)), names)
     axes.invert_yaxis()
-    axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xlabel("env steps per second while learning")
     axes.set_title("CartPole, batch 128, an update per 10 env steps")

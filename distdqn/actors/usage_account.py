@@ -48,9 +48,13 @@ class Meter:
         return self._spent(work_s, min(times.queued_s - self._wait_queued_s, work_s - times.cpu_s))
 
     def spent_running(self, known_s: float) -> Spent:
-        """So far, of a thread that works only while it runs; known_s: its work at least."""
-        times = self._clock.read()
-        return self._spent(max(times.cpu_s + times.queued_s, known_s), times.queued_s)
+        """So far, of a process that works only while it runs; known_s: its work at least.
+
+        All its threads count: those that put an answer into shared memory, or send it, take
+        turns with the one that made it, by the interpreter's lock.
+        """
+        queued_s = self._clock.read().queued_s
+        return self._spent(max(time.process_time() + queued_s, known_s), queued_s)
 
     def _spent(self, work_s: float, queued_s: float) -> Spent:
         queued_s = max(queued_s, 0.0)

@@ -163,7 +163,7 @@ class BroadcastLearner:
         publisher.start()
         minibatch = learner.example_arguments()[-6:]
         out = torch.empty(learner.settings.batch_size), torch.empty(4)
-        source, own, counter = learner.online_vector(), learner.online_vector(), 0
+        own, counter = learner.online_vector(), 0
         torch.set_num_threads(1)
         while not self._stopped.is_set():
             learner.update_minibatch(minibatch, *out)
@@ -171,7 +171,7 @@ class BroadcastLearner:
             if self._asked.is_set():
                 self._asked.clear()
                 counter += 1
-                self._published.put(_publish(learner, publisher, counter, source, own))
+                self._published.put(_publish(learner, publisher, counter, own))
         publisher.stop()
 
     def publish(self) -> Published:
@@ -281,14 +281,17 @@ def _learner(torso: Torso) -> Learner:
     return Learner(network, settings, task.observation, task.num_actions)
 
 
-def _publish(
-    learner: Learner, publisher: Publisher, counter: int, source: np.ndarray, own: np.ndarray
-) -> Published:
-    """What `LearnerActor` does between two updates, timed; then a memcpy of as many bytes."""
+def _publish(learner: Learner, publisher: Publisher, counter: int, own: np.ndarray) -> Published:
+    """What `LearnerActor` does between two updates, timed; then a memcpy of the same bytes.
+
+    Both read what the caches hold: the update has just written the one, the first copy the
+    other.
+    """
     version = WeightsVersion(1, counter)
     began, started = time.monotonic(), time.perf_counter()
-    publisher.publish(WeightSnapshot(version, version, 0, learner.online_vector(), None))
+    online = learner.online_vector()
+    publisher.publish(WeightSnapshot(version, version, 0, online, None))
     pause_s = time.perf_counter() - started
     started = time.perf_counter()
-    np.copyto(own, source)
+    np.copyto(own, online)
     return counter, began, pause_s, time.perf_counter() - started
