@@ -177,6 +177,7 @@ def test_a_meaning_goes_on_over_indented_lines_and_may_be_shared():
 
 def test_a_benchmark_of_the_whole_takes_every_configuration_key(benchmark, tmp_path, capsys):
     benchmark["module"].TAKES_CONFIG = True
+    benchmark["module"].DEFAULT_PRESET = "minatar"
     words = ["--preset", "cartpole", "--workers.count", "3", "--learner.no-double", "--warm"]
 
     assert bench(tmp_path, *words) == 0
@@ -185,10 +186,12 @@ def test_a_benchmark_of_the_whole_takes_every_configuration_key(benchmark, tmp_p
     assert config.workers.count == 3 and not config.learner.double
     assert benchmark["asked"]["options"].warm and len(list(tmp_path.iterdir())) == 1
     assert bench(tmp_path, "--workers.count", "0") == 2
+    assert bench(tmp_path) == 0
+    assert benchmark["asked"]["config"][0].env.id.startswith("MinAtar/")
     capsys.readouterr()
     assert main(["bench", "replay", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "distdqn train --help" in shown and "--workers.count" not in shown
+    assert "default: minatar" in shown and "distdqn train --help" in shown and "--workers.count" not in shown
 
 
 # --- comparing ------------------------------------------------------------------------

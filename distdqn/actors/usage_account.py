@@ -33,7 +33,7 @@ class Meter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Marks a wait for another part; 10 microseconds, for the queue after waking up."""
+        """Marks a wait for another part; 6 microseconds, for the queue after waking up."""
         started, queued_s = time.monotonic(), self._clock.read().queued_s
         try:
             yield
