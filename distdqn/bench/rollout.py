@@ -48,11 +48,11 @@ class Options:
     """
 
     env_ids: tuple[str, ...] = ("CartPole-v1", "ALE/Breakout-v5")
-    envs: tuple[int, ...] = (1, 8, 32, 128)
+    envs: tuple[int, ...] = (1, 8, 32)
     n_step: int = 1
     block_transitions: int = 512
-    repeats: int = 7
-    seconds: float = 0.5
+    repeats: int = 5
+    seconds: float = 0.4
 
     @classmethod
     def quick(cls) -> Options:
