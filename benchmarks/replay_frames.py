@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.frame_ring import FrameRing
-from distdqn.n_step import NStepAccumulator
-from distdqn.replay import Replay
-from distdqn.replay_memory import planned_frames_per_item
-from distdqn.sampling import PrioritizedSampler
+from distdqn.acting.n_step import NStepAccumulator
+from distdqn.replay.frame_ring import FrameRing
+from distdqn.replay.memory_budget import planned_frames_per_item
+from distdqn.replay.replay import Replay
+from distdqn.replay.sampling import PrioritizedSampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 NUM_ENVS, NUM_ACTIONS, STEPS_PER_ENV = 8, 4, 64

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from distdqn.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from distdqn.config import Config, load_config
 from distdqn.envs import describe, make_stepper
 from distdqn.errors import CheckpointError, RunError
-from distdqn.evaluate import evaluate
-from distdqn.networks import make_network as make_own_network
-from distdqn.parts import env_settings
-from distdqn.run_folder import RunFolder
+from distdqn.evaluation.evaluate import evaluate
+from distdqn.evaluation.video import record_video
+from distdqn.files.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from distdqn.files.run_folder import RunFolder
+from distdqn.networks.q_network import make_network as make_own_network
+from distdqn.run.factory import env_settings
 from distdqn.types import ObservationSpec
-from distdqn.video import record_video
-from distdqn.weights import FlatParameters
+from distdqn.weights.flat_parameters import FlatParameters
 
 MakeNetwork = Callable[[Any, int], torch.nn.Module]
 MakeEnv = Callable[[], Any]

@@ -10,7 +10,7 @@ superbatch, `A` actions, `P` parameters.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -148,3 +148,66 @@ class WeightSnapshot:
     env_steps: int
     online: np.ndarray
     target: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardMap:
+    """The shards, by index; a newer generation replaces an older.
+
+    handles: actor handles, None where the shard is dead.
+    epochs: of the shards, so that a revived one is not taken for its predecessor.
+    """
+
+    generation: int = -1
+    handles: tuple[Any, ...] = ()
+    epochs: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardCounters:
+    """What the learner must know of a shard; comes with every answer.
+
+    inserts: transitions accepted by this epoch of the shard, ever.
+    size: items held.  mass: items if uniform, sum of p^alpha if prioritized.
+    """
+
+    shard: int
+    epoch: int
+    inserts: int
+    size: int
+    mass: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SampleReply:
+    """Answer to a sample request; no batch where the shard is empty."""
+
+    counters: ShardCounters
+    batch: ReplayBatch | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerDirective:
+    """What a worker is to do next.
+
+    allowance: env steps that this incarnation may take in all.
+    env_steps: the global clock.
+    finish: no more will be allowed; use up the allowance, flush and return.
+    stop: flush and return now.
+    """
+
+    allowance: int
+    env_steps: int
+    finish: bool
+    stop: bool
+    shards: ShardMap | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LearnerDirective:
+    """collection_finished: make the updates still owed, then return; stop: return now."""
+
+    env_steps: int
+    collection_finished: bool
+    stop: bool
+    shards: ShardMap | None

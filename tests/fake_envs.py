@@ -299,7 +299,7 @@ def make_space_env(
 
 
 def faulty_maker(fault: str, **kwargs: Any) -> Any:
-    """A `make_env` for `distdqn.train`."""
+    """A `make_env` for `distdqn.api`."""
     return functools.partial(make_faulty, fault, **kwargs)
 
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from distdqn.learner import Learner, LearnerSettings
-from distdqn.networks import make_network
+from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
 
 VECTOR = ObservationSpec((3,), "float32")

@@ -1,9 +1,9 @@
 """Usages and polls made by hand, and a small configuration, for tests of live benchmarks."""
 
-from distdqn.actors.messages import Poll
 from distdqn.bench.live_run import Measured
 from distdqn.config import Config, LearnerConfig, ReplayConfig, WorkersConfig
-from distdqn.usage import PartUsage, Usage
+from distdqn.telemetry.reports import Poll
+from distdqn.telemetry.usage import PartUsage, Usage
 
 
 def usage(at_s, env_steps=0, gradient_steps=0, **others):

@@ -9,8 +9,8 @@ from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 
 def build_replay(shard, epoch, prioritized):
-    from distdqn.replay import Replay
-    from distdqn.sampling import PrioritizedSampler, UniformSampler
+    from distdqn.replay.replay import Replay
+    from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
 
     capacity = 4096
     sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else UniformSampler(capacity)
@@ -51,7 +51,7 @@ def block(num, sequence=0, worker=0):
 def shards(ray_cluster):
     import ray
 
-    from distdqn.actors.shard import ReplayShard
+    from distdqn.replay.shard import ReplayShard
 
     made = []
 
@@ -77,7 +77,7 @@ def shards(ray_cluster):
 
 
 def shard_map(handles, generation=0, epoch=0):
-    from distdqn.actors.messages import ShardMap
+    from distdqn.types import ShardMap
 
     return ShardMap(generation, handles, (epoch,) * len(handles))
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.replay import Replay
-from distdqn.sampling import FifoSampler, PrioritizedSampler, Sampler, UniformSampler
+from distdqn.replay.replay import Replay
+from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, Sampler, UniformSampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock, WeightsVersion
 
 NUM_ACTIONS = 3

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from distdqn.acting.rollout import Rollout
 from distdqn.envs import Step
-from distdqn.rollout import Rollout
 from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
 
 

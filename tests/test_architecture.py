@@ -1,8 +1,8 @@
 """The floors: who may import whom, and how large a file may be.
 
-Imports are read from the syntax tree, those in function bodies and under TYPE_CHECKING
-too. A new file needs a place in ROWS; a file imports only from rows above its own, or
-from its own package.
+A room is a folder of the package, or a file beside them. It imports only from lower
+floors, and no two files import each other, directly or in a circle. Imports are read from
+the syntax tree, those in function bodies and under TYPE_CHECKING too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,59 +18,40 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "distdqn"
+PACKAGE = Path(__file__).parents[1] / "distdqn"
 
-ROWS = [
-    # floor 0: what travels, what is refused, settings, counters
-    "types errors",
-    "config metrics memory replay_memory usage thread_times",
-    # floor 1: one concept each
-    "pictures",
-    "torsos cpu_threads streaming frame_buffer",
-    "frame_rows",
-    "compressed_rows",
-    "envs exploration n_step sum_tree frame_ring rate_limiter value_learning optimizers networks",
-    "accounting step_budget compiled_cache codec durable block_versions replay_state frame_stack",
-    "staging",
-    "block_check",
-    # floor 2
-    "sampling weights update compilation",
-    # floor 3: the parts, testable without Ray
-    "acting_network value_diagnostics value_panel",
-    "rollout replay learner evaluate replay_files run_folder plots html_page video",
-    "greedy checkpoint",
-    # floor 4: thin Ray shells, and the schedule
-    "actors",
-    "lockstep",
-    "lockstep_parts",
-    # floor 5: wiring
-    "parts stage_costs",
-    "verdict",
-    "summary",
-    "placement",
-    "system session lockstep_system",
-    # floor 6: a run, and a policy
-    "checkpointing progress policy",
-    "run_record",
-    "async_run lockstep_run",
-    "train",
-    # floor 7
+FLOORS = [
+    "types errors version plain_json value_learning rate_limiter machine",
+    "envs networks weights telemetry config",
+    "acting replay learning control reporting",
+    "evaluation files",
+    "run",
+    "lockstep policy",
+    "api",
     "tabular bench",
-    # floor 8
     "cli",
-    "__main__",
 ]
-ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names.split()}
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS, 1) for name in names.split()}
+ENTRIES = {"distdqn", "distdqn.__main__"}  # above all floors
+MOST_FILES_AT_THE_TOP = 12
+MOST_DEPTH = 19
 
-RAY_ROOMS = {"actors", "placement", "system", "cli"}
-RAY_BENCHES = {"distdqn.bench.broadcast", "distdqn.bench.broadcast_actors"}
-TORCH_FREE = {"types", "errors", "config", "metrics", "envs", "exploration", "n_step"} | {
-    "sum_tree", "replay_memory", "pictures", "frame_ring", "frame_rows",
-    "compressed_rows", "frame_stack",
-    "frame_buffer", "streaming", "block_check",
-    "rate_limiter", "sampling", "replay", "accounting", "step_budget",
-    "codec", "durable", "block_versions", "replay_state", "replay_files",
-    "usage", "thread_times",
+RAY_ROOMS = {"run", "cli"}
+RAY_FILES = {  # the Ray shells, and what speaks for them
+    "distdqn.acting.env_worker",
+    "distdqn.acting.push_window",
+    "distdqn.evaluation.evaluator",
+    "distdqn.learning.learner_actor",
+    "distdqn.learning.prefetch",
+    "distdqn.learning.publish",
+    "distdqn.lockstep.remote",
+    "distdqn.weights.client",
+    "distdqn.weights.server",
+    "distdqn.bench.broadcast",
+    "distdqn.bench.broadcast_actors",
+}
+TORCH_ROOMS = {"networks", "weights", "acting", "learning", "evaluation", "value_learning"} | {
+    "machine", "run", "lockstep", "policy", "api", "tabular", "bench", "cli",
 }  # fmt: skip
 
 
@@ -93,7 +75,7 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-INSIDE = [name for name in MODULES if name != "distdqn"]
+INSIDE = [name for name in MODULES if name not in ENTRIES]
 
 
 @functools.cache
@@ -163,53 +145,78 @@ def test_the_reader_sees_imports_wherever_they_stand():
     }
 
 
-def test_every_file_has_a_floor():
-    assert {room(name) for name in INSIDE} <= set(ROW_OF)
+def test_every_room_has_a_floor():
+    assert {room(name) for name in INSIDE} == set(FLOOR_OF)
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_a_file_imports_only_from_lower_floors(name):
-    own = ROW_OF[room(name)]
+def test_a_room_imports_only_from_lower_floors(name):
     for found in imports(name):
+        assert found.module not in ENTRIES, f"{name}:{found.line} imports {found.module}"
         other = room(found.module)
         if other and other != room(name):
-            assert ROW_OF[other] < own, f"{name}:{found.line} imports {found.module}"
+            floors = FLOOR_OF[other], FLOOR_OF[room(name)]
+            assert floors[0] < floors[1], f"{name}:{found.line} imports {found.module}"
 
 
-@pytest.mark.parametrize("package", sorted({room(n) for n in INSIDE if n.count(".") > 1}))
-def test_a_package_has_no_import_cycle(package):
-    edges = {
-        name: {
-            found.module
-            for found in imports(name)
-            if room(found.module) == package and not found.for_types
-        }
-        for name in INSIDE
-        if room(name) == package
+def imported_files(name: str) -> set[str]:
+    return {found.module for found in imports(name) if found.module in MODULES} - {name}
+
+
+def chain_lengths() -> dict[str, int]:
+    """By file, the longest chain of imports down from it, itself counted.
+
+    Raises graphlib.CycleError, which names the circle.
+    """
+    lengths: dict[str, int] = {}
+    for name in graphlib.TopologicalSorter({n: imported_files(n) for n in MODULES}).static_order():
+        lengths[name] = 1 + max((lengths[other] for other in imported_files(name)), default=0)
+    return lengths
+
+
+def test_no_files_import_each_other_in_a_circle():
+    chain_lengths()
+
+
+def test_the_longest_chain_of_imports_is_short():
+    lengths = chain_lengths()
+    chain = [max(lengths, key=lambda name: lengths[name])]
+    while below := imported_files(chain[-1]):
+        chain.append(max(below, key=lambda name: lengths[name]))
+
+    assert len(chain) <= MOST_DEPTH, " -> ".join(chain)
+
+
+def test_few_files_stand_beside_the_rooms():
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_FILES_AT_THE_TOP
+
+
+def test_an_unused_room_loads_nothing():
+    names = {
+        found.module
+        for room in PACKAGE.glob("*/__init__.py")
+        for found in _imports(ast.parse(room.read_text()), False, False)
+        if room.parent.name not in {"config", "envs"}
     }
-    while ready := [name for name, needs in edges.items() if not needs & set(edges)]:
-        for name in ready:
-            del edges[name]
-
-    assert not edges, f"a cycle among {sorted(edges)}"
+    assert names <= {"__future__"}
 
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_ray_stays_in_its_rooms(name):
-    if room(name) not in RAY_ROOMS and name not in RAY_BENCHES:
+    if room(name) not in RAY_ROOMS and name not in RAY_FILES:
         assert "ray" not in {library(found.module) for found in imports(name)}
 
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_torch_stays_out_of_acting_and_remembering(name):
-    if room(name) in TORCH_FREE:
+    if room(name) not in TORCH_ROOMS:
         assert "torch" not in {library(found.module) for found in imports(name)}
         assert "torch" not in loaded_with(name)
 
 
 def test_torch_is_not_loaded_in_a_replay_shard():
-    assert "torch" not in loaded_with("distdqn.actors.shard")
-    code = "import sys, distdqn.actors.shard; sys.exit('torch' in sys.modules)"
+    assert "torch" not in loaded_with("distdqn.replay.shard")
+    code = "import sys, distdqn.replay.shard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
@@ -245,7 +252,7 @@ def test_config_needs_only_the_standard_library():
 
 def test_no_file_sees_the_whole_configuration_below_the_wiring():
     for name in INSIDE:
-        if ROW_OF[room(name)] < ROW_OF["parts"] and room(name) != "config":
+        if FLOOR_OF[room(name)] < FLOOR_OF["run"] and room(name) != "config":
             assert "config" not in {room(found.module) for found in imports(name)}, name
 
 

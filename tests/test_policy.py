@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from distdqn.checkpoint import Checkpoint, save_checkpoint, step_folder
 from distdqn.config import load_config, to_yaml
 from distdqn.errors import CheckpointError, RunError
-from distdqn.networks import make_network
+from distdqn.files.checkpoint import Checkpoint, save_checkpoint, step_folder
+from distdqn.files.run_folder import RunFolder
+from distdqn.networks.q_network import make_network
 from distdqn.policy import Policy, evaluate_run, load_policy
-from distdqn.run_folder import RunFolder
 from distdqn.types import ObservationSpec
 
 CARTPOLE = ObservationSpec((4,), "float32")

@@ -44,13 +44,13 @@ class Side(Protocol):
 
 
 class Ours:
-    """distdqn.replay.Replay, fed with the blocks that a worker sends; with importance weights."""
+    """Our `Replay`, fed with the blocks that a worker sends; with importance weights."""
 
     versions, prioritized = ("distdqn", "numpy", "numba"), True
 
     def __init__(self, capacity: int, rng: np.random.Generator) -> None:
-        from distdqn.replay import Replay
-        from distdqn.sampling import PrioritizedSampler
+        from distdqn.replay.replay import Replay
+        from distdqn.replay.sampling import PrioritizedSampler
         from distdqn.types import BEFORE_ANY, ObservationSpec, PriorityUpdate, TransitionBlock
         from distdqn.value_learning import importance_weights
 

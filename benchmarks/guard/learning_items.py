@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distdqn.compilation import BackgroundCompile, CompiledCache, compile_in_background
-from distdqn.cpu_threads import cpu_threads
+from distdqn.acting.rollout import Rollout
 from distdqn.envs import EnvSettings, make_stepper
 from distdqn.errors import DistDQNError
-from distdqn.learner import Learner, LearnerSettings
-from distdqn.networks import make_network
-from distdqn.rollout import Rollout
+from distdqn.learning.compilation import BackgroundCompile, CompiledCache, compile_in_background
+from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.machine.cpu_threads import cpu_threads
+from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
 from guard.reference_rollout import ReferenceRollout
 from guard.reference_update import ReferenceLearner, dense_network, picture_network

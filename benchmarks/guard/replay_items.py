@@ -11,8 +11,8 @@ import itertools
 
 import numpy as np
 
-from distdqn.replay import Replay
-from distdqn.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.replay import Replay
+from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
 from distdqn.types import (
     BEFORE_ANY,
     ObservationSpec,

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from distdqn.learner import Learner
-from distdqn.replay import Replay
-from distdqn.rollout import Rollout
-from distdqn.sampling import PrioritizedSampler, UniformSampler
+from distdqn.acting.rollout import Rollout
+from distdqn.learning.learner import Learner
+from distdqn.replay.replay import Replay
+from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
 from guard.record import Verdict
 
 SLOWDOWN = 0.3

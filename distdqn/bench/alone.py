@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from distdqn.bench.children import without_ctrl_c
 from distdqn.bench.measure import Rates, in_turn
 from distdqn.errors import DistDQNError, RunError
-from distdqn.parts import Parts
+from distdqn.run.factory import Parts
 
 if TYPE_CHECKING:
-    from distdqn.learner import Learner
-    from distdqn.rollout import Rollout
+    from distdqn.acting.rollout import Rollout
+    from distdqn.learning.learner import Learner
 
 _COMPILE_TIMEOUT_S = 300.0
 _START_TIMEOUT_S = 120.0  # of a process with torch in it
@@ -128,7 +128,7 @@ def bare_updates(learner: Learner, has_mask: bool) -> Callable[[], int]:
     """Some updates, always on one minibatch; gives their number."""
     import torch
 
-    from distdqn.cpu_threads import cpu_threads
+    from distdqn.machine.cpu_threads import cpu_threads
 
     minibatch = learner.example_arguments(has_mask)[-_COLUMNS - has_mask :]
     kind: dict[str, Any] = {"dtype": learner.settings.dtype, "device": learner.device}

@@ -26,8 +26,6 @@ import numpy as np
 import psutil
 import ray
 
-from distdqn.actors.ray_session import connect
-from distdqn.actors.weight_server import WeightServer
 from distdqn.bench.broadcast_actors import (
     BroadcastControl,
     BroadcastLearner,
@@ -39,7 +37,9 @@ from distdqn.bench.host import new_result
 from distdqn.bench.result import Case, Figure, Result, share_of
 from distdqn.bench.synthetic import TASKS, Torso
 from distdqn.errors import ConfigError, RunError
-from distdqn.memory import tree_pss_bytes
+from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.run.ray_session import connect
+from distdqn.weights.server import WeightServer
 
 _WARM_UP = 3  # publications that are not counted
 _TIMEOUT_S = 180.0

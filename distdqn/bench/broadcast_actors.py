@@ -20,21 +20,22 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distdqn.actors.env_worker import EnvWorker
-from distdqn.actors.messages import (
-    LearnerDirective,
-    LearnerReport,
-    ShardMap,
-    WorkerDirective,
-    WorkerReport,
-)
-from distdqn.actors.publish import Publisher
+from distdqn.acting.env_worker import EnvWorker
+from distdqn.acting.rollout import Rollout
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
 from distdqn.envs.step import Step
-from distdqn.learner import Learner, LearnerSettings
-from distdqn.networks import make_network
-from distdqn.rollout import Rollout
-from distdqn.types import WeightSnapshot, WeightsVersion
+from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.publish import Publisher
+from distdqn.learning.training import learner_report
+from distdqn.networks.q_network import make_network
+from distdqn.telemetry.reports import LearnerReport, WorkerReport
+from distdqn.types import (
+    LearnerDirective,
+    ShardMap,
+    WeightSnapshot,
+    WeightsVersion,
+    WorkerDirective,
+)
 
 _NO_END = 2**62
 _BLOCK = 64  # transitions, as the Atari presets have of each env
@@ -158,7 +159,7 @@ class BroadcastLearner:
         self._stopped.clear()
         learner = _learner(torso)
         publisher = Publisher(
-            server, control, lambda: LearnerReport.of(learner), lambda: -1, _REPORT_PERIOD_S
+            server, control, lambda: learner_report(learner), lambda: -1, _REPORT_PERIOD_S
         )
         publisher.start()
         minibatch = learner.example_arguments()[-6:]

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import distdqn
 from distdqn.bench.result import Case, Result
-from distdqn.thread_times import usable_cores
+from distdqn.machine.thread_times import usable_cores
+from distdqn.version import __version__
 
 _PACKAGES = ("torch", "ray", "gymnasium", "numpy", "numba")
 _LOAD = tuple(round(load, 2) for load in os.getloadavg())  # before the benchmark adds its own
@@ -40,7 +40,7 @@ def new_result(
     fields = dataclasses.asdict(options) | dict(more or {})
     return Result(
         benchmark=benchmark,
-        version=distdqn.__version__,
+        version=__version__,
         created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         machine=describe_machine(_device(fields)),
         options=fields,
@@ -62,7 +62,7 @@ def describe_machine(device: Any = "cpu") -> dict[str, Any]:
         "system": _system(),
         "load_average": list(_LOAD),
         "python": platform.python_version(),
-        "distdqn": distdqn.__version__,
+        "distdqn": __version__,
         **{name: _version(name) for name in _PACKAGES},
     }
 

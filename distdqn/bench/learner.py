@@ -24,13 +24,13 @@ import torch
 from distdqn.bench.host import describe_machine
 from distdqn.bench.measure import Rates, measure, peak_memory_bytes
 from distdqn.bench.synthetic import TASKS, Task, Torso, filled_replay
-from distdqn.compilation import CompiledCache, compile_in_background
-from distdqn.cpu_threads import cpu_threads
 from distdqn.errors import DistDQNError
-from distdqn.learner import Learner, LearnerSettings
-from distdqn.networks import make_network
-from distdqn.replay import Replay
-from distdqn.staging import Staging
+from distdqn.learning.compilation import CompiledCache, compile_in_background
+from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.staging import Staging
+from distdqn.machine.cpu_threads import cpu_threads
+from distdqn.networks.q_network import make_network
+from distdqn.replay.replay import Replay
 from distdqn.types import ReplayBatch
 
 _LEARNING_RATE = 2.5e-4

@@ -18,7 +18,7 @@ from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_memory_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
-from distdqn.replay import Replay
+from distdqn.replay.replay import Replay
 
 LIMIT = "the bare compiled update"
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import psutil
 
-from distdqn.actors.messages import Poll
+from distdqn.api import make_parts as make_run_parts
 from distdqn.config import Config, to_yaml
 from distdqn.errors import ConfigError, RunError
-from distdqn.memory import tree_pss_bytes
-from distdqn.parts import Parts
-from distdqn.run_folder import RunFolder
-from distdqn.session import open_session
-from distdqn.system import System
-from distdqn.train import make_parts as make_run_parts
-from distdqn.usage import Usage
+from distdqn.files.run_folder import RunFolder
+from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.run.factory import Parts
+from distdqn.run.session import open_session
+from distdqn.run.supervisor import System
+from distdqn.telemetry.reports import Poll
+from distdqn.telemetry.usage import Usage
 
 _ENDLESS = 2**53  # env steps
 _POLL_S = 0.2

@@ -17,7 +17,7 @@ from distdqn.bench.table import (
     panel_rows,
     ratio_rows,
 )
-from distdqn.html_page import figure, page, table
+from distdqn.reporting.html_page import figure, page, table
 
 _CAPTION = """A bar is the median of the repetitions, its whisker the smallest and the largest. The
 mark is the limit: what cannot be passed on this machine, measured in the same run, in turn with

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.async_run import setup_of
 from distdqn.bench.alone import Alone, measure_alone
 from distdqn.bench.host import new_result
 from distdqn.bench.live_run import LiveRun, Measured, Say, make_parts, opened_ray
 from distdqn.bench.result import Case, Figure, Result, share_of
 from distdqn.config import Config, to_plain
-from distdqn.parts import Parts
-from distdqn.usage import PartUsage, Usage
-from distdqn.verdict import Verdict, judge
+from distdqn.reporting.verdict import Verdict, judge
+from distdqn.run.async_run import setup_of
+from distdqn.run.factory import Parts
+from distdqn.telemetry.usage import PartUsage, Usage
 
 TAKES_CONFIG = True
 DEFAULT_PRESET = "cartpole-cleanrl"

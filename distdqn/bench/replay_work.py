@@ -15,15 +15,9 @@ import numba
 import numpy as np
 
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
-from distdqn.replay_memory import (
-    BUCKET,
-    ITEM,
-    num_buckets,
-    planned_frames_per_item,
-    replay_bytes,
-    tree_bytes,
-)
-from distdqn.streaming import (
+from distdqn.replay.layout import BUCKET, ITEM, num_buckets, tree_bytes
+from distdqn.replay.memory_budget import planned_frames_per_item, replay_bytes
+from distdqn.replay.streaming import (
     STREAM_BYTES,
     STREAMED_FROM_BYTES,
     finish_streaming,

@@ -18,17 +18,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch import nn
 
-from distdqn.acting_network import ActingNetwork
+from distdqn.acting.acting_network import ActingNetwork
+from distdqn.acting.rollout import Rollout
 from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting
 from distdqn.bench.synthetic import make_frames
-from distdqn.cpu_threads import cpu_threads
 from distdqn.envs import EnvSettings, VectorStepper, make_stepper
 from distdqn.envs.bare import BareEnv
 from distdqn.errors import ConfigError
-from distdqn.networks import make_network
-from distdqn.rollout import Rollout
+from distdqn.machine.cpu_threads import cpu_threads
+from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
 
 _MANY = 2**62  # env steps

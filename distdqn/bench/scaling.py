@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distdqn.async_run import setup_of
 from distdqn.bench.alone import Alone
 from distdqn.bench.host import new_result
 from distdqn.bench.live_run import Measured, Say, make_parts, opened_ray
@@ -26,7 +25,8 @@ from distdqn.bench.pipeline import (
 )
 from distdqn.bench.result import Case, Result
 from distdqn.config import Config
-from distdqn.verdict import judge
+from distdqn.reporting.verdict import judge
+from distdqn.run.async_run import setup_of
 
 __all__ = ["DEFAULT_PRESET", "TAKES_CONFIG", "Options", "run"]
 

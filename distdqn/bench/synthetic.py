@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from distdqn.replay import Replay
-from distdqn.replay_memory import planned_frames_per_item
-from distdqn.sampling import PrioritizedSampler, Sampler, UniformSampler
+from distdqn.replay.memory_budget import planned_frames_per_item
+from distdqn.replay.replay import Replay
+from distdqn.replay.sampling import PrioritizedSampler, Sampler, UniformSampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 Torso = Literal["nature", "minatar", "mlp"]

@@ -150,7 +150,7 @@ def compiler() -> Check:
 def compile_cache() -> Check:
     """Where compiled updates are kept from one run to the next."""
     try:
-        from distdqn.compiled_cache import CompiledCache
+        from distdqn.learning.compiled_cache import CompiledCache
     except (ImportError, OSError) as error:
         return Check("compile cache", "fail", f"torch does not load: {error}", "reinstall torch")
     folder = CompiledCache().directory

@@ -16,9 +16,9 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-import distdqn
 from distdqn.config import nearest
 from distdqn.errors import DistDQNError
+from distdqn.version import __version__
 
 VERBS = {
     "train": "train a deep Q-network; embedded Ray unless --address is given",
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if words[0] in ("-V", "--version"):
-        print(f"distdqn {distdqn.__version__}")
+        print(f"distdqn {__version__}")
         return 0
     if words[0] not in VERBS:
         return _say(_unknown_verb(words[0]), 2)

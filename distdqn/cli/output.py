@@ -7,12 +7,12 @@ on import), so with `--json` their stdout is turned to stderr as well.
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from distdqn.plain_json import to_json
 
 
 @contextlib.contextmanager
@@ -38,20 +38,3 @@ def json_only(wanted: bool) -> Iterator[Callable[[Any], None]]:
         os.close(stdout)
     for document in documents:
         print(document)
-
-
-def to_json(value: Any) -> str:
-    """JSON text; a number that JSON does not have (nan, inf) becomes null."""
-    return json.dumps(_plain(value), indent=2)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if hasattr(value, "tolist"):  # a numpy array or number
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -12,7 +12,7 @@ def run(arguments: Sequence[str]) -> int:
     """Trains to the end; returns the exit status."""
     options = _parser().read(arguments)
     with json_only(options.json) as print_json:
-        from distdqn.train import resume
+        from distdqn.api import resume
 
         summary = resume(options.run, runs_dir=options.runs_dir)
         print_json(summary.to_json())

@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
         print_config_help(config)
         return 0
     with json_only(options.json) as print_json:
-        from distdqn.train import train
+        from distdqn.api import train
 
         summary = train(config)
         print_json(summary.to_json())

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import FlagParser, UsageError, whole_number
 from distdqn.cli.folders import make_folder
-from distdqn.cli.output import json_only, to_json
+from distdqn.cli.output import json_only
+from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.tabular import PlannedRun, Verification
+    from distdqn.tabular.plan import PlannedRun
+    from distdqn.tabular.result import Verification
 
 _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
 _CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
@@ -28,8 +30,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.env_kwargs is not None and options.env_id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
     with json_only(options.json) as print_json:
-        from distdqn.tabular import verify
         from distdqn.tabular.page import to_html
+        from distdqn.tabular.verification import verify
 
         runs, seeds = _plan(options)
         folder = make_folder(options.runs_dir, "verify")
@@ -85,7 +87,7 @@ def _parser() -> FlagParser:
 
 def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
     """The runs against exact solutions, and the seeds of the ablation."""
-    from distdqn.tabular import runs_of, standard_runs
+    from distdqn.tabular.plan import runs_of, standard_runs
 
     if options.env_id is None:
         return standard_runs(options.full), range(1, 1 + (_SEEDS_FULL if options.full else _SEEDS))
@@ -107,7 +109,7 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
 @contextlib.contextmanager
 def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     """A Ray for all runs, which each of them takes for its caller's."""
-    from distdqn.actors.ray_session import connect
+    from distdqn.run.ray_session import connect
 
     workers = max(run.config(str(folder), 0).workers.count for run in runs)
     session = connect(None, folder.name, workers + _CPUS_BESIDES, 0, folder / "ray_token")

@@ -22,7 +22,7 @@ from distdqn.config.files import (
     to_yaml,
     unknown_key,
 )
-from distdqn.config.parts import (
+from distdqn.config.sections import (
     CheckpointConfig,
     EnvConfig,
     EpsilonConfig,

@@ -12,7 +12,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from distdqn.config.parts import (
+from distdqn.config.sections import (
     CheckpointConfig,
     EnvConfig,
     EvalConfig,

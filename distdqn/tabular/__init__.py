@@ -13,21 +13,3 @@ computed; this package computes it, trains by the ordinary `train`, and compares
     verification     makes the runs
     figures, page    the same as pictures, and as one HTML page
 """
-
-from distdqn.tabular.measure import Solution, measure_run, solve
-from distdqn.tabular.plan import Bound, PlannedRun, runs_of, standard_runs
-from distdqn.tabular.result import Result, Verification
-from distdqn.tabular.verification import verify
-
-__all__ = [
-    "Bound",
-    "PlannedRun",
-    "Result",
-    "Solution",
-    "Verification",
-    "measure_run",
-    "runs_of",
-    "solve",
-    "standard_runs",
-    "verify",
-]

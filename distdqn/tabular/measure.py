@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from distdqn.checkpoint import checkpoints
 from distdqn.envs import EnvSettings, TransitionTable, transition_table
 from distdqn.errors import RunError
+from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy
 from distdqn.tabular.exact import (
     expected_return,

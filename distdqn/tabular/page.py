@@ -8,8 +8,7 @@ from __future__ import annotations
 import datetime
 import html
 
-import distdqn
-from distdqn.html_page import figure, page, table
+from distdqn.reporting.html_page import figure, page, table
 from distdqn.tabular import figures
 from distdqn.tabular.result import Verification
 from distdqn.tabular.rows import (
@@ -18,6 +17,7 @@ from distdqn.tabular.rows import (
     ablation_rows,
     result_row,
 )
+from distdqn.version import __version__
 
 _ABOUT = """Each run below is an ordinary <code>distdqn train</code>; its folder stands beside this
 page, and its <code>config.yaml</code> repeats it. The exact values q* are computed from the
@@ -67,7 +67,7 @@ def to_html(verification: Verification) -> str:
     when = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     parts = [
         "<h1>Learned values against exact solutions</h1>",
-        f'<p class="small">distdqn {distdqn.__version__} verify, {when}, '
+        f'<p class="small">distdqn {__version__} verify, {when}, '
         f"{len(results) + len(outcomes)} runs in {verification.wall_s:.0f} s, "
         f"seed {results[0].config.seed}</p>",
         _verdict(verification),

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-import distdqn
 from distdqn.config import Config
 from distdqn.tabular.measure import Learned, Point, Solution, account_complaints
 from distdqn.tabular.plan import Bound, PlannedRun
 from distdqn.tabular.triad import Outcome
+from distdqn.version import __version__
 
 _FROM_SUMMARY = (
     "run_folder",
@@ -126,7 +126,7 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """As plain values; curves by env steps, or by sweep."""
         return {
-            "distdqn": distdqn.__version__,
+            "distdqn": __version__,
             "python": platform.python_version(),
             "holds": not self.complaints,
             "complaints": self.complaints,

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from distdqn.api import train
 from distdqn.envs import EnvSettings
-from distdqn.summary import Summary
+from distdqn.reporting.summary import Summary
 from distdqn.tabular.counterexamples import baird_features, baird_sweeps, tsitsiklis_van_roy_sweeps
 from distdqn.tabular.measure import measure_run, solve
 from distdqn.tabular.plan import PlannedRun
 from distdqn.tabular.result import Result, Verification
 from distdqn.tabular.rows import outcome_line, result_line
 from distdqn.tabular.triad import SETTINGS, measure_outcome
-from distdqn.train import train
 
 Say = Callable[[str], None]
 

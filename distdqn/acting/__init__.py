@@ -1,0 +1,1 @@
+"""Chooses actions, steps the envs, and makes blocks of n-step transitions."""

@@ -1,0 +1,198 @@
+"""An env worker: acts, seals blocks, pushes them.
+
+It drives itself: one `run` per incarnation, which ends when the steps allowed are
+taken, when it is told to stop, or when an environment fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from distdqn.acting.push_window import PushWindow
+from distdqn.errors import EnvFailure
+from distdqn.machine.niceness import give_most_way, give_way
+from distdqn.telemetry.meter import Meter
+from distdqn.telemetry.reports import WorkerReport
+from distdqn.types import ShardMap, WorkerDirective
+from distdqn.weights.client import WeightClient
+
+if TYPE_CHECKING:  # the driver, which places workers, needs no torch
+    from distdqn.acting.rollout import Rollout
+
+_SLICE_S = 0.005  # between looks at weights and directives
+_FLUSH_TIMEOUT_S = 10.0
+_REPORT_TIMEOUT_S = 300.0
+_HUNG_EXIT_STATUS = 70
+
+
+class EnvWorker:
+    """Runs a `Rollout` and feeds the shards.
+
+    build: makes the `Rollout` inside this process.
+    worker, incarnation: index, and how many of this index died before.
+    first_env: number of its first env over all workers.
+    control, weight_server: handles.
+    max_in_flight: unacknowledged blocks at most.
+    env_timeout_s: one vector step may take this long before the env counts as hung.
+    gives_most_way: whether the learner computes on several cores (see `niceness`).
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Rollout],
+        worker: int,
+        incarnation: int,
+        first_env: int,
+        control: Any,
+        weight_server: Any,
+        max_in_flight: int,
+        env_timeout_s: float,
+        report_period_s: float,
+        gives_most_way: bool = False,
+    ):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        give_most_way() if gives_most_way else give_way()
+        self._build = build
+        self._worker, self._incarnation = worker, incarnation
+        self._first_env = first_env
+        self._control = control
+        self._weights = WeightClient(weight_server)
+        self._window = PushWindow(max_in_flight, first_shard=worker)
+        self._env_timeout_s, self._report_period_s = env_timeout_s, report_period_s
+        self._rollout: Rollout
+        self._busy_since: float | None = None
+        self._asked: ray.ObjectRef | None = None
+        self._next_report = 0.0
+
+    def run(self, shards: ShardMap) -> str:
+        """Acts until done. Returns "" or, in one line, how an environment failed."""
+        self._window.set_shards(shards)
+        threading.Thread(target=self._watch, daemon=True).start()
+        self._started, self._meter = time.monotonic(), Meter()
+        try:
+            with _Busy(self):
+                self._rollout = self._build()
+        except EnvFailure as failure:
+            return str(failure)
+        directive = ray.get(self._report(), timeout=_REPORT_TIMEOUT_S)
+        try:
+            self._act(directive)
+            failure_line = ""
+        except EnvFailure as failure:
+            failure_line = str(failure)
+        self._finish(finished=not failure_line)
+        return failure_line
+
+    def _act(self, directive: WorkerDirective) -> None:
+        rollout, window = self._rollout, self._window
+        while not directive.stop:
+            left = directive.allowance - rollout.stepped
+            if left <= 0 and directive.finish:
+                break
+            with self._meter.waiting() if left <= 0 else contextlib.nullcontext():
+                directive = self._directive(directive, wait=left <= 0)
+            if snapshot := self._weights.poll():
+                rollout.set_weights(snapshot)
+            if left <= 0:
+                continue
+            if window.full:
+                with self._meter.waiting():
+                    window.collect(timeout_s=0.05)
+                continue
+            with _Busy(self):
+                block = rollout.collect(left, time.monotonic() + _SLICE_S)
+            if block is not None:
+                window.push(block)
+                window.collect()
+
+    def _directive(self, last: WorkerDirective, wait: bool) -> WorkerDirective:
+        """The newest directive; reports once per period, or waits where nothing is left."""
+        now = time.monotonic()
+        if self._asked is None and (now >= self._next_report or wait):
+            self._asked = self._report()
+            self._next_report = now + self._report_period_s
+        timeout = self._report_period_s if wait else 0
+        if self._asked is None or not ray.wait([self._asked], timeout=timeout)[0]:
+            return last
+        directive, self._asked = ray.get(self._asked), None
+        if directive.shards is not None:
+            self._window.set_shards(directive.shards)
+        self._rollout.set_clock(directive.env_steps)
+        if wait and directive.allowance <= self._rollout.stepped and not directive.finish:
+            time.sleep(self._report_period_s / 4)
+        return directive
+
+    def _finish(self, finished: bool) -> None:
+        """Flushes the unfinished windows and waits until every block is acknowledged."""
+        block = self._rollout.flush()
+        deadline = None
+        while block is not None or self._window.in_flight:
+            if block is not None and not self._window.full:
+                self._window.push(block)
+                block = None
+            self._window.collect(timeout_s=0.05)
+            reply = ray.get(self._report(), timeout=_REPORT_TIMEOUT_S)
+            if reply.shards is not None:
+                self._window.set_shards(reply.shards)
+            if reply.stop and deadline is None:
+                deadline = time.monotonic() + _FLUSH_TIMEOUT_S
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        ray.get(self._report(finished), timeout=_REPORT_TIMEOUT_S)
+
+    def _report(self, finished: bool = False) -> ray.ObjectRef:
+        rollout = self._rollout
+        report = WorkerReport(
+            worker=self._worker,
+            incarnation=self._incarnation,
+            wait_s=self._window.wait_s,
+            elapsed_s=time.monotonic() - self._started,
+            pid=os.getpid(),
+            finished=finished,
+            accepted=self._window.accepted,
+            in_flight=self._window.in_flight,
+            stepped=rollout.stepped,
+            collected=rollout.collected,
+            refused=rollout.refused + self._window.refused,
+            episodes=tuple(
+                (self._first_env + e.env, e.episode_return, e.length)
+                for e in rollout.drain_episodes()
+            ),
+            env_s=rollout.env_s,
+            inference_s=rollout.inference_s,
+            reward_abs_max=rollout.reward_abs_max,
+            epsilon=rollout.epsilon_mean,
+            spent=self._meter.spent(),
+        )
+        return self._control.report_worker.remote(report, self._window.generation)
+
+    def _watch(self) -> None:
+        """Ends the process when an environment does not return in time."""
+        while True:
+            time.sleep(min(1.0, self._env_timeout_s / 4))
+            since = self._busy_since
+            if since is not None and time.monotonic() - since > self._env_timeout_s:
+                line = f"an environment did not return within {self._env_timeout_s:g} s"
+                told = self._control.report_failure.remote(self._worker, self._incarnation, line)
+                ray.wait([told], timeout=5)
+                os._exit(_HUNG_EXIT_STATUS)
+
+
+class _Busy:
+    """Marks the time inside environment code for the watchdog."""
+
+    def __init__(self, worker: EnvWorker):
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        self._worker._busy_since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._worker._busy_since = None

@@ -1,0 +1,321 @@
+"""Acts in a vector env and seals blocks of transitions.
+
+    network -> epsilon-greedy -> stepper.step -> n-step windows -> TransitionBlock
+     ^   ^                        |       |
+     |   +------- stacks <--------+    episodes
+    snapshots
+
+Nothing here waits and nothing knows Ray: the caller decides how long to act, with which
+weights, and where a block goes. The stepper gives single frames and the windows take
+them; stacks are for the network alone. A transition is `stepped` when its action was taken and
+`collected` when it leaves the n-step windows.
+
+Symbols: `N` envs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from torch import nn
+
+from distdqn.acting.acting_network import ActingNetwork
+from distdqn.acting.exploration import EpsilonGreedy
+from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.n_step import BlockPart, NStepAccumulator
+from distdqn.envs.episodes import Episode, EpisodeTracker
+from distdqn.envs.step import Step
+from distdqn.envs.stepper import VectorStepper
+from distdqn.errors import EnvFailure
+from distdqn.types import BEFORE_ANY, TransitionBlock, WeightSnapshot, WeightsVersion
+
+MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
+BAD_STEP_PERIOD = 1_000  # steps of an env within which a second bad one is a failure
+
+
+class Rollout:
+    """Takes env steps and gives blocks, each a function of the seed and what it is told.
+
+    Life: construction resets the envs; `collect` again and again, `set_weights` and
+    `set_clock` between; `flush` at the end. Until weights come, the network's own initial
+    parameters act.
+
+    A block is sealed when `block_transitions` steps have n - 1 vector steps behind them
+    (episodes that end in these add their tails, and all envs step together, so it may
+    hold somewhat more), or when its oldest step is older than `max_block_age_s` and any
+    window has closed.
+
+    collected: transitions that left the windows, `refused` included.
+    refused: of these, those thrown away since a NaN or infinity touched their window.
+    stepped: valid env steps taken, those still in windows included.
+    reward_abs_max: largest absolute reward, scaled and clipped, in a valid step; no bad one.
+    env_s, inference_s: seconds spent in `stepper.step` and in choosing actions.
+    """
+
+    def __init__(
+        self,
+        stepper: VectorStepper,
+        network: nn.Module,
+        n_step: int,
+        discount: float,
+        block_transitions: int,
+        max_block_age_s: float,
+        seed: int,
+        worker: int,
+        incarnation: int,
+        with_priorities: bool,
+        double: bool,
+        epsilons: Callable[[int], np.ndarray],
+    ):
+        """Takes over the stepper and the network (whose parameters become views).
+
+        Args:
+          n_step, discount: of the windows.
+          block_transitions: over all envs.
+          seed, worker, incarnation: seed envs and exploration together, so a worker that
+            comes back does not repeat itself; they also sign the blocks.
+          with_priorities: blocks carry |TD error| of the weights at their sealing, by
+            double Q-learning if `double`.
+          epsilons: env-step clock -> `[N]` float; asked once per change of the clock.
+
+        Raises:
+          EnvFailure: an env failed in its reset.
+        """
+        num_envs = stepper.num_envs
+        rng = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([seed, worker, incarnation]))
+        )
+        self._stepper, self._worker, self._incarnation = stepper, worker, incarnation
+        self._block_transitions, self._max_block_age_s = block_transitions, max_block_age_s
+        self._acting = ActingNetwork(network, num_envs, double)
+        self._stack = FrameStack(num_envs, stepper.observation)
+        self._with_priorities = with_priorities
+        self._accumulator = NStepAccumulator(
+            num_envs, n_step, discount, stepper.observation, stepper.num_actions
+        )
+        self._tracker = EpisodeTracker(num_envs)
+        self._episodes: deque[Episode] = deque(maxlen=MAX_EPISODES)
+        self._bad_steps = _BadSteps(worker)
+        self._none = np.zeros(num_envs, bool)
+        self._rows: list[tuple[float, WeightsVersion]] = []  # per row of the accumulator
+        self._sequence = self.collected = self.refused = self.stepped = 0
+        self._vector_steps = 0
+        self.reward_abs_max = 0.0
+        self.env_s = self.inference_s = 0.0
+        self._clock, self._epsilons_at = -1, epsilons
+        self.set_clock(0)
+        frames = stepper.reset(seed=int(rng.integers(2**31)))
+        self._obs = self._stack.begin(frames)  # [N, *obs_shape]
+        self._policy = EpsilonGreedy(num_envs, stepper.num_actions, rng)
+        self._accumulator.begin(frames, stepper.action_mask)
+
+    @property
+    def epsilon_mean(self) -> float:
+        """Exploration rate now, mean over the envs."""
+        return float(self._epsilons.mean())
+
+    def set_weights(self, snapshot: WeightSnapshot) -> None:
+        """Acts with these weights from now on. Its clock counts too.
+
+        Raises:
+          ValueError: the vector belongs to another network.
+        """
+        self._acting.set(snapshot)
+        self.set_clock(snapshot.env_steps)
+
+    def set_clock(self, env_steps: int) -> None:
+        """Moves the global env-step clock of the exploration forward, never back."""
+        if env_steps > self._clock:
+            self._clock = env_steps
+            self._epsilons = np.asarray(self._epsilons_at(env_steps), np.float64)
+            assert self._epsilons.shape == self._none.shape, self._epsilons.shape
+
+    def collect(self, max_transitions: int, until: float) -> TransitionBlock | None:
+        """Acts until a block is due, the allowance is used up, or the time has come.
+
+        Args:
+          max_transitions: valid env steps that this call may take. Envs step together,
+            so in the last vector step surplus ones are dropped: they are in no block and
+            in no count, and close the window before them with gamma^k.
+          until: `time.monotonic()` after which no further vector step begins.
+
+        Returns:
+          A block, or None. With an allowance of 0 it takes no step but still gives a
+          block that has become due by age.
+
+        Raises:
+          EnvFailure: an env failed, or gave a second NaN or infinity within 1,000 steps.
+        """
+        taken = 0
+        while True:
+            now = time.monotonic()
+            if self._is_due(now) and (block := self._seal()) is not None:
+                return block
+            if taken >= max_transitions or now >= until:
+                return None
+            taken += self._step(now, max_transitions - taken)
+
+    def collect_round(
+        self, vector_steps: int, max_transitions: int, flush: bool
+    ) -> TransitionBlock | None:
+        """A fixed number of vector steps, whatever the clock says, and all that they closed.
+
+        Args:
+          vector_steps: fewer are taken only where `max_transitions` is used up before.
+          max_transitions: as in `collect`.
+          flush: closes the open windows too.
+
+        Returns:
+          A block, or None where no window closed. Raises as `collect`.
+        """
+        taken = 0
+        for _ in range(vector_steps):
+            if taken >= max_transitions:
+                break
+            taken += self._step(0.0, max_transitions - taken)
+        return self._seal(flush)
+
+    def flush(self) -> TransitionBlock | None:
+        """All that is left as one block, open windows closed; None if that is nothing."""
+        return self._seal(flush=True)
+
+    def drain_episodes(self) -> list[Episode]:
+        """Episodes that ended since the last call, the newest 10,000 of them."""
+        episodes = list(self._episodes)
+        self._episodes.clear()
+        return episodes
+
+    def _is_due(self, now: float) -> bool:
+        if self._accumulator.num_ready >= self._block_transitions:
+            return True
+        return bool(self._rows) and now - self._rows[0][0] > self._max_block_age_s
+
+    def _step(self, now: float, allowance: int) -> int:
+        """One vector step; returns how many valid env steps it kept."""
+        started = time.perf_counter()
+        q_values = self._acting.q_values(self._obs)
+        actions = self._policy.select(q_values, self._epsilons, self._stepper.action_mask)
+        chosen = time.perf_counter()
+        step = self._stepper.step(actions)
+        self.env_s += time.perf_counter() - chosen
+        self.inference_s += chosen - started
+        self._vector_steps += 1
+        if episodes := self._tracker.update(step):
+            self._episodes.extend(episodes)
+        valid, taken = _within(allowance, step.valid)
+        if not np.abs(step.r_t).max() <= self.reward_abs_max:  # seldom; true of NaN too
+            rewards = np.abs(step.r_t[valid & ~step.bad])
+            self.reward_abs_max = float(rewards.max(initial=self.reward_abs_max))
+        frames, restarted, starts = self._settle(step)
+        self._accumulator.add(
+            a_tm1=actions,
+            r_t=step.r_t,
+            terminated=step.terminated,
+            truncated=step.truncated,
+            valid=valid,
+            bad=step.bad,
+            obs_t=step.obs_t,
+            next_obs=frames,
+            restarted=restarted,
+            starts=starts,
+            action_mask_t=step.action_mask_t,
+            next_action_mask=self._stepper.action_mask,
+        )
+        self._rows.append((now, self._acting.version))
+        self._obs = self._stack.push(frames, starts)
+        self.stepped += taken
+        return taken
+
+    def _settle(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the next actions start from.
+
+        A bad env is reset; where the stepper cannot reset it alone, the others' episodes
+        are cut off with it.
+
+        Returns:
+          `[N, *shape]` frames, and two `[N]` bool: which envs were reset within this step
+          (their frame is not the one arrived at), and where an episode begins.
+        """
+        restarted = self._none
+        if step.next_obs is not step.obs_t:
+            restarted = step.ended
+        if not np.count_nonzero(step.bad):
+            return step.next_obs, restarted, step.starts
+        self._bad_steps.note(step.bad, step.bad_what, self._vector_steps)
+        frames, was_reset = self._stepper.reset_envs(step.bad)
+        self._tracker.drop(was_reset)
+        return frames, restarted | was_reset, step.starts | was_reset
+
+    def _seal(self, flush: bool = False) -> TransitionBlock | None:
+        """The closed windows as a block; None if there is none.
+
+        What was refused then counts all the same, and the next block says so.
+        """
+        part = self._accumulator.emit(flush)
+        num_transitions = len(part.a_tm1)
+        self.refused += part.refused
+        self.collected += part.refused + num_transitions
+        version = self._rows[part.first_row][1] if num_transitions else BEFORE_ANY
+        del self._rows[: len(self._rows) - self._accumulator.num_rows]
+        if not num_transitions:
+            return None
+        block = TransitionBlock(
+            worker=self._worker,
+            incarnation=self._incarnation,
+            sequence=self._sequence,
+            collected=self.collected,
+            refused=self.refused,
+            weights_version=version,
+            frames=part.frames,
+            tm1=part.tm1,
+            t=part.t,
+            tm1_depth=part.tm1_depth,
+            t_depth=part.t_depth,
+            a_tm1=part.a_tm1,
+            r_t=part.r_t,
+            discount_t=part.discount_t,
+            priorities=self._priorities(part),
+            action_mask=part.action_mask,
+        )
+        self._sequence += 1
+        return block
+
+    def _priorities(self, part: BlockPart) -> np.ndarray | None:
+        if not self._with_priorities:
+            return None
+        return self._acting.priorities(part, self._stepper.observation)
+
+
+class _BadSteps:
+    """Remembers when each env last gave a NaN or infinity; twice in a short time fails."""
+
+    def __init__(self, worker: int):
+        self._worker = worker
+        self._last: dict[int, int] = {}
+
+    def note(self, bad: np.ndarray, what: str, step: int) -> None:
+        """bad: `[N]` bool.  what: "reward" or "observation".  step: of the envs, from 1.
+
+        Raises:
+          EnvFailure: the second bad step of an env within `BAD_STEP_PERIOD`.
+        """
+        for env in np.flatnonzero(bad).tolist():
+            before = self._last.get(env)
+            self._last[env] = step
+            if before is not None and step - before <= BAD_STEP_PERIOD:
+                raise EnvFailure(
+                    f"environment {env} of worker {self._worker} gave a NaN or infinite {what} "
+                    f"in its step {step}, again within {BAD_STEP_PERIOD:,} steps (before in "
+                    f"step {before}): its transitions cannot be trusted"
+                )
+
+
+def _within(allowance: int, valid: np.ndarray) -> tuple[np.ndarray, int]:
+    """The first `allowance` of the `valid [N]` steps, and how many these are."""
+    count = int(np.count_nonzero(valid))
+    if count <= allowance:
+        return valid, count
+    return valid & (valid.cumsum() <= allowance), allowance

@@ -1,1 +1,0 @@
-"""Thin Ray shells: waiting, windows, prefetch, restarts; no formula in them."""

@@ -1,0 +1,159 @@
+"""The Python API: trains, or goes on with, one run.
+
+Everything that can be refused without starting anything is refused here; what a run
+then does is in `async_run` and `lockstep_run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from distdqn.config import Config, load_config, to_yaml
+from distdqn.envs import describe
+from distdqn.errors import RunError
+from distdqn.files.run_folder import RunFolder
+from distdqn.networks.pictures import check_torso
+from distdqn.replay.memory_budget import check_compression, check_replay_fits
+from distdqn.reporting.progress import Progress, print_summary
+from distdqn.reporting.summary import Summary
+from distdqn.run.checkpointer import initial_parameters
+from distdqn.run.factory import Parts, env_settings
+
+MakeEnv = Callable[[], Any]
+MakeNetwork = Callable[[Any, int], Any]
+
+
+def train(
+    config: Config,
+    make_env: MakeEnv | None = None,
+    make_network: MakeNetwork | None = None,
+    *,
+    display: bool = True,
+) -> Summary:
+    """Trains as `config` says and returns the run's figures.
+
+    make_env: makes one `gymnasium.Env`; distdqn vectorises and seeds. None: `env.id`.
+    make_network: (observation space, number of actions) -> module giving `[B, A]`.
+    display: progress on stderr.
+    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM
+    end the run with a checkpoint (`stopped_by`), in lockstep at its next one; a second
+    Ctrl-C ends at once.
+    Raises DistDQNError, one line, after saving the weights where there are any.
+    """
+    parts = make_parts(config, make_env, make_network)
+    initial = initial_parameters(config)
+    folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
+    with _display(config, folder, display) as progress:
+        if config.mode == "async":
+            from distdqn.run.async_run import AsyncRun
+
+            run: Any = AsyncRun(config, parts, folder, progress)
+        else:
+            run = _lockstep_run(config, parts, folder, progress)
+        with _signals(run.interruption.note):
+            progress.say(parts.memory_budget().line())
+            summary = run.execute(initial)
+    if display:
+        print_summary(summary.to_json(), folder.path)
+    return summary
+
+
+def resume(
+    run: str | Path,
+    runs_dir: str | Path = "runs",
+    make_env: MakeEnv | None = None,
+    make_network: MakeNetwork | None = None,
+    *,
+    display: bool = True,
+) -> Summary:
+    """Goes on with a lockstep run from its newest valid checkpoint, bit for bit.
+
+    run: its name or folder.  make_env, make_network: what it was trained with, if anything.
+    Raises RunError for a run that is live, has finished, or is asynchronous, CheckpointError
+    where no checkpoint is intact.
+    """
+    folder = RunFolder.find(run, runs_dir)
+    config = load_config(folder.config_path)
+    if config.mode == "async":
+        raise RunError(
+            f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
+            f"--init-from {folder.name} starts a new run from its weights"
+        )
+    parts = make_parts(config, make_env, make_network)
+    with _display(config, folder, display) as progress:
+        lockstep = _lockstep_run(config, parts, folder, progress)
+        with _signals(lockstep.interruption.note):
+            progress.say(parts.memory_budget().line())
+            summary = lockstep.resume()
+    if display:
+        print_summary(summary.to_json(), folder.path)
+    return summary
+
+
+def _lockstep_run(config: Config, parts: Parts, folder: RunFolder, progress: Progress) -> Any:
+    from distdqn.lockstep.run import LockstepRun
+
+    return LockstepRun(config, parts, folder, progress)
+
+
+@contextlib.contextmanager
+def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progress]:
+    progress = Progress(
+        config.total_env_steps,
+        config.replay.samples_per_insert,
+        enabled=enabled,
+        max_lines_per_s=config.max_log_lines_per_s,
+    )
+    with contextlib.closing(folder), progress:
+        yield progress
+
+
+def make_parts(
+    config: Config, make_env: MakeEnv | None = None, make_network: MakeNetwork | None = None
+) -> Parts:
+    """Describes the environment; every refusal that needs no Ray comes from here."""
+    description = describe(env_settings(config.env), make_env)
+    parts = Parts(
+        config,
+        description.observation,
+        description.num_actions,
+        description.action_start,
+        description.observation_space,
+        make_env,
+        make_network,
+    )
+    check_compression(config.replay.compression, parts.observation)
+    if make_network is None:
+        check_torso(config.network.torso, parts.observation)
+    if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
+        check_replay_fits(parts.replay_bytes(), config.replay.capacity)
+    return parts
+
+
+@contextlib.contextmanager
+def _signals(interrupt: Callable[[str], None]) -> Iterator[None]:
+    """First SIGINT or SIGTERM: a clean end. A second SIGINT: out at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if seen and number == signal.SIGINT:
+            os.write(2, b"\ndistdqn: ended at once\n")
+            os._exit(130)
+        seen.append(number)
+        interrupt(signal.Signals(number).name)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

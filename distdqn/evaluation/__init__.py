@@ -1,0 +1,1 @@
+"""Plays greedy episodes, counts what they return, and records them."""

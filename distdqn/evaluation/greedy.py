@@ -1,0 +1,111 @@
+"""Greedy episodes with given weights.
+
+What the evaluator and its videos share: one network, its parameters as a flat vector,
+and envs of the run's kind.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from distdqn.acting.acting_network import ActingNetwork
+from distdqn.evaluation.evaluate import EvaluationResult, evaluate
+from distdqn.evaluation.video import record_video
+from distdqn.telemetry.reports import EvaluationReport
+from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
+from distdqn.weights.flat_parameters import FlatParameters, Layout
+
+_MAX_ENVS = 100
+
+
+class Greedy:
+    """Plays without exploration, or nearly so.
+
+    network: `[B, *obs_shape]` to `[B, A]`.
+    make_stepper: (number of envs, render mode or None) to a vector stepper.
+    max_episode_steps: agent steps after which an episode is cut.
+    discount: of the discounted returns.
+    epsilon: probability of a random action.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        make_stepper: Callable[[int, str | None], Any],
+        max_episode_steps: int,
+        discount: float = 1.0,
+        epsilon: float = 0.0,
+    ):
+        self._network = network
+        self._make_stepper, self._max_episode_steps = make_stepper, max_episode_steps
+        self._discount, self._epsilon = discount, epsilon
+        self._steppers: dict[int, Any] = {}
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the parameters, in the order of the vectors."""
+        return FlatParameters(self._network).layout
+
+    def q_function(self, online: np.ndarray, num_envs: int) -> Callable[[np.ndarray], np.ndarray]:
+        """`[N, *obs_shape]` to `[N, A]` with the parameters `online [P]`, for N = `num_envs`."""
+        acting = ActingNetwork(copy.deepcopy(self._network), num_envs, double=False)
+        acting.set(WeightSnapshot(BEFORE_ANY, BEFORE_ANY, 0, online))
+        return acting.q_values
+
+    def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationResult:
+        """`episodes` greedy episodes; at most 100 envs at once, kept for the next time."""
+        num_envs = min(episodes, _MAX_ENVS)
+        if num_envs not in self._steppers:
+            self._steppers[num_envs] = self._make_stepper(num_envs, None)
+        return evaluate(
+            self._steppers[num_envs],
+            self.q_function(online, num_envs),
+            episodes,
+            seed,
+            self._max_episode_steps,
+            self._discount,
+            self._epsilon,
+        )
+
+    def report(
+        self,
+        online: np.ndarray,
+        episodes: int,
+        seed: int,
+        version: WeightsVersion = BEFORE_ANY,
+        env_steps: int = 0,
+    ) -> EvaluationReport:
+        """As `evaluate`, with the snapshot it is of: `online [P]`, its version and clock."""
+        result = self.evaluate(online, episodes, seed)
+        return EvaluationReport(
+            env_steps=env_steps,
+            version=version,
+            returns=result.returns,
+            lengths=result.lengths,
+            num_cut=result.num_cut,
+            online=online,
+            layout=self.layout,
+            start_values=result.start_values,
+            discounted_returns=result.discounted_returns,
+        )
+
+    def record(self, online: np.ndarray, seed: int) -> bytes:
+        """One episode as the bytes of an mp4 file."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "episode.mp4"
+            record_video(
+                lambda: self._make_stepper(1, "rgb_array"),
+                self.q_function(online, 1),
+                path,
+                seed,
+                self._max_episode_steps,
+                self._epsilon,
+            )
+            return path.read_bytes()

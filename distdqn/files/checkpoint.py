@@ -1,0 +1,323 @@
+"""Checkpoints: parameters, optimizer and counters as files that can be trusted.
+
+A checkpoint is a folder; its manifest holds the digest of every other file and is
+written last, and the folder gets its name when it is complete. Nothing is unpickled.
+
+    checkpoints/step_<env_steps>/  manifest.json
+                                   online.safetensors, target.safetensors   by parameter name
+                                   optimizer.safetensors                    by slot
+                                   run_state.msgpack                        where it can be resumed
+    best/                          the same
+
+The replay's files lie beside, shared between checkpoints (`replay_files`); a manifest
+lists those that its checkpoint needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from distdqn.errors import CheckpointError, CodecError
+from distdqn.files.codec import decode, encode
+from distdqn.files.durable import listing, read_file, sync_folder, write_file
+from distdqn.files.replay_files import check_replay, prune_segments
+from distdqn.version import __version__
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RUN_STATE = "run_state.msgpack"
+
+_ARRAYS = ("online", "target", "optimizer")
+_STEP_FOLDER = re.compile(r"step_(\d+)")
+_IN_WORK = re.compile(r"\..*\.partial-.*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from, and what a policy is rebuilt from.
+
+    online, target: parameters by their names in the network.
+    optimizer: the optimizer's slots by name.
+    counters: clocks and accounts by name, ints and floats; at least `env_steps`.
+    network: what rebuilds the network, plain values: `observation` (the fields of
+      `ObservationSpec`), `num_actions`, `action_start`, `torso`, `hidden`, `dueling`,
+      and `custom` where the user's own `make_network` built it.
+    env_id: of the environment, for people.
+    replay: an entry of `replay_files.save_replay` for each shard; empty without replay.
+    run_state: what else a run needs to go on, plain values and arrays; None where the
+      checkpoint has weights alone.
+    """
+
+    online: Mapping[str, np.ndarray]
+    target: Mapping[str, np.ndarray]
+    optimizer: Mapping[str, np.ndarray]
+    counters: Mapping[str, int | float]
+    network: Mapping[str, Any]
+    env_id: str = ""
+    replay: Sequence[Mapping[str, Any]] = ()
+    run_state: Mapping[str, Any] | None = None
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.counters["env_steps"])
+
+
+def save_checkpoint(directory: str | Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint as the folder `directory`, in place of one that is there.
+
+    Whoever looks finds the old one or the new one, complete; all is on the disk when
+    this returns. Raises CheckpointError where it cannot be written (the disk is full).
+    """
+    directory = Path(directory)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = directory.parent / f".{directory.name}.partial-{secrets.token_hex(4)}"
+        partial.mkdir()
+        try:
+            _write_files(partial, checkpoint)
+            _put_in_place(partial, directory)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot save checkpoint {directory}: {error.strerror or error}"
+        ) from error
+    return directory
+
+
+def load_checkpoint(directory: str | Path) -> Checkpoint:
+    """Reads a checkpoint whose every file is as it was written.
+
+    Raises:
+      CheckpointError: a missing, truncated or altered file, which it names, or another
+        format.
+    """
+    directory = _complete(Path(directory))
+    manifest = _read_manifest(directory)
+    arrays = {name: _read_arrays(directory, f"{name}.safetensors", manifest) for name in _ARRAYS}
+    return Checkpoint(
+        **arrays,
+        counters=manifest["counters"],
+        network=manifest["network"],
+        env_id=manifest["env_id"],
+        replay=manifest.get("replay", ()),
+        run_state=_read_run_state(directory, manifest),
+    )
+
+
+def checkpoints(run_folder: str | Path) -> list[Path]:
+    """The run's `checkpoints/step_*`, oldest first; whether they are valid is not asked."""
+    folder = Path(run_folder) / "checkpoints"
+    found = [path for path in folder.glob("step_*") if _STEP_FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def step_folder(run_folder: str | Path, env_steps: int) -> Path:
+    """Where a run's checkpoint at `env_steps` lies."""
+    return Path(run_folder) / "checkpoints" / f"step_{env_steps}"
+
+
+def newest_valid(run_folder: str | Path) -> tuple[Path, list[str]]:
+    """The newest checkpoint that is intact, and one line for each newer one that is not.
+
+    Raises:
+      CheckpointError: there is none; says of each what is wrong with it.
+    """
+    warnings: list[str] = []
+    for path in reversed(checkpoints(run_folder)):
+        try:
+            load_checkpoint(path)
+        except CheckpointError as error:
+            warnings.append(str(error))
+        else:
+            return path, [f"{line}; using {path.name}" for line in warnings]
+    what = "; ".join(warnings) or "it has no checkpoint yet"
+    raise CheckpointError(f"no checkpoint to read in {run_folder}: {what}")
+
+
+def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
+    """The newest intact checkpoint from which the run can go on, replay and all.
+
+    Returns it and one line for each newer one that is damaged. Raises CheckpointError
+    where there is none; says of each what is wrong with it.
+    """
+    warnings: list[str] = []
+    weights_alone: list[str] = []
+    for path in reversed(checkpoints(run_folder)):
+        try:
+            checkpoint = load_checkpoint(path)
+            for entry in checkpoint.replay:
+                check_replay(run_folder, entry)
+        except CheckpointError as error:
+            warnings.append(str(error))
+            continue
+        if checkpoint.run_state is not None:
+            return checkpoint, [f"{line}; using {path.name}" for line in warnings]
+        weights_alone.append(f"{path.name} has weights alone")
+    what = "; ".join(warnings + weights_alone) or "it has none yet"
+    raise CheckpointError(f"no checkpoint to resume from in {run_folder}: {what}")
+
+
+def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple[Path, list[str]]:
+    """The checkpoint that a user names, and lines to tell about it.
+
+    which: "best" (the newest, where no best one has been kept), "newest", or a path.
+    Raises CheckpointError where there is none.
+    """
+    best = Path(run_folder) / "best"
+    if which == "best" and _complete(best).exists():
+        return best, []
+    if which in ("best", "newest"):
+        return newest_valid(run_folder)
+    for path in (Path(which), Path(run_folder) / which, Path(run_folder) / "checkpoints" / which):
+        if (path / MANIFEST).exists():
+            return path, []
+    raise CheckpointError(f"no checkpoint at {which}: required best, newest, or a path to one")
+
+
+def prune(run_folder: str | Path, keep: int) -> list[Path]:
+    """Removes all but the `keep` newest checkpoints, and what broken-off writers left.
+
+    For the one process that writes to the run. Returns what it removed.
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be >= 1, got {keep}: a run would lose its last checkpoint")
+    places = (Path(run_folder), Path(run_folder) / "checkpoints")
+    hidden = [path for place in places for path in place.glob(".*") if path.is_dir()]
+    unfinished = [path for path in hidden if _IN_WORK.fullmatch(path.name)]
+    replaced = [path for path in hidden if path.suffix == ".old" and _replacement(path).exists()]
+    gone = [*checkpoints(run_folder)[:-keep], *unfinished, *replaced]
+    for path in gone:
+        # Without its manifest it is no checkpoint, should the removal be broken off.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    return gone + prune_segments(run_folder, _replay_entries(run_folder))
+
+
+def _replay_entries(run_folder: str | Path) -> list[Mapping[str, Any]]:
+    """Of all checkpoints that can be read; the others could not be resumed from anyway."""
+    entries: list[Mapping[str, Any]] = []
+    for path in checkpoints(run_folder):
+        with contextlib.suppress(CheckpointError):
+            entries += _read_manifest(path).get("replay", ())
+    return entries
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    contents = {}
+    for name in _ARRAYS:
+        # Not ascontiguousarray, which gives a 0-dim array an axis.
+        arrays = {key: np.asarray(x, order="C") for key, x in getattr(checkpoint, name).items()}
+        contents[f"{name}.safetensors"] = safetensors.numpy.save(arrays)
+    if checkpoint.run_state is not None:
+        contents[RUN_STATE] = encode(checkpoint.run_state)
+    for name, data in contents.items():
+        write_file(folder / name, data)
+    manifest = {
+        "format": FORMAT,
+        "distdqn": __version__,
+        "env_id": checkpoint.env_id,
+        "counters": dict(checkpoint.counters),
+        "network": dict(checkpoint.network),
+        "replay": list(checkpoint.replay),
+        "files": {name: listing(data) for name, data in contents.items()},
+    }
+    text = _to_json(manifest)
+    signed = json.loads(text) | {"sha256": _sha256(text.encode())}
+    write_file(folder / MANIFEST, _to_json(signed).encode())
+    sync_folder(folder)
+
+
+def _put_in_place(partial: Path, directory: Path) -> None:
+    """A folder cannot be renamed onto another: the old one steps aside first."""
+    old = _old(directory)
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(directory, old)
+    os.rename(partial, directory)
+    sync_folder(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(directory: Path) -> Path:
+    """`directory`, or the one that it was about to replace when its writer was killed."""
+    return directory if directory.exists() or not _old(directory).exists() else _old(directory)
+
+
+def _old(directory: Path) -> Path:
+    return directory.with_name(f".{directory.name}.old")
+
+
+def _replacement(old: Path) -> Path:
+    """The inverse of `_old`."""
+    return old.with_name(old.name.removeprefix(".").removesuffix(".old"))
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        digest, written = manifest.pop("sha256"), manifest["format"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {directory}: {MANIFEST} is missing") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint file {path} is truncated or altered") from error
+    if written != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {directory} has format {written} (distdqn {manifest.get('distdqn')}), "
+            f"this distdqn {__version__} reads format {FORMAT}: install the other version"
+        )
+    if digest != _sha256(_to_json(manifest).encode()):
+        raise CheckpointError(f"checkpoint file {path} is altered: its SHA-256 differs")
+    return manifest
+
+
+def _read_arrays(directory: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load(_read(directory, name, manifest))
+    except safetensors.SafetensorError as error:
+        raise _does_not_fit(directory / name) from error
+
+
+def _read_run_state(directory: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if RUN_STATE not in manifest["files"]:
+        return None
+    try:
+        return decode(_read(directory, RUN_STATE, manifest))
+    except CodecError as error:
+        raise _does_not_fit(directory / RUN_STATE) from error
+
+
+def _read(directory: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    try:
+        listed = manifest["files"][name]
+        return read_file(directory / name, listed)
+    except (KeyError, TypeError) as error:
+        raise _does_not_fit(directory / name) from error
+
+
+def _does_not_fit(path: Path) -> CheckpointError:
+    return CheckpointError(f"checkpoint file {path} does not fit its manifest")
+
+
+def _to_json(value: Any) -> str:
+    """The same text for the same value, numpy numbers as plain ones."""
+    return json.dumps(value, indent=1, sort_keys=True, default=lambda number: number.item())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

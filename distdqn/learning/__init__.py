@@ -1,0 +1,1 @@
+"""Learns from batches: one update, its compilation, and what feeds it."""

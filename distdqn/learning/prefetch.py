@@ -1,0 +1,329 @@
+"""Fetches superbatches ahead of the training thread.
+
+One thread keeps `prefetch` superbatches requested or queued, takes whichever answer
+is ready, and keeps the only account of samples and inserts: a request goes out when
+the rate limiter allows it, and every request carries new insert credit to its shard.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+)
+
+from distdqn.rate_limiter import RateLimiter, shard_limit
+from distdqn.types import (
+    BEFORE_ANY,
+    PriorityUpdate,
+    ReplayBatch,
+    SampleReply,
+    ShardCounters,
+    ShardMap,
+    WeightsVersion,
+)
+
+_GRANT_PERIOD_S = 0.01
+_IDLE_S = 0.05
+_SETTLE_TIMEOUT_S = 30.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Superbatch:
+    """A batch with what turns P(item | shard) into P(item).
+
+    shard_probability: with which the shard was drawn.  num_items: over all shards.
+    """
+
+    batch: ReplayBatch
+    shard: int
+    shard_probability: float
+    num_items: int
+
+
+@dataclasses.dataclass(slots=True)
+class _Request:
+    shard: int
+    epoch: int
+    num_batches: int = 0  # 0: a grant without a sample
+    shard_probability: float = 1.0
+    num_items: int = 0
+
+
+class Prefetcher:
+    """The sampling side of the learner.
+
+    limiter: the account; only this thread changes it.
+    superbatch, batch_size: K and B.  prefetch: superbatches in flight or queued.
+    gone_inserts: made by shard epochs that have died.
+    max_priority_updates: unacknowledged `update_priorities` calls at most.
+    """
+
+    def __init__(
+        self,
+        limiter: RateLimiter,
+        superbatch: int,
+        batch_size: int,
+        prefetch: int,
+        seed: int,
+        max_priority_updates: int = 16,
+    ):
+        self._limiter = limiter
+        self._superbatch, self._batch_size, self._prefetch = superbatch, batch_size, prefetch
+        self._rng = np.random.default_rng(seed)
+        self._max_priority_updates = max_priority_updates
+        self._queue: queue.Queue[Superbatch] = queue.Queue()
+        self._priorities: collections.deque[tuple[int, PriorityUpdate]] = collections.deque(
+            maxlen=max_priority_updates  # beyond, the oldest are dropped
+        )
+        self._requests: dict[ray.ObjectRef, _Request] = {}
+        self._updates: collections.deque[ray.ObjectRef] = collections.deque()
+        self._counters: dict[int, ShardCounters] = {}
+        self.gone_inserts = 0
+        self._gone: set[tuple[int, int]] = set()  # (shard, epoch) that are dead
+        self._map = self._wanted_map = ShardMap()
+        self._next_grant = 0.0
+        self._newest = BEFORE_ANY
+        self._final = self._finish_wanted = self._met_all = False
+        self._stopped, self._wake = threading.Event(), threading.Event()
+        self._exhausted = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._loop, daemon=True, name="prefetch")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    # Called by the training thread.
+
+    def get(self, timeout_s: float) -> Superbatch | None:
+        """The next superbatch, or None where none came in time."""
+        if self._error is not None:
+            raise self._error
+        try:
+            superbatch = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        self._wake.set()
+        return superbatch
+
+    def send_priorities(self, shard: int, update: PriorityUpdate) -> None:
+        self._priorities.append((shard, update))
+
+    def set_newest(self, version: WeightsVersion) -> None:
+        """The weights version that shards measure staleness against."""
+        self._newest = version
+
+    def set_shards(self, shard_map: ShardMap) -> None:
+        self._wanted_map = shard_map
+
+    def finish_collection(self) -> None:
+        """No more inserts will come: only the samples still owed are drawn."""
+        self._finish_wanted = True
+
+    @property
+    def exhausted(self) -> bool:
+        """Collection is over and every owed sample has been taken from the queue."""
+        return self._exhausted.is_set() and self._queue.empty()
+
+    @property
+    def env_steps(self) -> int:
+        return self._limiter.inserts
+
+    @property
+    def samples_per_insert(self) -> float:
+        return self._limiter.achieved_samples_per_insert
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=10)
+
+    # The thread.
+
+    def _loop(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                self._adopt_map()
+                self._send_priority_updates()
+                self._request_samples()
+                self._request_grants()
+                self._take_answers()
+                self._settle()
+        except BaseException as error:  # handed to the training thread
+            self._error = error
+
+    def _adopt_map(self) -> None:
+        wanted = self._wanted_map
+        if wanted.generation <= self._map.generation:
+            return
+        self._map = wanted
+        for shard, counters in list(self._counters.items()):
+            if self._handle(shard) is None or wanted.epochs[shard] != counters.epoch:
+                self._forget(shard, counters)
+
+    def _forget(self, shard: int, counters: ShardCounters) -> None:
+        """A shard is dead: its inserts stay counted, its items are not drawn any more."""
+        self.gone_inserts += counters.inserts
+        self._gone.add((shard, counters.epoch))
+        del self._counters[shard]
+
+    def _send_priority_updates(self) -> None:
+        while self._updates and ray.wait([self._updates[0]], timeout=0)[0]:
+            self._updates.popleft()
+        while self._priorities and len(self._updates) < self._max_priority_updates:
+            shard, update = self._priorities.popleft()
+            handle = self._handle(shard)
+            if handle is not None:
+                self._updates.append(handle.update_priorities.remote(update))
+
+    def _request_samples(self) -> None:
+        pending = self._pending_samples()
+        while len(self._in_flight()) + self._queue.qsize() < self._prefetch:
+            num_batches = self._allowed_batches(pending)
+            drawn = self._draw_shard() if num_batches else None
+            if drawn is None:
+                return
+            shard, probability, num_items = drawn
+            handle = self._map.handles[shard]
+            ref = handle.sample.remote(
+                num_batches, self._batch_size, self._limit(shard), self._newest
+            )
+            self._requests[ref] = _Request(
+                shard, self._map.epochs[shard], num_batches, probability, num_items
+            )
+            pending += num_batches * self._batch_size
+
+    def _allowed_batches(self, pending: int) -> int:
+        """Minibatches that may be drawn now: a whole superbatch, or the last ones."""
+        limiter, size = self._limiter, self._batch_size
+        if self._final:
+            owed = limiter.samples_owed(limiter.inserts) - limiter.samples
+            allowed = int(min(owed, limiter.samples_left())) - pending
+        else:
+            allowed = limiter.samples_allowed() - pending
+            if allowed < min(self._superbatch * size, limiter.samples_left() - pending):
+                return 0  # few large messages: wait until a whole superbatch may go
+        return min(self._superbatch, max(allowed, 0) // size)
+
+    def _draw_shard(self) -> tuple[int, float, int] | None:
+        """A shard with probability in proportion to its mass, that, and all items."""
+        known = [c for s, c in self._counters.items() if self._handle(s) is not None]
+        self._met_all = self._met_all or len(known) == len(self._map.handles)
+        if not self._met_all:  # the first batches are from all shards, too
+            return None
+        mass = np.array([c.mass for c in known])
+        if not len(known) or not mass.sum() > 0:
+            return None
+        probabilities = mass / mass.sum()
+        i = int(self._rng.choice(len(known), p=probabilities))
+        return known[i].shard, float(probabilities[i]), sum(c.size for c in known)
+
+    def _request_grants(self) -> None:
+        """Credit for shards that no sample request reaches at the moment."""
+        now = time.monotonic()
+        if now < self._next_grant:
+            return
+        # With enough fetched nobody waits for an answer. At 100 calls a second the shard took a
+        # tenth of a core from updates that use all of them.
+        is_full = self._queue.qsize() >= self._prefetch
+        self._next_grant = now + (_IDLE_S if is_full else _GRANT_PERIOD_S)
+        reached = {request.shard for request in self._requests.values()}
+        for shard, handle in enumerate(self._map.handles):
+            if handle is not None and shard not in reached:
+                ref = handle.grant.remote(self._limit(shard), self._newest)
+                self._requests[ref] = _Request(shard, self._map.epochs[shard])
+
+    def _limit(self, shard: int) -> int:
+        """Inserts this shard may reach."""
+        known = self._counters.get(shard)
+        return shard_limit(
+            known.inserts if known else 0,
+            self._limiter.inserts,
+            self._limiter.insert_limit(),
+            num_shards=max(sum(handle is not None for handle in self._map.handles), 1),
+        )
+
+    def _take_answers(self) -> None:
+        if not self._requests:  # the queue is full, until the training thread takes from it
+            self._wake.wait(_IDLE_S if self._queue.qsize() >= self._prefetch else _GRANT_PERIOD_S)
+            self._wake.clear()
+            return
+        refs = list(self._requests)
+        for ref in ray.wait(refs, num_returns=1, timeout=_GRANT_PERIOD_S, fetch_local=True)[0]:
+            request = self._requests.pop(ref)
+            try:
+                self._take(request, ray.get(ref))
+            except RayActorError as error:
+                self._lose(request.shard, request.epoch, error)
+            except ObjectLostError:
+                pass  # the answer was on a node that died; it was never counted
+
+    def _take(self, request: _Request, answer: SampleReply | ShardCounters) -> None:
+        batch = answer.batch if isinstance(answer, SampleReply) else None
+        counters = answer.counters if isinstance(answer, SampleReply) else answer
+        self._observe(counters)
+        if batch is not None:
+            self._limiter.commit_samples(request.num_batches * self._batch_size)
+            self._queue.put(
+                Superbatch(batch, request.shard, request.shard_probability, request.num_items)
+            )
+
+    def _observe(self, counters: ShardCounters) -> None:
+        identity = (counters.shard, counters.epoch)
+        if identity in self._gone or self._map.epochs[counters.shard] != counters.epoch:
+            return
+        known = self._counters.get(counters.shard)
+        if known is None or known.inserts <= counters.inserts:
+            self._counters[counters.shard] = counters
+        inserts = self.gone_inserts + sum(c.inserts for c in self._counters.values())
+        self._limiter.observe_inserts(inserts)
+
+    def _lose(self, shard: int, epoch: int, error: RayActorError) -> None:
+        """Stops asking a shard that does not answer, until a new map names it again."""
+        if self._map.epochs[shard] != epoch:
+            return  # of its predecessor: the new map has already dealt with that
+        if isinstance(error, ActorUnavailableError):
+            time.sleep(_GRANT_PERIOD_S)
+            return
+        handles = list(self._map.handles)
+        handles[shard] = None
+        self._map = dataclasses.replace(self._map, handles=tuple(handles))
+        if shard in self._counters:
+            self._forget(shard, self._counters[shard])
+
+    def _settle(self) -> None:
+        """After collection: learns the final inserts once, then notices the last sample."""
+        if self._finish_wanted and not self._final:
+            for shard, handle in enumerate(self._map.handles):
+                if handle is not None:
+                    ref = handle.grant.remote(self._limit(shard), self._newest)
+                    try:
+                        self._observe(ray.get(ref, timeout=_SETTLE_TIMEOUT_S))
+                    except RayActorError as error:
+                        self._lose(shard, self._map.epochs[shard], error)
+                    except GetTimeoutError:
+                        return  # cut off for now; asked again in the next turn
+            self._final = True
+        if not self._final or self._in_flight():
+            return
+        if not self._allowed_batches(0) or self._draw_shard() is None:
+            self._exhausted.set()
+
+    def _in_flight(self) -> list[_Request]:
+        return [request for request in self._requests.values() if request.num_batches]
+
+    def _pending_samples(self) -> int:
+        return sum(request.num_batches for request in self._in_flight()) * self._batch_size
+
+    def _handle(self, shard: int) -> Any:
+        return self._map.handles[shard] if shard < len(self._map.handles) else None

@@ -1,0 +1,1 @@
+"""The deterministic schedule over the same parts, in one process or on Ray."""

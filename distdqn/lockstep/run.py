@@ -1,0 +1,258 @@
+"""One lockstep run: round after round, from start or checkpoint to summary.
+
+The schedule decides everything; this writes down what it hears, evaluates between
+rounds, and saves at the borders. Evaluation has seeds of its own and changes no weights
+(unless the network draws random numbers of torch's as it acts; such a one is not
+reproducible here). The first failure of an environment ends the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distdqn.config import Config, from_yaml, to_values, to_yaml
+from distdqn.errors import DistDQNError, RunError
+from distdqn.files.run_folder import RunFolder
+from distdqn.lockstep.system import LockstepSystem
+from distdqn.reporting.progress import Progress
+from distdqn.reporting.summary import Summary
+from distdqn.reporting.verdict import judge_turns
+from distdqn.run.factory import Parts
+from distdqn.run.interruption import SIGNALS, Interruption
+from distdqn.run.record import RunRecord
+from distdqn.telemetry.reports import EvaluationReport
+
+_LOOK_PERIOD_S = 0.2
+_EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
+
+
+class LockstepRun:
+    """A run of mode lockstep or lockstep_ray in progress."""
+
+    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
+        self._config, self._parts = config, parts
+        self._folder, self._progress = folder, progress
+        self._record = RunRecord(config, parts, folder, progress)
+        self.interruption = Interruption()
+        self._said_interrupted = False
+        self._next_look = 0.0
+        self._num_evaluations = 0
+        self._due = config.eval.period_env_steps
+
+    def execute(self, initial: Mapping[str, np.ndarray] | None) -> Summary:
+        """From the first round to the end; initial: parameters by name, or None."""
+        with self._system() as system:
+            system.start(initial)
+            return self._train(system)
+
+    def resume(self) -> Summary:
+        """From the newest valid checkpoint to the end.
+
+        Raises CheckpointError where there is none, RunError where the run is live, has
+        finished or was made with other functions; all before anything is changed.
+        """
+        self._folder.require_resumable()
+        restored = [self._load()]  # handed over: the replay is not to be held twice
+        self._folder.take_over()
+        with self._system() as system:
+            self._go_on(system, restored.pop())
+            return self._train(system)
+
+    def _load(self) -> dict[str, Any]:
+        state, warnings = self._record.checkpointer.load_lockstep()
+        self._require_own_makers(state["makers"])
+        self._require_own_config(from_yaml(state["config"]))
+        for line in warnings:
+            self._progress.say(line)
+        return state
+
+    def _go_on(self, system: LockstepSystem, state: Mapping[str, Any]) -> None:
+        self._folder.rewind(state["env_steps"])
+        system.start(None, state)
+        self._num_evaluations, self._due = state["evaluations"], state["due"]
+        self._record.set_state(state["record"], state["layout"])
+        self._progress.say(
+            f"going on after round {system.lockstep.number}, {state['env_steps']:,} env steps"
+        )
+
+    @contextlib.contextmanager
+    def _system(self) -> Iterator[LockstepSystem]:
+        with contextlib.ExitStack() as stack:
+            try:
+                self._open(stack)
+                system = LockstepSystem(self._parts, self.interruption.give_up)
+                stack.callback(system.close)
+                yield system
+            except BaseException:
+                self._folder.set_state("failed")
+                raise
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        """Ray, where the run is over actors."""
+        if self._config.mode == "lockstep":
+            self._folder.set_running(address="", namespace=self._folder.name, token_file="")
+            return
+        from distdqn.run.session import open_session
+
+        session = open_session(self._parts, self._folder, self._progress.say)
+        stack.callback(session.close)
+
+    def _train(self, system: LockstepSystem) -> Summary:
+        self._record.started()
+        try:
+            return self._finish(system, self._loop(system))
+        except DistDQNError:
+            self._save_what_is_there(system)
+            raise
+        finally:
+            self._record.plot()
+
+    def _finish(self, system: LockstepSystem, stopped_by: str) -> Summary:
+        """The last weights, evaluated; a signal leaves the run to be resumed."""
+        is_stopped = stopped_by in SIGNALS
+        self._record.hear(system.poll(is_last=True))
+        if not is_stopped or system.lockstep.finished:
+            self._save_weights(system)
+        if (visits := system.visits()) is not None:
+            self._folder.write_visits(visits)
+        summary = self._record.finish(
+            stopped_by,
+            self._online(system),
+            None if is_stopped else system,
+            lambda poll, rate: judge_turns(poll.busy, rate),
+        )
+        self._folder.set_state("stopped" if is_stopped else "finished")
+        if not is_stopped:
+            self._record.checkpointer.prune()
+        return summary
+
+    def _save_weights(self, system: LockstepSystem) -> Path:
+        """Beside the checkpoint of the last border, from which the run is resumed."""
+        return self._record.checkpointer.save_last(
+            self._learner_state(system), system.lockstep.env_steps
+        )
+
+    def _save_what_is_there(self, system: LockstepSystem) -> None:
+        """Before an error ends the run: the weights, if they can be had."""
+        with contextlib.suppress(DistDQNError):
+            if not system.lockstep.at_border:  # else all of it is saved already
+                self._progress.say(f"saved {self._save_weights(system)} before the run ends")
+
+    def _loop(self, system: LockstepSystem) -> str:
+        """Rounds until the run is over; returns what ended it."""
+        lockstep, reason = system.lockstep, ""
+        while not reason and not lockstep.finished:
+            lockstep.advance()
+            system.note_round()
+            if self._evaluated(system) and self._record.state == "stopping":
+                lockstep.break_off()
+                system.note_round()
+                reason = "stop_at_return"
+            elif lockstep.at_border and not lockstep.finished:
+                self._record.hear(system.poll())
+                self._save(system)
+                reason = self.interruption.name
+            elif time.monotonic() >= self._next_look:
+                self._look(system)
+        return reason or self.interruption.name or "total_env_steps"
+
+    def _look(self, system: LockstepSystem) -> None:
+        """What a person sees, now and then; no round depends on it."""
+        self._record.hear(system.poll())
+        self._next_look = time.monotonic() + _LOOK_PERIOD_S
+        if self.interruption.name and not self._said_interrupted:
+            self._said_interrupted = True
+            self._progress.say(self._stopping_line(system))
+
+    def _stopping_line(self, system: LockstepSystem) -> str:
+        """When a run that got a signal stops, and what it costs not to wait."""
+        lockstep = system.lockstep
+        seconds = lockstep.totals[0].elapsed_s / max(lockstep.number, 1)  # per round
+        done = lockstep.env_steps / self._config.total_env_steps
+        rounds_left = lockstep.number / max(done, 1e-9) - lockstep.number
+        to_border = lockstep.rounds_to_border
+        where, rounds = "at the next checkpoint", float(to_border)
+        if rounds_left < to_border:
+            where, rounds = "at the end, which comes before the next checkpoint", rounds_left
+        has_one = any((self._folder.path / "checkpoints").glob("step_*/run_state.msgpack"))
+        lost = "the work since the last one" if has_one else "all the work, there is none yet,"
+        return (
+            f"stopping ({self.interruption.name}) {where}, in about {rounds * seconds:.0f} s; "
+            f"a further Ctrl-C ends at once, and {lost} is lost"
+        )
+
+    def _evaluated(self, system: LockstepSystem) -> bool:
+        """Evaluates when that is due; whether it was."""
+        env_steps = system.lockstep.env_steps
+        if self._due is None or env_steps < self._due or system.lockstep.finished:
+            return False
+        assert self._config.eval.period_env_steps is not None
+        self._due = env_steps + self._config.eval.period_env_steps
+        seeds = np.random.SeedSequence(
+            [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
+        )
+        self._num_evaluations += 1
+        report: EvaluationReport = system.evaluate(
+            self._online(system), self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1)
+        )
+        system.report_evaluation(
+            dataclasses.replace(report, env_steps=env_steps, version=system.lockstep.version)
+        )
+        self._record.hear(system.poll())
+        return True
+
+    def _save(self, system: LockstepSystem) -> None:
+        self._folder.flush()  # what comes after the checkpoint is rewound, what was before is not
+        state = system.get_state() | {
+            "record": self._record.get_state(),
+            "evaluations": self._num_evaluations,
+            "due": self._due,
+            "makers": self._makers(),
+            "config": to_yaml(self._config),
+        }
+        self._record.checkpointer.save_lockstep(
+            self._learner_state(system), state, system.shards, system.lockstep.env_steps
+        )
+
+    def _makers(self) -> list[str]:
+        """Which of the caller's own functions the run is made with."""
+        names = ("make_env", "make_network")
+        return [name for name in names if getattr(self._parts, name) is not None]
+
+    def _require_own_makers(self, makers: list[str]) -> None:
+        if makers != self._makers():
+            raise RunError(
+                f"run {self._folder.name!r} was started with "
+                f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "
+                f"resumed so: distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
+            )
+
+    def _require_own_config(self, saved: Config) -> None:
+        old, new = to_values(saved), to_values(self._config)
+        if changed := [key for key in old if old[key] != new[key]]:
+            key = changed[0]
+            raise RunError(
+                f"{self._folder.config_path} says {key} {new[key]!r}, the run was started with "
+                f"{old[key]!r}: a run is resumed as it was; put it back, or start another one with "
+                f"--init-from {self._folder.name}"
+            )
+
+    def _online(self, system: LockstepSystem) -> np.ndarray:
+        return system.learner("online").get()
+
+    def _learner_state(self, system: LockstepSystem) -> dict[str, Any]:
+        """What a checkpoint of any mode holds."""
+        account = system.lockstep.get_state()
+        return {
+            "learner": system.learner("get_state").get(),
+            "layout": system.learner("layout").get(),
+            "samples": account["samples"],
+            "inserts": account["inserts"],
+        }

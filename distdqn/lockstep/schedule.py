@@ -1,0 +1,254 @@
+"""The deterministic schedule: one round after another.
+
+    each worker   a fixed number of vector steps with one weights version   -> a block
+    the shards    insert the blocks in the order of the workers
+    the learner   makes all updates now owed, one superbatch after another
+    everybody     goes on with the next weights version
+
+The schedule is written over callables: an `Ask` is a part in this process or an actor, and
+since it never asks for the next thing before the last answer counts, both give the same
+weights, bit for bit. It is the oracle of the asynchronous mode and the mode for debugging.
+
+A round whose number is a multiple of `period_rounds` is a border: windows are flushed in
+it, and before the next round every worker begins anew, its envs and its exploration seeded
+by (seed, worker, round). A checkpoint taken there needs no state of any worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from distdqn.rate_limiter import RateLimiter
+from distdqn.telemetry.reports import WorkerReport
+from distdqn.types import ShardCounters, TransitionBlock, WeightsVersion
+
+
+class Answer(Protocol):
+    """Of a part, perhaps still under way; may be handed to another part as it is."""
+
+    def get(self) -> Any: ...
+
+
+Ask = Callable[..., Answer]
+"""`ask(method, *arguments) -> Answer` of one part; answers are welcome as arguments."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Collected:
+    """What a worker did in a round.
+
+    block: None where no window closed.  stepped, collected, refused: transitions.
+    episodes: (env over all workers, raw return, length).
+    env_s, inference_s: seconds.
+    """
+
+    block: TransitionBlock | None
+    stepped: int
+    collected: int
+    refused: int
+    episodes: tuple[tuple[int, float, int], ...]
+    env_s: float
+    inference_s: float
+    epsilon: float
+    reward_abs_max: float
+    pid: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rounds:
+    """Constants of the schedule.
+
+    vector_steps, num_envs: of each worker in a round, and how many envs it steps.
+    superbatch, batch_size: K at most, and B.
+    period_rounds: from one border to the next.
+    """
+
+    total_env_steps: int
+    vector_steps: int
+    num_envs: int
+    superbatch: int
+    batch_size: int
+    period_rounds: int
+    prioritized: bool
+    seed: int
+
+
+class Lockstep:
+    """The rounds of one run.
+
+    workers, shards, learner: see `lockstep_parts` for the methods they are asked for.
+    limiter: the account of samples and inserts; its band plays no part.
+    number: rounds done.  totals: of each worker over the whole run.
+    snapshot: the newest weights, as an answer.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Ask],
+        shards: Sequence[Ask],
+        learner: Ask,
+        limiter: RateLimiter,
+        rounds: Rounds,
+    ):
+        self._workers, self._shards, self._learner = workers, shards, learner
+        self._limiter, self._rounds = limiter, rounds
+        self._counters = [ShardCounters(i, 0, 0, 0, 0.0) for i in range(len(shards))]
+        self.number = 0
+        self.version = WeightsVersion(1, 0)
+        self.totals = [WorkerReport(worker=i, incarnation=0) for i in range(len(workers))]
+        self.snapshot = self._learner("snapshot", self.version, 0)
+
+    @property
+    def at_border(self) -> bool:
+        """Whether a checkpoint here is complete."""
+        return self.number % self._rounds.period_rounds == 0
+
+    @property
+    def rounds_to_border(self) -> int:
+        return -self.number % self._rounds.period_rounds
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps taken that yield a transition."""
+        return sum(total.stepped for total in self.totals)
+
+    @property
+    def finished(self) -> bool:
+        """All env steps are taken; the updates they owe were made in the same round."""
+        return self.env_steps >= self._rounds.total_env_steps
+
+    @property
+    def samples_per_insert(self) -> float:
+        return self._limiter.achieved_samples_per_insert
+
+    def advance(self) -> None:
+        """Makes the next round."""
+        started = time.perf_counter()
+        if self.at_border:
+            self._gather([ask("begin", self.number) for ask in self._workers])
+        self.number += 1
+        self._collect(self._rounds.vector_steps, flush=self.at_border)
+        if self.finished and not self.at_border:
+            self._collect(0, flush=True)
+        self._learn()
+        self._publish()
+        self._note_time(time.perf_counter() - started)
+
+    def break_off(self) -> None:
+        """Ends the collection here: closes every window and makes the updates owed."""
+        if not self.at_border and not self.finished:
+            self._collect(0, flush=True)
+            self._learn()
+            self._publish()
+
+    def get_state(self) -> dict[str, Any]:
+        """The schedule's own state at a border, as plain values."""
+        return {
+            "round": self.number,
+            "version": list(self.version),
+            "totals": [dataclasses.asdict(total) for total in self.totals],
+            "counters": [dataclasses.asdict(counters) for counters in self._counters],
+            **self._limiter.get_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `get_state()`; the parts must have been given theirs before."""
+        self.number = state["round"]
+        self.version = WeightsVersion(*state["version"])
+        self.totals = [WorkerReport(**_plain(total)) for total in state["totals"]]
+        self._counters = [ShardCounters(**counters) for counters in state["counters"]]
+        self._limiter.set_state(state)
+        self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
+
+    def _collect(self, vector_steps: int, flush: bool) -> None:
+        allowances = self._allowances(vector_steps)
+        answers = [
+            ask("collect", self.snapshot, vector_steps, allowance, flush)
+            for ask, allowance in zip(self._workers, allowances, strict=True)
+        ]
+        inserted = []
+        for worker, answer in enumerate(answers):
+            collected: Collected = answer.get()
+            self._note(worker, collected)
+            if collected.block is not None:
+                shard = self._shards[(worker + self.number) % len(self._shards)]
+                inserted.append(shard("add", collected.block, self.version))
+        for counters in self._gather(inserted):
+            self._counters[counters.shard] = counters
+        self._limiter.observe_inserts(sum(counters.inserts for counters in self._counters))
+
+    def _allowances(self, vector_steps: int) -> list[int]:
+        """Env steps that each worker may take; the last ones go to the first workers."""
+        left, allowances = self._rounds.total_env_steps - self.env_steps, []
+        for _ in self._workers:
+            allowances.append(min(left, vector_steps * self._rounds.num_envs))
+            left -= allowances[-1]
+        return allowances
+
+    def _note(self, worker: int, collected: Collected) -> None:
+        old = self.totals[worker]
+        self.totals[worker] = dataclasses.replace(
+            old,
+            stepped=old.stepped + collected.stepped,
+            collected=old.collected + collected.collected,
+            accepted=old.accepted + collected.collected - collected.refused,
+            refused=old.refused + collected.refused,
+            episodes=old.episodes + collected.episodes,
+            env_s=old.env_s + collected.env_s,
+            inference_s=old.inference_s + collected.inference_s,
+            epsilon=collected.epsilon,
+            reward_abs_max=max(old.reward_abs_max, collected.reward_abs_max),
+            pid=collected.pid,
+        )
+
+    def _note_time(self, seconds: float) -> None:
+        """Of a round; a worker waits while it does not act."""
+        for worker, total in enumerate(self.totals):
+            elapsed_s = total.elapsed_s + seconds
+            wait_s = max(elapsed_s - total.env_s - total.inference_s, 0.0)
+            self.totals[worker] = dataclasses.replace(total, elapsed_s=elapsed_s, wait_s=wait_s)
+
+    def _learn(self) -> None:
+        limiter, size = self._limiter, self._rounds.batch_size
+        owed = limiter.samples_owed(limiter.inserts) if limiter.latched else 0
+        while limiter.samples < owed:
+            num_batches = min(self._rounds.superbatch, (owed - limiter.samples) // size)
+            shard, probability, num_items = self._draw_shard()
+            ask = self._shards[shard]
+            batch = ask("sample", num_batches, size)
+            update = self._learner("update", batch, probability, num_items, limiter.inserts)
+            priorities = update.get()  # nothing piles up, and a dead learner is named
+            if self._rounds.prioritized:
+                self._counters[shard] = ask("update_priorities", priorities).get()
+            else:
+                self._counters[shard] = ask("counters").get()
+            limiter.commit_samples(num_batches * size)
+
+    def _draw_shard(self) -> tuple[int, float, int]:
+        """A shard with probability in proportion to its mass, that, and all items.
+
+        Each draw has a generator of its own, seeded by the samples made: no state to save.
+        """
+        mass = np.array([counters.mass for counters in self._counters])
+        probabilities = mass / mass.sum()
+        rng = np.random.Generator(np.random.PCG64([self._rounds.seed, 1, self._limiter.samples]))
+        shard = int(rng.choice(len(mass), p=probabilities))
+        return shard, float(probabilities[shard]), sum(c.size for c in self._counters)
+
+    def _publish(self) -> None:
+        self.version = WeightsVersion(self.version.incarnation, self.version.counter + 1)
+        self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
+
+    @staticmethod
+    def _gather(answers: Sequence[Answer]) -> list[Any]:
+        return [answer.get() for answer in answers]
+
+
+def _plain(total: Mapping[str, Any]) -> dict[str, Any]:
+    """A worker's totals as they were: lists have been tuples."""
+    return {**total, "episodes": tuple(tuple(episode) for episode in total["episodes"])}

@@ -1,0 +1,265 @@
+"""The parts of a lockstep run, in this process or as actors.
+
+The same classes either way; `config.mode` alone decides who is asked. What they tell goes
+through the same account as in an asynchronous run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from distdqn.control.control import Control
+from distdqn.lockstep.members import (
+    LockstepEvaluator,
+    LockstepLearner,
+    LockstepShard,
+    LockstepWorker,
+)
+from distdqn.lockstep.schedule import Lockstep, Rounds
+from distdqn.run.factory import Parts
+from distdqn.telemetry.reports import (
+    EVALUATION_TIMEOUT_S,
+    EvaluationReport,
+    LearnerReport,
+    Poll,
+    ShardReport,
+)
+from distdqn.types import ShardMap
+
+_LEARNER_TIMEOUT_S = 600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """The answer of a part in this process."""
+
+    value: Any
+
+    def get(self) -> Any:
+        return self.value
+
+
+class LocalPart:
+    """Asks an object; an `Ask` of the lockstep schedule."""
+
+    def __init__(self, part: Any):
+        self._part = part
+
+    def __call__(self, method: str, *arguments: Any) -> Done:
+        plain = [x.value if isinstance(x, Done) else x for x in arguments]
+        return Done(getattr(self._part, method)(*plain))
+
+
+class LockstepSystem:
+    """Workers, shards, learner and evaluator of one run, and their schedule.
+
+    lockstep: the schedule.  learner, shards: asked for their states by who saves them.
+    """
+
+    def __init__(self, parts: Parts, look: Callable[[], None] = lambda: None):
+        """Makes the parts; look: called while actors start, raises to give up."""
+        config = parts.config
+        self._parts, self._config = parts, config
+        make = _make_actors if config.mode == "lockstep_ray" else _make_objects
+        self._made: dict[str, list[Any]] = make(parts, look)
+        self.learner, self.shards = self._made["learner"][0], self._made["shard"]
+        self._evaluator = self._made["evaluator"][0]
+        self._control = Control(
+            total_env_steps=config.total_env_steps,
+            num_workers=config.workers.count,
+            num_shards=config.replay.shards,
+            min_grant=1,
+            report_period_s=1.0,
+            is_counted=parts.is_counted,
+            stop_at_return=config.eval.stop_at_return,
+            discount=config.learner.discount,
+        )
+        shards = range(config.replay.shards)
+        self._control.set_shards(ShardMap(0, tuple(shards), tuple(0 for _ in shards)))
+        self.lockstep: Lockstep
+
+    def start(
+        self, initial: Mapping[str, np.ndarray] | None, state: Mapping[str, Any] | None = None
+    ) -> None:
+        """Ready for the first round.
+
+        initial: parameters by name to begin with, or None.
+        state: of `get_state`, with "learner" and "shards" beside, to go on from.
+        """
+        if initial is not None:
+            self.learner("set_parameters", dict(initial)).get()
+        if state is not None:
+            self.learner("set_state", state["learner"], state["learner_busy_s"]).get()
+            for shard, shard_state in zip(self.shards, state["shards"], strict=True):
+                shard("set_state", shard_state).get()
+        self.lockstep = Lockstep(
+            self._made["worker"], self.shards, self.learner, self._parts.limiter(), self._rounds()
+        )
+        if state is not None:
+            self.lockstep.set_state(state["lockstep"])
+            self._control.set_state(state["control"])
+            self.note_round()  # or the next episodes would be spread over all steps so far
+        self._control.set_running()
+
+    def _rounds(self) -> Rounds:
+        config, workers = self._config, self._config.workers
+        return Rounds(
+            total_env_steps=config.total_env_steps,
+            vector_steps=workers.block_transitions // workers.envs_per_worker,
+            num_envs=workers.envs_per_worker,
+            superbatch=config.learner.superbatch,
+            batch_size=config.learner.batch_size,
+            period_rounds=config.checkpoint.period_rounds,
+            prioritized=config.replay.kind == "prioritized",
+            seed=config.seed,
+        )
+
+    def note_round(self) -> None:
+        """Takes the workers' totals and episodes into the account, after each round."""
+        for worker, total in enumerate(self.lockstep.totals):
+            self._control.report_worker(total, 0)
+            self.lockstep.totals[worker] = dataclasses.replace(total, episodes=())
+
+    def poll(self, is_last: bool = False) -> Poll:
+        """Everybody's reports, as the driver of an asynchronous run hears them.
+
+        is_last: of the training; figures that are else a second old are computed anew.
+        """
+        lockstep, control = self.lockstep, self._control
+        shards = [shard("report", lockstep.version, is_last).get() for shard in self.shards]
+        for shard_report in shards:
+            control.report_shard(shard_report)
+        report = self.learner(
+            "report",
+            lockstep.version,
+            lockstep.samples_per_insert,
+            lockstep.totals[0].elapsed_s,
+            is_last,
+        )
+        learner_report = report.get()
+        control.report_learner(learner_report, 0)
+        return dataclasses.replace(control.poll(), busy=self._busy(shards, learner_report))
+
+    def _busy(self, shards: list[ShardReport], learner: LearnerReport) -> dict[str, float]:
+        """Shares of the rounds' time; workers over actors act at once, else in turn."""
+        totals, elapsed_s = self.lockstep.totals, max(learner.elapsed_s, 1e-9)
+        at_once = len(totals) if self._config.mode == "lockstep_ray" else 1
+        busy = {
+            "env": sum(total.env_s for total in totals) / at_once / elapsed_s,
+            "inference": sum(total.inference_s for total in totals) / at_once / elapsed_s,
+            "replay": sum(shard.busy_s for shard in shards) / elapsed_s,
+            "learner": 1.0 - learner.wait_s / elapsed_s,
+        }
+        return busy | {"transfer": max(1.0 - sum(busy.values()), 0.0)}
+
+    def report_evaluation(self, report: EvaluationReport) -> None:
+        """Counts towards the end of the run, and is heard with the next poll."""
+        self._control.report_evaluation(report)
+
+    def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
+        """Greedy episodes with `online [P]`."""
+        return self._evaluator("evaluate", online, episodes, seed).get()
+
+    def record(self, online: np.ndarray, seed: int) -> bytes:
+        """One greedy episode with `online [P]` as an mp4 file's bytes."""
+        return self._evaluator("record", online, seed).get()
+
+    def visits(self) -> np.ndarray | None:
+        """`[S, A]` how often each state and action was added; None without indices."""
+        counts = [shard("visits").get() for shard in self.shards]
+        return None if any(count is None for count in counts) else np.sum(counts, axis=0)
+
+    def get_state(self) -> dict[str, Any]:
+        """The schedule's and the account's state at a border; learner and shards apart."""
+        return {
+            "lockstep": self.lockstep.get_state(),
+            "control": self._control.get_state(),
+            "learner_busy_s": self.learner("busy_s").get(),
+        }
+
+    def close(self) -> None:
+        """Ends the actors, where there are any."""
+        if self._config.mode == "lockstep_ray":
+            from distdqn.lockstep.remote import end
+
+            end([part for parts in self._made.values() for part in parts])
+
+
+def _arguments(parts: Parts) -> dict[str, list[tuple[type, dict[str, Any]]]]:
+    """Every part's class and constructor arguments."""
+    config, workers = parts.config, parts.config.workers
+    return {
+        "worker": [
+            (
+                LockstepWorker,
+                dict(
+                    make_stepper=partial(parts.stepper, workers.envs_per_worker),
+                    build=partial(parts.rollout, index),
+                    first_env=index * workers.envs_per_worker,
+                ),
+            )
+            for index in range(workers.count)
+        ],
+        "shard": [
+            (LockstepShard, dict(build=partial(parts.replay, index, 0), shard=index))
+            for index in range(config.replay.shards)
+        ],
+        "learner": [
+            (
+                LockstepLearner,
+                dict(
+                    build=parts.learner,
+                    learning_rate=config.learner.learning_rate.at,
+                    importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
+                    with_target=config.replay.kind == "prioritized"
+                    and config.learner.gradient == "semi",
+                ),
+            )
+        ],
+        "evaluator": [(LockstepEvaluator, dict(build=parts.evaluator))],
+    }
+
+
+def _make_objects(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]:
+    look()
+    return {
+        kind: [LocalPart(part(**arguments)) for part, arguments in made]
+        for kind, made in _arguments(parts).items()
+    }
+
+
+def _make_actors(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]:
+    """Actors, up and answering; ResourceError where some did not start in time."""
+    from distdqn.lockstep.remote import RemotePart, end, make_actor, without_gpu
+    from distdqn.run.placement import lockstep_options, wait_until_ready
+
+    config = parts.config
+    vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
+    timeouts = {
+        "worker": config.workers.env_timeout_s * (vector_steps + 1),  # and the resets
+        "evaluator": EVALUATION_TIMEOUT_S,
+    }
+    made: dict[str, list[Any]] = {}
+    for kind, kind_arguments in _arguments(parts).items():
+        options = lockstep_options(parts)[kind]
+        made[kind] = []
+        for index, (part, arguments) in enumerate(kind_arguments):
+            if kind != "learner":
+                makers = {"build", "make_stepper"} & arguments.keys()
+                arguments |= {name: partial(without_gpu, arguments[name]) for name in makers}
+            name = f"{kind} {index}" if kind in ("worker", "shard") else kind
+            timeout_s = timeouts.get(kind, _LEARNER_TIMEOUT_S)
+            made[kind].append(RemotePart(make_actor(part, options, **arguments), name, timeout_s))
+    everyone = [part for kind in made.values() for part in kind]
+    names = {part.actor.__ray_ready__.remote(): part.name for part in everyone}
+    try:
+        wait_until_ready(names, parts, look)
+    except BaseException:
+        end(everyone)
+        raise
+    return made

@@ -1,0 +1,1 @@
+"""What this machine and this process are doing: threads, cores, memory, priority."""

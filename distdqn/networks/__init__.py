@@ -1,0 +1,1 @@
+"""Q-networks and their torsos."""

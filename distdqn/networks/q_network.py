@@ -1,0 +1,221 @@
+"""Q-networks: preprocessing, torso, head, as one module.
+
+A network takes observations as they are stored (uint8 images, indices) and casts,
+scales and one-hot encodes them itself, so nothing outside knows how it sees them.
+
+    obs [B, *obs_shape] --preprocess--> float [B, ...] --torso--> [B, H] --head--> q [B, A]
+
+Torsos for pictures (`torsos.py`) take them as they are stored. Under `torch.autocast` the
+torso computes in autocast's dtype, the head in that of its parameters: eight bits would
+not tell neighbouring Q-values apart. Layers keep PyTorch's default initialisation; seed it
+with `torch.manual_seed`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from distdqn.networks.pictures import KNOWN_TORSOS, check_torso, suited_torso
+from distdqn.networks.torsos import PictureTorso, arithmetic_dtype, minatar, nature
+from distdqn.types import ObservationSpec
+
+_PICTURE_TORSOS = {"nature": nature, "minatar": minatar}
+
+
+class QNetwork(nn.Module):
+    """Q-values `[B, A]` of stored observations `[B, *obs_shape]`.
+
+    observation: how they are stored.
+    torso: module from the preprocessed observations (a `PictureTorso`: from the stored
+      ones) to features `[B, H]`.
+    head: module from features to `[B, A]`, a `nn.Linear` or a `DuelingHead`.
+    """
+
+    def __init__(
+        self, observation: ObservationSpec, torso: nn.Module, head: nn.Linear | DuelingHead
+    ) -> None:
+        super().__init__()
+        self.observation = observation
+        self.torso = torso
+        self.head = head
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        # Not next(self.parameters()), a walk that takes as long as a small layer.
+        weight = self.head.weight
+        dtype = arithmetic_dtype(weight)
+        if not isinstance(self.torso, PictureTorso):
+            obs = preprocess(obs, self.observation, dtype)
+        features = self.torso(obs)
+        if dtype == weight.dtype:
+            return self.head(features)
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.head(features.to(weight.dtype))
+
+
+class DuelingHead(nn.Module):
+    """Value plus advantages less their mean, Wang et al. 2016 (arXiv:1511.06581) eq. 9.
+
+    Both streams are one linear layer on the torso's features `[B, H]`. Without the
+    mean a constant could move between the streams and neither would be identified.
+    """
+
+    def __init__(self, num_features: int, num_actions: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(num_features, 1)
+        self.advantage = nn.Linear(num_features, num_actions)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The value stream's; tells the dtype, as a linear head's does."""
+        return self.value.weight
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        advantage = self.advantage(features)  # [B, A]
+        return self.value(features) + (advantage - advantage.mean(dim=1, keepdim=True))
+
+
+def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dtype) -> torch.Tensor:
+    """Stored observations `[B, *obs_shape]` as floats: cast and scaled, or one-hot.
+
+    An index becomes `[B, num_categories]`, a scalar `[B, 1]`; all else keeps its shape.
+    An index out of range becomes zeros.
+    """
+    if observation.num_categories:
+        categories = torch.arange(observation.num_categories, device=obs.device)
+        # F.one_hot would read the indices on the host to check them.
+        return (obs.unsqueeze(-1) == categories).to(dtype)
+    x = obs.to(dtype)
+    if observation.scale != 1.0:
+        x = x * observation.scale
+    return x.unsqueeze(1) if x.ndim == 1 else x
+
+
+def preprocessed_shape(observation: ObservationSpec) -> tuple[int, ...]:
+    """Of one preprocessed observation, without the batch axis."""
+    if observation.num_categories:
+        return (*observation.obs_shape, observation.num_categories)
+    return observation.obs_shape or (1,)
+
+
+def mlp(observation: ObservationSpec, hidden: Sequence[int]) -> tuple[nn.Module, int]:
+    """Linear layers with ReLU on the flattened observation; returns it and its width.
+
+    No hidden layer leaves the observation itself: with one-hot indices the network is
+    then a table.
+    """
+    shape = preprocessed_shape(observation)
+    widths = [math.prod(shape), *hidden]
+    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    for size, next_size in itertools.pairwise(widths):
+        layers += [nn.Linear(size, next_size), nn.ReLU()]
+    return nn.Sequential(*layers), widths[-1]
+
+
+def make_network(
+    observation: ObservationSpec,
+    num_actions: int,
+    torso: str = "mlp",
+    hidden: Sequence[int] = (120, 84),
+    dueling: bool = False,
+    observation_space: Any = None,
+) -> nn.Module:
+    """Builds a Q-network that gives `[B, A]`.
+
+    Args:
+      observation: how observations are stored.
+      torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
+        (`suited_torso`), or "module:function". The function gets `observation_space`
+        where one is given and else `observation`, and returns a module and its output
+        size H; the module maps preprocessed observations to `[B, H]`.
+      hidden: widths of the mlp's layers.
+      dueling: a dueling head in place of a linear one.
+
+    Raises:
+      ConfigError: an unknown torso, or pictures that are none or too small for it.
+      ValueError: a torso that cannot be imported, or whose output is not `[B, H]`.
+    """
+    check_torso(torso, observation)
+    if torso == "auto":
+        torso = suited_torso(observation)
+    if torso == "mlp":
+        body, width = mlp(observation, hidden)
+    elif torso in _PICTURE_TORSOS:
+        body, width = _PICTURE_TORSOS[torso](observation)
+    else:
+        argument = observation if observation_space is None else observation_space
+        body, width = _custom_torso(torso, argument, observation)
+    head = DuelingHead if dueling else nn.Linear
+    return QNetwork(observation, body, head(width, num_actions))
+
+
+def check_network(module: nn.Module, observation: ObservationSpec, num_actions: int) -> None:
+    """Runs a network on two observations of zeros and refuses what cannot be trained.
+
+    Raises:
+      ValueError: it raises, its output is not `[B, A]` floats (both shapes are named),
+        or a forward pass changes its buffers, as batch normalisation does.
+    """
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    q = _forward(module, _zeros(module, observation), "the network")
+    required = (2, num_actions)
+    if tuple(q.shape) != required or not q.is_floating_point():
+        raise ValueError(
+            f"the network must give [B, A] = {list(required)} floats, "
+            f"got {list(q.shape)} of {q.dtype}"
+        )
+    for name, buffer in module.named_buffers():
+        if not torch.equal(buffer, before[name]):
+            raise ValueError(
+                f"buffer {name} of the network changes in a forward pass: only parameters "
+                "are trained and published; use LayerNorm in place of batch normalisation"
+            )
+
+
+def _custom_torso(torso: str, argument: Any, observation: ObservationSpec) -> tuple[nn.Module, int]:
+    body, width = _import_function(torso)(argument)
+    zeros = preprocess(_zeros(body, observation), observation, torch.get_default_dtype())
+    features = _forward(body, zeros, f"torso {torso!r}")
+    if tuple(features.shape) != (2, width):
+        raise ValueError(
+            f"torso {torso!r} must give [B, H] = {[2, width]} by its own output size, "
+            f"got {list(features.shape)}"
+        )
+    return body, width
+
+
+def _import_function(torso: str) -> Callable[[Any], tuple[nn.Module, int]]:
+    module_name, _, function_name = torso.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
+        ) from error
+
+
+def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
+    """Two observations of zeros `[2, *obs_shape]` where the module's parameters are."""
+    zeros = torch.from_numpy(np.zeros((2, *observation.obs_shape), observation.dtype))
+    parameter = next(module.parameters(), None)
+    return zeros if parameter is None else zeros.to(parameter.device)
+
+
+def _forward(module: nn.Module, inputs: torch.Tensor, what: str) -> torch.Tensor:
+    try:
+        with torch.no_grad():
+            output = module(inputs)
+    except Exception as error:
+        raise ValueError(
+            f"{what} fails on input {list(inputs.shape)} of {inputs.dtype}: {error}"
+        ) from error
+    if not isinstance(output, torch.Tensor):
+        raise ValueError(f"{what} must give a tensor, got {type(output).__name__}")
+    return output

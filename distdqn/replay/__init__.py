@@ -1,0 +1,1 @@
+"""Remembers transitions: storage, sampling, and what both take in memory."""

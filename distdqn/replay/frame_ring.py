@@ -1,0 +1,215 @@
+"""Frames in a ring, each stored once; stacks are put together when gathered.
+
+Frames have absolute numbers that never repeat; a frame is overwritten only when no
+live item needs it any more: the ring grows before it would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distdqn.replay.frame_rows import Rows
+from distdqn.types import ObservationSpec
+
+if TYPE_CHECKING:
+    from distdqn.replay.compressed_rows import CompressedRows
+
+GROWTH = 1.05  # factor: the price is to move frames, so not at every block
+
+_CHUNK = 1024  # frames decompressed at once when a plain ring takes over compressed ones
+
+
+class FrameRing:
+    """The last `capacity` frames of a shard, with the actions allowed in them.
+
+    Frame number n (int64, from 0, in order of arrival) lies in slot n - origin, or, if
+    that is negative, `capacity` after it; `origin`, the number of the frame in slot 0,
+    moves on with each lap. `next_number` is the number of the next frame. The caller says
+    with each `append` which frames are still needed; where the new ones would overwrite
+    them, the ring grows in place to what is needed and by a factor of at least 1.05, and
+    those of the lap before move to its new end.
+
+    Memory is allocated, not touched: what was never written takes none.
+
+    With `compression` "lz4" each frame is kept compressed.
+
+    Action masks get their own ring `[capacity, A]` when the first ones arrive. True
+    stands for "allowed or unknown", so frames that came without a mask allow all.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation: ObservationSpec,
+        num_actions: int,
+        compression: str = "none",
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}: no frame fits")
+        if 0 in observation.shape:
+            raise ValueError(
+                f"an observation must hold something, got shape {observation.shape}: there is "
+                "nothing to store"
+            )
+        self.capacity = int(capacity)
+        self.next_number = 0
+        self._origin = 0
+        self._observation = observation
+        self._num_actions = int(num_actions)
+        self._frames = _rows(self.capacity, observation, compression)
+        self._masks: Rows | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the storage, masks included; compressed frames count as what they take now."""
+        return self._frames.nbytes + (self._masks.nbytes if self._masks else 0)
+
+    def append(
+        self, frames: np.ndarray | Sequence[bytes], action_mask: np.ndarray | None, oldest: int
+    ) -> int:
+        """Copies `frames [F, *shape]` in; returns the number of the first.
+
+        frames: a ring with compression takes compressed ones too.
+        action_mask: `[F, A]` bool, or None when unknown.
+        oldest: number of the oldest frame that must stay; `next_number` if none must.
+        """
+        assert 0 <= oldest <= self.next_number, "frames that never were cannot stay"
+        needed = self.next_number - oldest + len(frames)
+        if needed > self.capacity:
+            self._grow(max(needed, math.ceil(self.capacity * GROWTH)), oldest)
+        if action_mask is not None and self._masks is None:
+            self._masks = self._open_masks()
+        if action_mask is None and self._masks is not None:
+            action_mask = np.ones((len(frames), self._num_actions), bool)
+        first = self.next_number
+        for start, slot, length in self._runs(len(frames)):
+            self._frames.write(slot, frames[start : start + length])  # type: ignore[arg-type]
+            if self._masks is not None and action_mask is not None:
+                self._masks.write(slot, action_mask[start : start + length])
+        return first
+
+    def gather(
+        self,
+        numbers: np.ndarray,
+        depths: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The observations with the newest frames `numbers`, all of which the ring must hold.
+
+        numbers: `[B]`, or `[P, B]`, where those of a column are gathered one after the
+          other, as they share frames.
+        depths: like `numbers`, uint8: how many of the frames before belong to each.
+          Required where frames are stacked; without, the frames themselves are given.
+        out: an array of the result's shape to write to, C-contiguous.
+
+        Returns `[B, *obs_shape]` or `[P, B, *obs_shape]`; frames `[B, *shape]` without depths.
+        """
+        spec = self._observation
+        stack = spec.stack if depths is not None else 1
+        if stack == 1:
+            depths = None
+        repeats = spec.padding == "repeat"
+        return self._frames.gather(numbers, self._origin, depths, stack, repeats, out)
+
+    def gather_masks(self, numbers: np.ndarray) -> np.ndarray | None:
+        """The masks `[B, A]` bool of the frames with `numbers [B]`; None before any came."""
+        return self._masks.gather(numbers, self._origin) if self._masks else None
+
+    def check_valid(self, oldest: int) -> tuple[bool, str]:
+        """(True, "") if all frames from number `oldest` on are held, else (False, why)."""
+        if not self.next_number - self.capacity <= oldest <= self.next_number:
+            return False, f"frame {oldest} is not among the last {self.capacity} frames"
+        if not 0 <= self.next_number - self._origin <= self.capacity:
+            return False, f"frame {self.next_number} follows on a lap from {self._origin} on"
+        if self._masks and len(self._masks.array) != self.capacity:
+            return False, f"{len(self._masks.array)} masks for {self.capacity} frames"
+        return True, ""
+
+    def get_state(self, first: int) -> dict[str, Any]:
+        """The frames from number `first` on, and their masks where there are any.
+
+        Compressed frames are given as they are: "frames" `[bytes]` uint8, one after the
+        other, and "frame_sizes" `[F]` int64.
+        """
+        numbers = np.arange(first, self.next_number)
+        state: dict[str, Any] = {"first_frame": first}
+        if isinstance(self._frames, Rows):
+            state["frames"] = self.gather(numbers)
+        else:
+            pieces = list(self._frames.compressed(numbers, self._origin))
+            state["frames"] = np.frombuffer(b"".join(pieces), np.uint8)
+            state["frame_sizes"] = np.array([len(piece) for piece in pieces], np.int64)
+        if self._masks:
+            state["action_mask"] = self.gather_masks(numbers)
+        return state
+
+    def set_state(
+        self,
+        first: int,
+        pieces: Sequence[tuple[np.ndarray | Sequence[bytes], np.ndarray | None]],
+    ) -> None:
+        """Holds what `pieces` hold and nothing else, whatever the capacity was.
+
+        first: number of the first frame.
+        pieces: (`[F, *shape]` frames or F compressed ones, `[F, A]` masks or None), which
+          follow on each other.
+        """
+        self._masks = None
+        self.next_number = self._origin = first
+        num_frames = sum(len(frames) for frames, _ in pieces)
+        if num_frames > self.capacity:  # once, not piece by piece
+            self._grow(num_frames, first)
+        for frames, action_mask in pieces:
+            for start in range(0, len(frames), _CHUNK):
+                rows = slice(start, start + _CHUNK)
+                masks = None if action_mask is None else action_mask[rows]
+                self.append(self._as_kept(frames[rows]), masks, oldest=first)
+
+    def _as_kept(self, frames: np.ndarray | Sequence[bytes]) -> np.ndarray | Sequence[bytes]:
+        """Frames from a state; decompressed where this ring keeps them plain."""
+        if isinstance(frames, np.ndarray) or not isinstance(self._frames, Rows):
+            return frames
+        from distdqn.replay.compressed_rows import decompress
+
+        shape, dtype = self._observation.shape, np.dtype(self._observation.dtype)
+        size = dtype.itemsize * math.prod(shape)
+        plain = b"".join(decompress(data, size) for data in frames)
+        return np.frombuffer(plain, dtype).reshape(len(frames), *shape)
+
+    def _runs(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """Makes room for `count` frames; yields (position among them, slot, length) per run."""
+        start = 0
+        while start < count:
+            if self.next_number - self._origin == self.capacity:
+                self._origin = self.next_number  # a lap is full
+            slot = self.next_number - self._origin
+            length = min(count - start, self.capacity - slot)
+            yield start, slot, length
+            self.next_number += length
+            start += length
+
+    def _open_masks(self) -> Rows:
+        masks = Rows(self.capacity, "bool", (self._num_actions,))
+        masks.array[:] = True
+        return masks
+
+    def _grow(self, capacity: int, oldest: int) -> None:
+        """Makes the rings larger; the frames from number `oldest` on stay."""
+        num_tail = max(self._origin - oldest, 0)  # of the lap before, at the end
+        self._frames.resize(capacity, num_tail)
+        if self._masks is not None:
+            self._masks.resize(capacity, num_tail)
+        self.capacity = capacity
+
+
+def _rows(capacity: int, observation: ObservationSpec, compression: str) -> Rows | CompressedRows:
+    if compression == "none":
+        return Rows(capacity, observation.dtype, observation.shape)
+    assert compression == "lz4", compression
+    from distdqn.replay.compressed_rows import CompressedRows
+
+    return CompressedRows(capacity, observation.dtype, observation.shape)

@@ -1,0 +1,1 @@
+"""One asynchronous run on Ray: its parts, where they run, and their deaths."""

@@ -1,0 +1,135 @@
+"""One asynchronous run: Ray's actors, from start to summary.
+
+The driver steps no environment and updates nothing: it starts the system, polls it,
+writes down what it hears, keeps the newest checkpoints, and ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+
+import numpy as np
+
+from distdqn.config import Config
+from distdqn.errors import DistDQNError, EnvFailure
+from distdqn.files.run_folder import RunFolder
+from distdqn.reporting.progress import Progress
+from distdqn.reporting.stage_costs import Setup
+from distdqn.reporting.summary import Summary
+from distdqn.reporting.verdict import judge
+from distdqn.run.factory import Parts
+from distdqn.run.interruption import Interruption
+from distdqn.run.record import RunRecord
+from distdqn.run.session import open_session
+from distdqn.run.supervisor import System
+
+_POLL_S = 0.2
+_STOP_TIMEOUT_S = 60.0
+
+
+def setup_of(config: Config) -> Setup:
+    """What a verdict must know of a configuration."""
+    return Setup(
+        workers=config.workers.count,
+        shards=config.replay.shards,
+        batch_size=config.learner.batch_size,
+        samples_per_insert=config.replay.samples_per_insert,
+    )
+
+
+class AsyncRun:
+    """A run of mode async in progress."""
+
+    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
+        self._config, self._parts = config, parts
+        self._folder, self._progress = folder, progress
+        self._record = RunRecord(config, parts, folder, progress)
+        self._system: System | None = None
+        self.interruption = Interruption()
+        self._next_checkpoint = math.inf
+
+    def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
+        """Runs to the end; initial: parameters by name to begin with, or None."""
+        session = None
+        try:
+            session = open_session(self._parts, self._folder, self._progress.say)
+            self._system = System(
+                self._parts, self._folder.name, self._progress.say, self.interruption.give_up
+            )
+            return self._train(self._system, initial)
+        except BaseException:
+            self._folder.set_state("failed")
+            raise
+        finally:
+            plotting = threading.Thread(target=self._record.plot)  # while Ray's processes end
+            plotting.start()
+            if self._system is not None:
+                self._system.close()
+            if session is not None:
+                session.close()
+            plotting.join()
+
+    def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
+        system.start(initial)
+        self._record.started()
+        self._next_checkpoint = time.monotonic() + self._config.checkpoint.period_s
+        try:
+            stopped_by = self._loop(system)
+        except DistDQNError as error:
+            self._save_what_is_there(system, error)
+            raise
+        return self._finish(system, stopped_by)
+
+    def _loop(self, system: System) -> str:
+        """Polls until the run is over; returns what ended it."""
+        while not system.finished:
+            self._record.hear(system.poll(_POLL_S))
+            now = time.monotonic()
+            if now >= self._next_checkpoint:
+                self._next_checkpoint = now + self._config.checkpoint.period_s
+                self._save_periodically(system)
+            if self.interruption.name or self._record.state == "stopping":
+                reason = self.interruption.name or "stop_at_return"
+                self._progress.say(f"stopping ({reason}); saving the weights")
+                self._wind_down(system)
+                return reason
+        return "total_env_steps"
+
+    def _save_periodically(self, system: System) -> None:
+        state = system.learner_state()  # some seconds old, so is its clock
+        self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
+
+    def _wind_down(self, system: System) -> None:
+        """Stops every part and hears their last reports."""
+        system.stop()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while not system.idle and time.monotonic() < deadline:
+            self._record.hear(system.poll(_POLL_S))
+
+    def _finish(self, system: System, stopped_by: str) -> Summary:
+        state = system.learner_state()
+        self._record.hear(system.poll(0))
+        self._record.checkpointer.save(state, self._record.env_steps)
+        if (visits := system.visits()) is not None:
+            self._folder.write_visits(visits)
+        summary = self._record.finish(
+            stopped_by,
+            None if state is None else state["learner"]["online"],
+            None if self.interruption.name else system,
+            lambda poll, rate: judge(self._record.window.spent, setup_of(self._config)),
+        )
+        self._folder.set_state("finished" if not self.interruption.name else "stopped")
+        return summary
+
+    def _save_what_is_there(self, system: System, error: DistDQNError) -> None:
+        """Before an error ends the run: the learner's newest state, if it can be had."""
+        if isinstance(error, EnvFailure):
+            with contextlib.suppress(DistDQNError):
+                self._wind_down(system)
+        with contextlib.suppress(DistDQNError):
+            path = self._record.checkpointer.save(system.learner_state(), self._record.env_steps)
+            if path is not None:
+                self._progress.say(f"saved {path} before the run ends")

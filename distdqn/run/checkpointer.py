@@ -1,0 +1,184 @@
+"""When a run saves, and from what it starts.
+
+The driver turns the learner's flat vectors into parameters by name, without torch, and
+keeps the newest checkpoints and the best one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distdqn.config import Config
+from distdqn.files.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    newest_resumable,
+    prune,
+    save_checkpoint,
+    step_folder,
+)
+from distdqn.files.replay_files import load_replay, save_replay, saved_up_to
+from distdqn.files.run_folder import RunFolder
+from distdqn.run.factory import Parts
+
+Layout = Sequence[tuple[str, Sequence[int]]]
+
+_NOT_SLOTS = ("online", "target", "gradient_steps", "target_copies")
+
+
+class Checkpointer:
+    """Saves one run's checkpoints under its folder.
+
+    keep: newest checkpoints kept besides the best (`checkpoint.keep`).
+    """
+
+    def __init__(self, config: Config, parts: Parts, folder: Path):
+        self._config, self._parts, self._folder = config, parts, folder
+        self._layout: Layout = ()
+        self._entries: list[Mapping[str, Any]] = []  # of the replay, by shard
+
+    def save(self, state: Mapping[str, Any] | None, env_steps: int) -> Path | None:
+        """Saves a learner's state as `checkpoints/step_<env_steps>`; None without one."""
+        if state is None:
+            return None
+        path = self.save_last(state, env_steps)
+        self.prune()
+        return path
+
+    def save_last(self, state: Mapping[str, Any], env_steps: int) -> Path:
+        """Saves a learner's state and removes nothing yet: the run may still be resumed."""
+        checkpoint = self._checkpoint(state, env_steps)
+        return save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
+
+    def prune(self) -> None:
+        """Removes all but the newest checkpoints, and what no checkpoint needs."""
+        prune(self._folder, self._config.checkpoint.keep)
+
+    def save_lockstep(
+        self,
+        state: Mapping[str, Any],
+        run_state: Mapping[str, Any],
+        shards: Sequence[Callable[..., Any]],
+        env_steps: int,
+    ) -> Path:
+        """Saves all that a lockstep run goes on from, at a border.
+
+        state: as for `save`.  run_state: what else there is, but the replay.
+        shards: asked for what they added since the last call.
+        """
+        self._entries = [
+            self._save_shard(index, ask, previous)
+            for index, (ask, previous) in enumerate(itertools.zip_longest(shards, self._entries))
+        ]
+        checkpoint = dataclasses.replace(
+            self._checkpoint(state, env_steps),
+            replay=self._entries,
+            run_state={**run_state, "layout": [[n, list(shape)] for n, shape in state["layout"]]},
+        )
+        path = save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
+        self.prune()
+        return path
+
+    def load_lockstep(self) -> tuple[dict[str, Any], list[str]]:
+        """What `save_lockstep` saved, from the run's newest intact checkpoint.
+
+        Returns the run's state with "learner" (of `Learner.get_state`), "shards" (of
+        `Replay.get_state`), "layout" and "env_steps" beside, and lines to tell about it.
+        Raises CheckpointError where there is none.
+        """
+        checkpoint, warnings = newest_resumable(self._folder)
+        assert checkpoint.run_state is not None
+        layout = checkpoint.run_state["layout"]
+        learner = {
+            **checkpoint.optimizer,
+            "online": _flat(checkpoint.online, layout),
+            "target": _flat(checkpoint.target, layout),
+            "gradient_steps": checkpoint.counters["gradient_steps"],
+            "target_copies": checkpoint.counters["target_copies"],
+        }
+        self._entries = list(checkpoint.replay)
+        shards = [load_replay(self._folder, entry) for entry in checkpoint.replay]
+        state = {"learner": learner, "shards": shards, "env_steps": checkpoint.env_steps}
+        return {**checkpoint.run_state, **state}, warnings
+
+    def _save_shard(
+        self, index: int, ask: Callable[..., Any], previous: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        state = ask("get_state", *saved_up_to(previous)).get()
+        return save_replay(self._folder, index, state, previous)
+
+    def _checkpoint(self, state: Mapping[str, Any], env_steps: int) -> Checkpoint:
+        self._layout = state["layout"]
+        learner = state["learner"]
+        return Checkpoint(
+            online=by_name(learner["online"], self._layout),
+            target=by_name(learner["target"], self._layout),
+            optimizer={k: v for k, v in learner.items() if k not in _NOT_SLOTS},
+            counters={
+                "env_steps": env_steps,
+                "gradient_steps": learner["gradient_steps"],
+                "target_copies": learner["target_copies"],
+                "samples": state["samples"],
+                "inserts": state["inserts"],
+            },
+            network=self._network(),
+            env_id=self._config.env.id,
+        )
+
+    def save_best(self, online: np.ndarray, layout: Layout, env_steps: int) -> Path:
+        """Saves weights that evaluated best so far as `best`; they have no optimizer."""
+        parameters = by_name(online, layout)
+        checkpoint = Checkpoint(
+            online=parameters,
+            target=parameters,
+            optimizer={},
+            counters={"env_steps": env_steps},
+            network=self._network(),
+            env_id=self._config.env.id,
+        )
+        return save_checkpoint(self._folder / "best", checkpoint)
+
+    def _network(self) -> dict[str, Any]:
+        parts, network = self._parts, self._config.network
+        return {
+            "observation": dataclasses.asdict(parts.observation),
+            "num_actions": parts.num_actions,
+            "action_start": parts.action_start,
+            "torso": network.torso,
+            "hidden": list(network.hidden),
+            "dueling": network.dueling,
+            "custom": parts.make_network is not None,
+        }
+
+
+def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
+    """The parameters in a flat vector `[P]`, each in its own shape."""
+    sizes = [math.prod(shape) for _, shape in layout]
+    assert sum(sizes) == len(vector), f"layout of {sum(sizes)} for a vector of {len(vector)}"
+    pieces = np.split(vector, np.cumsum(sizes)[:-1])
+    return {name: piece.reshape(shape) for (name, shape), piece in zip(layout, pieces, strict=True)}
+
+
+def _flat(arrays: Mapping[str, np.ndarray], layout: Layout) -> np.ndarray:
+    """The inverse of `by_name`."""
+    return np.concatenate([arrays[name].ravel() for name, _ in layout])
+
+
+def initial_parameters(config: Config) -> dict[str, np.ndarray] | None:
+    """The weights that `init_from` names, by parameter; None for a fresh start.
+
+    Raises RunError or CheckpointError where there are none.
+    """
+    if config.init_from is None:
+        return None
+    run = RunFolder.find(config.init_from, config.runs_dir)
+    path, _ = find_checkpoint(run.path, config.init_checkpoint)
+    return dict(load_checkpoint(path).online)

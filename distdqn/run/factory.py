@@ -1,0 +1,313 @@
+"""Makes every part from the configuration.
+
+`Parts` travels to the actors as a constructor argument; each method runs in the
+process that needs its part and imports only what that part needs, so a replay shard
+never loads torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distdqn.config import Config, EnvConfig, resolved_error_band
+from distdqn.files.replay_files import saving_bytes
+from distdqn.networks.pictures import suited_torso
+from distdqn.replay.memory_budget import (
+    MemoryBudget,
+    memory_budget,
+    planned_frames_per_item,
+    replay_bytes,
+)
+from distdqn.types import ObservationSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from distdqn.acting.rollout import Rollout
+    from distdqn.envs import EnvSettings
+    from distdqn.evaluation.greedy import Greedy
+    from distdqn.learning.learner import Learner
+    from distdqn.learning.learner_actor import LearnerParts
+    from distdqn.rate_limiter import RateLimiter
+    from distdqn.replay.replay import Replay
+
+
+def env_settings(env: EnvConfig) -> EnvSettings:
+    """What names the environment below the configuration."""
+    from distdqn.envs import AtariSettings, EnvSettings
+
+    return EnvSettings(
+        id=env.id,
+        kwargs=env.kwargs,
+        reward_scale=env.reward_scale,
+        reward_clip=env.reward_clip,
+        frame_stack=env.frame_stack,
+        stack_padding=env.stack_padding,
+        atari=AtariSettings(**dataclasses.asdict(env.atari)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    observation, num_actions, action_start, observation_space: of the environment.
+    make_env, make_network: the user's own, or None.
+    """
+
+    config: Config
+    observation: ObservationSpec
+    num_actions: int
+    action_start: int
+    observation_space: Any
+    make_env: Callable[[], Any] | None = None
+    make_network: Callable[[Any, int], Any] | None = None
+
+    def network(self) -> torch.nn.Module:
+        """The Q-network with its initial parameters, the same in every process.
+
+        In float64 these are the float32 ones, exactly.
+        """
+        import torch
+
+        from distdqn.networks.q_network import check_network, make_network
+
+        torch.manual_seed(self.config.seed)
+        torch.set_num_threads(1)
+        if self.make_network is not None:
+            module = self.make_network(self.observation_space, self.num_actions)
+        else:
+            net = self.config.network
+            module = make_network(
+                self.observation,
+                self.num_actions,
+                torso=net.torso,
+                hidden=tuple(net.hidden),
+                dueling=net.dueling,
+                observation_space=self.observation_space,
+            )
+        if self.config.learner.precision == "float64":
+            module = module.double()
+        check_network(module, self.observation, self.num_actions)
+        return module
+
+    def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
+        from distdqn.envs import make_stepper
+
+        settings = env_settings(self.config.env)
+        return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
+
+    def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
+        """stepper: to go on with, None to make the envs."""
+        from distdqn.acting.rollout import Rollout
+
+        config, workers = self.config, self.config.workers
+        return Rollout(
+            stepper=stepper or self.stepper(workers.envs_per_worker),
+            network=self.network(),
+            n_step=config.learner.n_step,
+            discount=config.learner.discount,
+            block_transitions=workers.block_transitions,
+            max_block_age_s=workers.max_block_age_s,
+            seed=config.seed,
+            worker=worker,
+            incarnation=incarnation,
+            with_priorities=config.replay.kind == "prioritized",
+            double=config.learner.double,
+            epsilons=self.epsilons(worker),
+        )
+
+    def epsilons(self, worker: int) -> Callable[[int], np.ndarray]:
+        """Exploration rates of one worker's envs by the env-step clock."""
+        from distdqn.acting.exploration import ladder
+
+        workers, epsilon = self.config.workers, self.config.workers.epsilon
+        num_envs = workers.envs_per_worker
+        if epsilon.kind == "schedule":
+            return lambda env_steps: np.full(num_envs, epsilon.value.at(env_steps))
+        rungs = ladder(workers.count * num_envs, epsilon.base, epsilon.alpha)
+        own = rungs[worker * num_envs : (worker + 1) * num_envs]
+        return lambda env_steps: own
+
+    def is_counted(self, env: int) -> bool:
+        """Whether an env is in the third with the lowest epsilons (all, without a ladder)."""
+        workers = self.config.workers
+        num_envs = workers.count * workers.envs_per_worker
+        return workers.epsilon.kind == "schedule" or env >= num_envs - -(-num_envs // 3)
+
+    def shard_capacity(self, shard: int) -> int:
+        """Items of one shard; all shards together hold exactly `replay.capacity`."""
+        replay = self.config.replay
+        return replay.capacity // replay.shards + (shard < replay.capacity % replay.shards)
+
+    def replay(self, shard: int, epoch: int) -> Replay:
+        from distdqn.replay.replay import Replay
+
+        capacity = self.shard_capacity(shard)
+        return Replay(
+            capacity=capacity,
+            observation=self.observation,
+            num_actions=self.num_actions,
+            sampler=self._sampler(capacity),
+            seed=self.config.seed * 1000 + shard,
+            epoch=epoch,
+            frames_per_item=self._frames_per_item(),
+            compression=self.config.replay.compression,
+        )
+
+    def _sampler(self, capacity: int) -> Any:
+        from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, UniformSampler
+
+        replay = self.config.replay
+        if replay.kind == "prioritized":
+            return PrioritizedSampler(capacity, replay.priority_exponent, replay.priority_epsilon)
+        return FifoSampler(capacity) if replay.kind == "fifo" else UniformSampler(capacity)
+
+    def first_insert_limit(self) -> int:
+        """What one shard may accept before the learner is there to grant more."""
+        replay = self.config.replay
+        ahead = resolved_error_band(self.config) / replay.samples_per_insert
+        return int((replay.min_size_to_sample + ahead) / replay.shards)
+
+    def learner(self) -> Learner:
+        """The learner alone, on its device."""
+        from distdqn.learning.learner import Learner, LearnerSettings
+
+        learner = self.config.learner
+        is_double = learner.precision == "float64"  # for the CPU alone
+        settings = LearnerSettings(
+            batch_size=learner.batch_size,
+            gradient=learner.gradient,
+            loss=learner.loss,
+            double=learner.double,
+            max_grad_norm=learner.max_grad_norm,
+            target_period=learner.target_period,
+            target_tau=learner.target_tau,
+            optimizer=learner.optimizer,
+            optimizer_eps=learner.optimizer_eps,
+            optimizer_momentum=learner.optimizer_momentum,
+            rmsprop_decay=learner.rmsprop_decay,
+            rmsprop_centered=learner.rmsprop_centered,
+            rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
+            device="cpu" if is_double else learner.device,
+            precision=learner.precision,
+            num_threads=learner.num_threads,
+            # A graph is captured at a moment of its own; lockstep swaps nothing.
+            cuda_graph=learner.compile and self.config.mode == "async",
+        )
+        return Learner(self.network(), settings, self.observation, self.num_actions)
+
+    def limiter(self) -> RateLimiter:
+        """The account of samples and inserts."""
+        from distdqn.rate_limiter import RateLimiter
+
+        config = self.config
+        return RateLimiter(
+            samples_per_insert=config.replay.samples_per_insert,
+            min_size_to_sample=config.replay.min_size_to_sample,
+            error_band=resolved_error_band(config),
+            total_env_steps=config.total_env_steps,
+            batch_size=config.learner.batch_size,
+        )
+
+    def learner_parts(self) -> LearnerParts:
+        """The learner with what its actor needs besides."""
+        from distdqn.learning.learner_actor import LearnerParts
+        from distdqn.learning.prefetch import Prefetcher
+
+        config, learner, limiter = self.config, self.config.learner, self.limiter()
+        prefetcher = Prefetcher(
+            limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
+        )
+        made = self.learner()
+        return LearnerParts(
+            learner=made,
+            limiter=limiter,
+            prefetcher=prefetcher,
+            compile=self._compile if learner.compile and made.device.type == "cpu" else None,
+            learning_rate=learner.learning_rate.at,
+            importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
+        )
+
+    @staticmethod
+    def _compile(learner: Any, with_action_mask: bool) -> Any:
+        from distdqn.learning.compilation import CompiledCache, compile_in_background
+        from distdqn.machine.cpu_threads import cpu_threads
+
+        with cpu_threads(learner.num_threads):  # the machine code is for so many
+            return compile_in_background(
+                learner.update_function,
+                learner.example_arguments(with_action_mask),
+                CompiledCache(),
+                nice=5,  # below the learner, above the workers, which it would else starve behind
+                build=learner.build_update,
+            )
+
+    @property
+    def updates_take_several_cores(self) -> bool:
+        """Whether a learner on the CPU computes with several threads, as far as is known
+        before there is a network: by default those of large convolutional ones do.
+        """
+        config = self.config
+        if config.learner.num_threads is not None:
+            return config.learner.num_threads > 1
+        torso = config.network.torso
+        torso = suited_torso(self.observation) if torso == "auto" else torso
+        return self.make_network is None and torso == "nature"
+
+    def evaluator(self) -> Greedy:
+        """Greedy episodes in this process."""
+        from distdqn.evaluation.greedy import Greedy
+
+        return Greedy(
+            self.network(),
+            self.stepper,
+            self.config.eval.max_episode_steps,
+            discount=self.config.learner.discount,
+            epsilon=self.config.eval.epsilon,
+        )
+
+    def replay_bytes(self) -> int:
+        """Memory that all shards together will take, in lockstep with what saving them takes.
+
+        Compressed frames count with the least that they may take: refused before the start is
+        only what cannot fit however well they shrink.
+        """
+        replay = self.config.replay
+        held = replay_bytes(
+            replay.capacity,
+            self.observation,
+            self.num_actions,
+            replay.kind == "prioritized",
+            self._frames_per_item(),
+            compression=replay.compression,
+        )
+        saves = self.config.mode != "async"  # one shard after another
+        return held + (saving_bytes(held // replay.shards) if saves else 0)
+
+    def memory_budget(self) -> MemoryBudget:
+        """What the full replay takes, for a person to read before the start."""
+        replay = self.config.replay
+        return memory_budget(
+            replay.capacity,
+            replay.shards,
+            self.observation,
+            self.num_actions,
+            replay.kind == "prioritized",
+            self._frames_per_item(),
+            replay.compression,
+        )
+
+    def _frames_per_item(self) -> float:
+        workers = self.config.workers
+        return planned_frames_per_item(
+            self.shard_capacity(0),
+            self.observation.stack,
+            self.config.learner.n_step,
+            workers.envs_per_worker,
+            workers.block_transitions,
+        )

@@ -1,0 +1,275 @@
+"""What a run writes down, whoever moves it.
+
+Takes the polls and evaluations of a run in progress, keeps the curves and the best
+weights, and ends with the summary and the plot. It starts and steps nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from distdqn.config import Config
+from distdqn.errors import DistDQNError
+from distdqn.files.run_folder import RunFolder
+from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.reporting.plots import plot_learning_curve
+from distdqn.reporting.progress import Progress
+from distdqn.reporting.summary import (
+    Summary,
+    evaluation_fields,
+    from_status,
+    verdict_fields,
+    weights_sha256,
+)
+from distdqn.reporting.verdict import Verdict
+from distdqn.run.checkpointer import Checkpointer
+from distdqn.run.factory import Parts
+from distdqn.telemetry.reports import EvaluationReport, Poll
+from distdqn.telemetry.status import scalars
+from distdqn.telemetry.usage import UsageWindow
+from distdqn.types import BEFORE_ANY
+
+_WRITE_PERIOD_S = 1.0
+_HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
+_MEMORY_PERIOD_S = 5.0
+
+
+class GreedyPlayer(Protocol):
+    """Who plays the final episodes."""
+
+    def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport: ...
+
+    def record(self, online: np.ndarray, seed: int) -> bytes: ...
+
+
+class RunRecord:
+    """The account of one run from its first poll to its summary.
+
+    best: the evaluation whose weights are kept as `best/`, or None so far.
+    startup_s: from the start to the first step, set by whoever starts the run.
+    window: what the parts spent while the run was steady.
+    """
+
+    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
+        self._config, self._folder, self._progress = config, folder, progress
+        self.checkpointer = Checkpointer(config, parts, folder.path)
+        self.best: EvaluationReport | None = None
+        self.startup_s = math.nan
+        self.window = UsageWindow(config.total_env_steps)
+        self._began = time.monotonic()
+        self._train_curve: list[tuple[int, float]] = []
+        self._eval_curve: list[tuple[int, np.ndarray]] = []
+        self._peak_pss_bytes = 0
+        self._next_write = self._next_histograms = self._next_memory = 0.0
+        self._first_steps: tuple[float, int, int] | None = None
+        self._poll: Poll | None = None
+
+    @property
+    def env_steps(self) -> int:
+        return 0 if self._poll is None else self._poll.status.env_steps
+
+    @property
+    def state(self) -> str:
+        """Of the run, as last heard."""
+        return "" if self._poll is None else self._poll.status.state
+
+    def started(self) -> None:
+        """Every part is up."""
+        self.startup_s = time.monotonic() - self._began
+
+    def hear(self, poll: Poll) -> None:
+        """Writes down what is new; scalars once a second."""
+        self._poll = poll
+        if poll.status.state != "stopping":  # what is flushed then is no steady work
+            self.window.hear(poll.usage)
+        now, status = time.monotonic(), poll.status
+        for line in poll.notes:
+            self._progress.say(line)
+        self._train_curve += [(steps, value) for steps, value, _ in poll.episodes]
+        self._folder.write_episodes(poll.episodes)
+        for report in poll.evaluations:
+            self._hear_evaluation(report)
+        if self._first_steps is None and status.env_steps:
+            self._first_steps = (now, status.env_steps, status.gradient_steps)
+        if now >= self._next_memory:
+            self._next_memory = now + _MEMORY_PERIOD_S
+            self._peak_pss_bytes = max(self._peak_pss_bytes, tree_pss_bytes())
+        if now >= self._next_write:
+            self._next_write = now + _WRITE_PERIOD_S
+            self._folder.write_scalars(scalars(status), status.env_steps)
+        if now >= self._next_histograms:
+            self._next_histograms = now + _HISTOGRAM_PERIOD_S
+            self._write_histograms(poll)
+        self._progress.update(status)
+
+    def finish(
+        self,
+        stopped_by: str,
+        online: np.ndarray | None,
+        player: GreedyPlayer | None,
+        judge: Callable[[Poll, float], Verdict],
+    ) -> Summary:
+        """Final evaluations and the summary, after the last checkpoint.
+
+        online: `[P]` last weights, None where nothing was learned.
+        player: None to play no final episodes (the run was interrupted).
+        judge: says what limited the run, from its last poll and its env steps per second.
+        """
+        trained_at = time.monotonic()
+        last = best = None
+        if online is not None and player is not None:
+            try:
+                last, best = self._final_evaluations(player, online)
+            except DistDQNError as error:  # the training itself is saved
+                self._progress.say(f"no final evaluation: {error}")
+        if self._poll is not None:
+            self._write_last(self._poll, last)
+        summary = self._summarise(stopped_by, online, last, best, trained_at, judge)
+        self._folder.write_summary(summary.to_json())
+        return summary
+
+    def plot(self) -> None:
+        """`learning_curve.png`."""
+        plot_learning_curve(
+            self._folder.path / "learning_curve.png",
+            np.array(self._train_curve, np.float64).reshape(-1, 2),
+            [
+                (s, float(np.mean(r)), float(np.min(r)), float(np.max(r)))
+                for s, r in self._eval_curve
+            ],
+            title=f"{self._config.env.id}, seed {self._config.seed}",
+            solved_at=self._config.eval.stop_at_return,
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        """What a resumed run needs: the curves, and what the best evaluation returned."""
+        best = self.best
+        return {
+            "train_curve": np.array(self._train_curve, np.float64).reshape(-1, 2),
+            "eval_steps": np.array([steps for steps, _ in self._eval_curve], np.int64),
+            "eval_returns": np.array([returns for _, returns in self._eval_curve], np.float64),
+            "best": None
+            if best is None
+            else {"env_steps": best.env_steps, "returns": best.returns, "online": best.online},
+        }
+
+    def set_state(self, state: dict[str, Any], layout: Any) -> None:
+        """Goes on from `get_state()`; layout: of the network's parameters."""
+        self._train_curve = [(int(steps), float(value)) for steps, value in state["train_curve"]]
+        self._eval_curve = list(
+            zip(state["eval_steps"].tolist(), state["eval_returns"], strict=True)
+        )
+        if (best := state["best"]) is not None:
+            self.best = EvaluationReport(
+                best["env_steps"],
+                version=BEFORE_ANY,
+                returns=best["returns"],
+                lengths=np.zeros(0),
+                num_cut=0,
+                online=best["online"],
+                layout=layout,
+            )
+
+    def _write_histograms(self, poll: Poll) -> None:
+        for tag, (counts, edges) in poll.histograms.items():
+            self._folder.write_histogram(tag, counts, edges, poll.status.env_steps)
+
+    def _write_last(self, poll: Poll, last: EvaluationReport | None) -> None:
+        """The final scalars, with what the last weights promise and what they realised."""
+        status = poll.status
+        if last is not None:
+            status = dataclasses.replace(
+                status, q_start_mean=last.q_start_mean, return_start_mean=last.return_start_mean
+            )
+        self._folder.write_scalars(scalars(status), status.env_steps)
+        self._write_histograms(poll)
+
+    def _hear_evaluation(self, report: EvaluationReport) -> None:
+        mean = self._note_evaluation(report)
+        better = self.best is None or mean > float(np.mean(self.best.returns))
+        if report.online.size and better:
+            self._save_best(report)
+
+    def _note_evaluation(self, report: EvaluationReport) -> float:
+        if report.num_cut:
+            self._progress.say(
+                f"{report.num_cut} of {len(report.returns)} evaluation episodes were cut after "
+                f"{self._config.eval.max_episode_steps} steps; their returns so far count"
+            )
+        mean = float(np.mean(report.returns))
+        self._eval_curve.append((report.env_steps, report.returns))
+        self._folder.write_scalars({"eval/episodic_return": mean}, report.env_steps)
+        return mean
+
+    def _final_evaluations(
+        self, player: GreedyPlayer, online: np.ndarray
+    ) -> tuple[EvaluationReport, EvaluationReport]:
+        """Fresh greedy episodes with the last and the best weights, and a video."""
+        episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
+        self._progress.say(f"evaluating the last and the best weights, {episodes} episodes each")
+        last = best = player.evaluate(online, episodes, seed)
+        self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
+        if self.best is None:  # the run was shorter than an evaluation period
+            self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
+        else:
+            best = player.evaluate(self.best.online, episodes, seed + 1)
+        for index in range(self._config.eval.video_episodes):
+            self._record(player, best.online, index)
+        return last, best
+
+    def _save_best(self, report: EvaluationReport) -> None:
+        self.best = report
+        self.checkpointer.save_best(report.online, report.layout, report.env_steps)
+
+    def _record(self, player: GreedyPlayer, online: np.ndarray, index: int) -> None:
+        try:
+            self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
+        except DistDQNError as error:
+            self._progress.say(f"no video: {error}")
+
+    def _summarise(
+        self,
+        stopped_by: str,
+        online: np.ndarray | None,
+        last: EvaluationReport | None,
+        best: EvaluationReport | None,
+        trained_at: float,
+        judge: Callable[[Poll, float], Verdict],
+    ) -> Summary:
+        poll = self._poll
+        assert poll is not None
+        seconds, env_steps, gradient_steps = self._since_first_steps(trained_at)
+        return Summary(
+            run_name=self._folder.name,
+            run_folder=str(self._folder.path),
+            env_id=self._config.env.id,
+            seed=self._config.seed,
+            stopped_by=stopped_by,
+            wall_s=time.monotonic() - self._began,
+            startup_s=self.startup_s,
+            env_steps_per_s=env_steps / seconds,
+            gradient_steps_per_s=gradient_steps / seconds,
+            best_eval_env_steps=self.env_steps if self.best is None else self.best.env_steps,
+            peak_pss_bytes=self._peak_pss_bytes,
+            weights_sha256=weights_sha256(np.zeros(0) if online is None else online),
+            **from_status(poll.status),
+            **verdict_fields(judge(poll, env_steps / seconds), poll),
+            **evaluation_fields(last, best),
+        )
+
+    def _since_first_steps(self, until: float) -> tuple[float, int, int]:
+        """Seconds, env steps and gradient steps since the first report of any."""
+        assert self._poll is not None
+        status = self._poll.status
+        since, env_steps, gradient_steps = self._first_steps or (self._began, 0, 0)
+        return (
+            max(until - since, 1e-9),
+            status.env_steps - env_steps,
+            status.gradient_steps - gradient_steps,
+        )

@@ -1,0 +1,62 @@
+"""Where every transition went, over all workers and shards.
+
+A live worker's acknowledgements are its ledger. For a dead incarnation, collected is
+the highest total that any shard or control has seen, accepted and refused are what
+the shards recorded, and the rest is lost with the process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+
+@dataclasses.dataclass(frozen=True)
+class Ledger:
+    """Where every transition went; `collected` is the sum of the other four."""
+
+    collected: int = 0
+    accepted: int = 0
+    refused: int = 0
+    in_flight: int = 0
+    lost: int = 0
+
+    def check_valid(self) -> tuple[bool, str]:
+        parts = self.accepted + self.refused + self.in_flight + self.lost
+        return parts == self.collected, f"collected {self.collected}, parts sum to {parts}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamAccount:
+    """What one shard epoch knows of one worker incarnation, in transitions.
+
+    collected, worker_refused: highest running totals seen in its blocks.
+    accepted, refused: by this shard epoch.
+    """
+
+    collected: int = 0
+    worker_refused: int = 0
+    accepted: int = 0
+    refused: int = 0
+
+
+def close_stream(reported: Ledger, recorded: Iterable[StreamAccount]) -> Ledger:
+    """The ledger of a dead incarnation; its own last report is a lower bound.
+
+    A block that was sent again because its shard died may be recorded twice, by the
+    dead shard and by the one that took it: accepted is cut to what was collected.
+    """
+    recorded = list(recorded)
+    collected = max([reported.collected, *(r.collected for r in recorded)])
+    own = max([r.worker_refused for r in recorded], default=0)
+    refused = max(reported.refused, own + sum(r.refused for r in recorded))
+    accepted = max(reported.accepted, sum(r.accepted for r in recorded))
+    accepted = min(accepted, collected - refused)
+    return Ledger(collected, accepted, refused, 0, collected - accepted - refused)
+
+
+def total(ledgers: Iterable[Ledger]) -> Ledger:
+    """Sum of ledgers, field by field."""
+    names = [field.name for field in dataclasses.fields(Ledger)]
+    ledgers = list(ledgers)
+    return Ledger(*(sum(getattr(ledger, name) for ledger in ledgers) for name in names))

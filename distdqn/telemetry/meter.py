@@ -1,0 +1,53 @@
+"""Measures what a part of a run spends, by its working thread."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterator
+
+from distdqn.machine.thread_times import ThreadClock, usable_cores
+from distdqn.telemetry.usage import Spent
+
+
+class Meter:
+    """Measures a part by its working thread, in which it is made and its waits are marked.
+
+    wait_s: seconds of the marked waits that have ended.
+    """
+
+    def __init__(self) -> None:
+        self._clock = ThreadClock()
+        self._host, self._cores = platform.node(), usable_cores()
+        self._began = time.monotonic()
+        self.wait_s = self._wait_queued_s = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Marks a wait for another part; 6 microseconds, for the queue after waking up."""
+        started, queued_s = time.monotonic(), self._clock.read().queued_s
+        try:
+            yield
+        finally:
+            self._wait_queued_s += self._clock.read().queued_s - queued_s
+            self.wait_s += time.monotonic() - started
+
+    def spent(self) -> Spent:
+        """So far, of a thread that works unless it waits for another part."""
+        times = self._clock.read()
+        work_s = time.monotonic() - self._began - self.wait_s
+        return self._spent(work_s, min(times.queued_s - self._wait_queued_s, work_s - times.cpu_s))
+
+    def spent_running(self, known_s: float) -> Spent:
+        """So far, of a process that works only while it runs; known_s: its work at least.
+
+        All its threads count: those that put an answer into shared memory, or send it, take
+        turns with the one that made it, by the interpreter's lock.
+        """
+        queued_s = self._clock.read().queued_s
+        return self._spent(max(time.process_time() + queued_s, known_s), queued_s)
+
+    def _spent(self, work_s: float, queued_s: float) -> Spent:
+        queued_s = max(queued_s, 0.0)
+        return Spent(work_s, queued_s, time.process_time(), self._host, self._cores)

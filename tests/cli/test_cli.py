@@ -1,0 +1,181 @@
+"""The command line: its commands, exit statuses, and what loading it costs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import types
+
+import pytest
+
+import distdqn
+from distdqn.cli.main import VERBS, main
+
+
+def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(main())"):
+    """A process of its own, as a shell would start it."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+# --- the command ---------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_that_work(capsys):
+    assert main(["--help"]) == 0
+
+    shown = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"  {verb}" in shown
+    assert "scale" not in shown
+
+
+def test_help_loads_no_heavy_library():
+    code = (
+        "from distdqn.cli.main import main; main(['--help']); "
+        "sys.exit(len({'tyro', 'torch', 'ray', 'numpy', 'yaml', 'rich'} & set(sys.modules)))"
+    )
+
+    assert run(code=code).returncode == 0
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "distdqn", "--version"], capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stdout) == (0, f"distdqn {distdqn.__version__}\n")
+
+
+def test_an_unknown_command_is_refused_with_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == "distdqn: unknown command 'trian'; did you mean train?\n"
+
+
+def test_no_command_is_wrong_use(capsys):
+    assert main([]) == 2
+    assert "usage: distdqn COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_help(verb):
+    done = run(verb, "--help")
+
+    assert done.returncode == 0
+    assert f"usage: distdqn {verb}" in done.stdout
+    assert done.stderr == ""
+
+
+def test_sigterm_ends_a_command_with_143():
+    code = (
+        "import types, time, distdqn.cli.main as m; v = types.ModuleType('v'); "
+        "v.run = lambda a: (print('up', flush=True), time.sleep(30)); "
+        "sys.modules['distdqn.cli.doctor'] = v; sys.exit(m.main(['doctor']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import sys; {code}"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 143
+
+
+# --- evaluate ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Replaces evaluation by a function that keeps its arguments."""
+    calls: list[dict] = []
+
+    def evaluate_run(run, checkpoint, episodes, seed, video, runs_dir, epsilon):
+        calls.append(dict(locals(), calls=None))
+        return {"return_mean": 487.5, "checkpoint": "best", "warnings": ["[one]", "two"]}
+
+    module = types.ModuleType("distdqn.policy")
+    module.evaluate_run = evaluate_run
+    monkeypatch.setitem(sys.modules, "distdqn.policy", module)
+    return calls
+
+
+def test_evaluate_passes_its_flags_on(evaluated, capsys):
+    words = (
+        "run1 --checkpoint newest --episodes 5 --seed 3 --video --runs_dir elsewhere --epsilon 0.5"
+    )
+
+    assert main(["evaluate", *words.split()]) == 0
+    (call,) = evaluated
+    assert (call["run"], call["checkpoint"], call["episodes"]) == ("run1", "newest", 5)
+    assert (call["seed"], call["video"], call["runs_dir"]) == (3, True, "elsewhere")
+    assert call["epsilon"] == 0.5
+    output = capsys.readouterr()
+    for words in ("return mean", "487.50", "[one]", "two"):
+        assert words in output.err
+    assert output.out == ""
+
+
+def test_evaluate_prints_json(evaluated, capfd):
+    assert main(["evaluate", "run1", "--json"]) == 0
+
+    output = capfd.readouterr()
+    assert json.loads(output.out)["warnings"] == ["[one]", "two"]
+    assert output.err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "the following arguments are required: RUN"),
+        (["r", "--episode", "5"], "unknown option --episode; did you mean --episodes?"),
+        (
+            ["r", "--episodes", "0"],
+            "argument --episodes: must be a whole number of at least 1, not '0'",
+        ),
+        (["r", "--episodes", "x"], "must be a whole number of at least 1, not 'x'"),
+        (["r", "--seed", "-1"], "must be a whole number of at least 0, not '-1'"),
+        (["r", "--epsilon", "2"], "argument --epsilon: must be a probability in [0, 1], not '2'"),
+        (["r", "--epsilon", "x"], "must be a probability in [0, 1], not 'x'"),
+        (["r", "s"], "unexpected argument 's'"),
+    ],
+)
+def test_evaluate_refuses_wrong_use_in_one_line(evaluated, capsys, words, line):
+    assert main(["evaluate", *words]) == 2
+
+    shown = capsys.readouterr().err
+    assert shown.startswith("distdqn evaluate: ")
+    assert line in shown
+    assert shown.count("\n") == 1
+    assert evaluated == []
+
+
+# --- the package ---------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_neither_torch_nor_ray():
+    code = (
+        "import distdqn; distdqn.Config(); distdqn.load_config(preset='cartpole'); "
+        "sys.exit(len({'torch', 'ray', 'gymnasium', 'tyro'} & set(sys.modules)))"
+    )
+
+    assert run(code=code).returncode == 0
+
+
+@pytest.mark.parametrize("first", ["pass", "import distdqn.api"])
+def test_train_is_a_function_whatever_was_imported_before(first):
+    code = f"{first}\nimport sys, distdqn\nsys.exit(not callable(distdqn.api))"
+
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+
+    assert done.returncode == 0
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'distdqn' has no attribute 'trian'"):
+        distdqn.trian  # noqa: B018

@@ -1,0 +1,308 @@
+"""Names that are in use, files that other shells read, and the learning curve."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from distdqn.errors import RunError
+from distdqn.files.run_folder import RunFolder, list_runs
+from distdqn.reporting.plots import plot_learning_curve, running_mean
+from distdqn.telemetry.histograms import LogHistogram
+
+
+def create(runs_dir, name=None, env_id="CartPole-v1") -> RunFolder:
+    return RunFolder.create(runs_dir, name, env_id, "seed: 1\n")
+
+
+def test_a_new_run_says_who_owns_it(tmp_path):
+    folder = create(tmp_path / "runs", "first")
+    assert folder.path == tmp_path / "runs" / "first" and folder.name == "first"
+    assert folder.config_path.read_text() == "seed: 1\n"
+    run = folder.read_run_json()
+    assert run["pid"] == os.getpid() and run["state"] == "starting"
+    folder.set_running("127.0.0.1:6379", "first", str(folder.token_path))
+    run = RunFolder.find("first", tmp_path / "runs").read_run_json()
+    assert (run["state"], run["address"], run["namespace"]) == (
+        "running",
+        "127.0.0.1:6379",
+        "first",
+    )
+    assert run["pid"] == os.getpid() and run["token_file"].endswith("first/ray_token")
+    folder.set_state("finished")
+    assert folder.read_run_json()["state"] == "finished"
+    assert not list(folder.path.glob(".*"))
+
+
+def test_the_default_name_is_environment_and_time_and_never_taken(tmp_path):
+    names = [create(tmp_path, env_id="ALE/Pong-v5").name for _ in range(3)]
+    assert len(set(names)) == 3
+    for name in names:
+        assert re.fullmatch(r"ALE-Pong-v5-\d{8}-\d{6}(-\d+)?", name)
+
+
+def test_a_name_in_use_by_a_live_process_is_refused_with_its_pid(tmp_path):
+    create(tmp_path, "one")
+    with pytest.raises(RunError, match=f"in use by process {os.getpid()} on .*--run-name"):
+        create(tmp_path, "one")
+
+
+def test_the_name_of_a_finished_run_is_refused_with_its_folder(tmp_path):
+    create(tmp_path, "one").set_state("finished")
+    with pytest.raises(RunError, match=r"is taken: .*/one is there; choose another --run-name"):
+        create(tmp_path, "one")
+
+
+def test_a_run_is_live_only_while_its_very_process_is(tmp_path):
+    script = (
+        "import sys; from distdqn.files.run_folder import RunFolder\n"
+        f"print(RunFolder.create({str(tmp_path)!r}, 'one', 'E', '').is_live)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert done.stdout == b"True\n", done.stderr
+    folder = RunFolder.find("one", tmp_path)
+    assert not folder.is_live
+    # The number now belongs to another process: this one.
+    run = folder.read_run_json() | {"pid": os.getpid()}
+    (folder.path / "run.json").write_text(json.dumps(run))
+    assert not folder.is_live
+    (folder.path / "run.json").write_text(json.dumps(run | {"host": "elsewhere"}))
+    assert folder.is_live
+
+
+def test_of_two_that_take_one_name_one_succeeds(tmp_path):
+    results = []
+
+    def take():
+        try:
+            results.append(create(tmp_path, "one").name)
+        except RunError as error:
+            results.append(str(error))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert len(results) == 8 and results.count("one") == 1
+
+
+def test_a_place_that_cannot_be_written_is_refused_with_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot make a run folder in .*/file: .*--runs-dir"):
+        create(tmp_path / "file")
+
+
+def test_a_run_is_found_by_name_and_by_path(tmp_path):
+    path = create(tmp_path, "one").path
+    assert RunFolder.find("one", tmp_path).path == path
+    assert RunFolder.find(path, tmp_path / "elsewhere").path == path
+
+
+def test_a_run_that_is_not_there_names_the_newest(tmp_path):
+    with pytest.raises(RunError, match="no run 'x' in .*: there is none yet"):
+        RunFolder.find("x", tmp_path / "nowhere")
+    for index in range(7):
+        path = create(tmp_path, f"run{index}").path / "run.json"
+        os.utime(path, (1000 + index, 1000 + index))
+    assert [path.name for path in list_runs(tmp_path)][:2] == ["run6", "run5"]
+    with pytest.raises(RunError, match="the newest are run6, run5, run4, run3, run2$"):
+        RunFolder.find("x", tmp_path)
+
+
+def lines(folder: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(folder: RunFolder) -> list[tuple[str, int, float]]:
+    from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
+        event_file_loader,
+    )
+
+    found = []
+    for path in sorted(folder.path.glob("events.out.tfevents.*")):
+        for event in event_file_loader.EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                number = value.simple_value or value.tensor.float_val[0]
+                found.append((value.tag, event.step, number))
+    return found
+
+
+def test_scalars_reach_metrics_and_tensorboard_under_the_same_names(tmp_path):
+    folder = create(tmp_path)
+    folder.write_scalars({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10)
+    folder.write_scalars({"losses/td_loss": math.inf}, 15)
+    folder.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)])
+    folder.close()
+    folder.close()
+    assert lines(folder) == [
+        {"global_step": 10, "losses/td_loss": 0.5},
+        {"global_step": 20, "charts/episodic_return": 9.0, "charts/episodic_length": 9.0},
+        {"global_step": 21, "charts/episodic_return": -3.5, "charts/episodic_length": 30.0},
+    ]
+    assert events(folder) == [
+        ("losses/td_loss", 10, 0.5),
+        ("charts/episodic_return", 20, 9.0),
+        ("charts/episodic_length", 20, 9.0),
+        ("charts/episodic_return", 21, -3.5),
+        ("charts/episodic_length", 21, 30.0),
+    ]
+
+
+def test_a_histogram_reaches_tensorboard_bucket_by_bucket_and_metrics_not_at_all(tmp_path):
+    from tensorboard.backend.event_processing import event_file_loader
+    from tensorboard.util import tensor_util  # type: ignore[import-untyped]
+
+    folder = create(tmp_path)
+    histogram = LogHistogram(np.array([0.0, 1.0, 1.0, 8.0, math.inf]))
+    folder.write_histogram("losses/td_error_abs", *histogram.bins(), 12)
+    folder.close()
+    (path,) = folder.path.glob("events.out.tfevents.*")
+    (event,) = [e for e in event_file_loader.EventFileLoader(str(path)).Load() if e.step]
+    (value,) = event.summary.value
+    assert (value.tag, event.step) == ("losses/td_error_abs", 12)
+    assert value.metadata.plugin_data.plugin_name == "histograms"
+    buckets = tensor_util.make_ndarray(value.tensor)  # [n, 3]: left, right, count
+    assert buckets[:, 2].sum() == 5 and np.isfinite(buckets).all()
+    for number, count in ((0.0, 1), (1.0, 2), (8.0, 1), (1.2e6, 1)):
+        (inside,) = buckets[(buckets[:, 0] <= number) & (number < buckets[:, 1])]
+        assert inside[2] == count
+    assert lines(folder) == []
+
+
+def test_metrics_reach_the_disk_while_the_run_goes_on(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("distdqn.files.metrics_log.time.monotonic", lambda: clock[0])
+    folder = create(tmp_path)
+    folder.write_scalars({"a": 1.0}, 1)
+    folder.write_scalars({"a": 2.0}, 2)
+    assert [line["global_step"] for line in lines(folder)] == [1]
+    clock[0] += 1.0
+    folder.write_scalars({"a": 3.0}, 3)
+    assert [line["global_step"] for line in lines(folder)] == [1, 2, 3]
+    folder.close()
+
+
+def test_a_resumed_run_goes_on_in_the_same_metrics(tmp_path):
+    folder = create(tmp_path, "one")
+    folder.write_scalars({"a": 1.0}, 1)
+    folder.close()
+    again = RunFolder.find("one", tmp_path)
+    again.write_scalars({"a": 2.0}, 2)
+    again.close()
+    assert [line["a"] for line in lines(again)] == [1.0, 2.0]
+    assert [value for _, _, value in events(again)] == [1.0, 2.0]
+
+
+def test_the_summary_is_standard_json(tmp_path):
+    folder = create(tmp_path)
+    folder.write_summary({"a": math.nan, "b": np.int64(3), "c": (1, math.inf), "d": folder.path})
+    summary = json.loads((folder.path / "summary.json").read_text())
+    assert summary == {"a": None, "b": 3, "c": [1, None], "d": str(folder.path)}
+
+
+def test_a_video_lies_in_its_folder(tmp_path):
+    folder = create(tmp_path)
+    path = folder.write_video("best_0.mp4", b"film")
+    assert path == folder.path / "videos" / "best_0.mp4" and path.read_bytes() == b"film"
+
+
+# --- the picture
+
+
+def test_the_running_mean_takes_what_there_is():
+    values = np.array([1.0, 3.0, 5.0, 7.0])
+    np.testing.assert_allclose(running_mean(values, over=2), [1.0, 2.0, 4.0, 6.0])
+    np.testing.assert_allclose(running_mean(values, over=100), [1.0, 2.0, 3.0, 4.0])
+    assert running_mean(np.array([])).shape == (0,)
+
+
+@pytest.mark.parametrize("episodes", [0, 1, 30_000])
+@pytest.mark.parametrize("evaluations", [[], [(10_000, 300.0, 200.0, 400.0)]])
+def test_the_learning_curve_is_drawn_whatever_there_is(tmp_path, episodes, evaluations):
+    steps = np.arange(episodes) * 17
+    train = np.stack([steps, np.sin(steps / 1000.0)], axis=1)
+    path = plot_learning_curve(tmp_path / "curve.png", train, evaluations, "A title", 475.0)
+    header = path.read_bytes()[:24]
+    assert header[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", header[16:24])
+    assert width > 1000 and height > 500
+
+
+def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
+    """(global step, value) of the tag "a" as TensorBoard's own reader keeps them."""
+    from tensorboard.backend.event_processing import event_accumulator
+
+    accumulator = event_accumulator.EventAccumulator(str(folder.path))
+    accumulator.Reload()
+    return [(event.step, event.value) for event in accumulator.Scalars("a")]
+
+
+def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
+    first = create(tmp_path, "one")
+    for step in (1, 2, 3, 4):
+        first.write_scalars({"a": step}, step)
+    first.close()
+    with open(first.path / "metrics.jsonl", "a") as lines:
+        lines.write('{"global_step": 2, "a"')  # its writer was killed
+
+    second = RunFolder(first.path)
+    second.rewind(2)
+    second.write_scalars({"a": 30.0}, 3)
+    second.close()
+
+    lines = (first.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["a"] for line in lines] == [1.0, 2.0, 30.0]
+    assert tags_and_steps(second) == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
+    folder = create(tmp_path, "one")
+    folder.write_scalars({"a": 1.0}, 5)
+    folder.close()
+    folder.rewind(0)
+    folder.close()
+
+    assert (folder.path / "metrics.jsonl").read_text() == ""
+
+
+def test_what_is_flushed_is_there_for_another_process(tmp_path):
+    folder = create(tmp_path, "one")
+    for step in range(3):
+        folder.write_scalars({"a": 1.0}, step)
+    folder.flush()
+
+    assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 3
+    folder.close()
+
+
+def test_a_run_is_taken_over_only_when_nobody_has_it(tmp_path):
+    folder = create(tmp_path, "one")
+    with pytest.raises(RunError, match=f"in use by process {os.getpid()} .* before it is resumed"):
+        folder.take_over()
+    folder.set_state("stopped")
+    folder.take_over()
+    assert folder.is_live
+    folder.set_state("finished")
+    with pytest.raises(RunError, match="has finished: there is nothing to resume; --init-from one"):
+        folder.take_over()
+    folder.close()
+
+
+def test_visits_come_back(tmp_path):
+    from safetensors.numpy import load_file
+
+    folder = create(tmp_path, "one")
+    visits = np.arange(6).reshape(3, 2)
+    folder.write_visits(visits)
+
+    np.testing.assert_array_equal(load_file(folder.path / "visits.safetensors")["visits"], visits)

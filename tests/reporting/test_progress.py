@@ -1,0 +1,267 @@
+"""What is shown, how often, and where."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from distdqn.reporting.progress import Progress, picture, plain_line, print_summary
+from distdqn.telemetry.ledger import Ledger
+from distdqn.telemetry.status import RunStatus
+
+STATUS = RunStatus(
+    state="running",
+    elapsed_s=75.0,
+    env_steps=312_448,
+    total_env_steps=500_000,
+    gradient_steps=29_411,
+    samples_per_insert=12.79,
+    env_steps_per_s=20_000.0,
+    gradient_steps_per_s=1_893.0,
+    workers_target=4,
+    workers_alive=4,
+    shards_target=3,
+    shards_alive=3,
+    shard_items=(3312, 3340, 3348),
+    replay_size=10_000,
+    learner_wait_fraction=0.021,
+    worker_wait_fraction=0.55,
+    staleness_p50=2.0,
+    staleness_p95=4.0,
+    train_return_mean=431.2,
+    eval_return_mean=487.5,
+    best_eval_return_mean=500.0,
+    q_start_mean=98.6,
+    return_start_mean=97.2,
+    q_abs_max=99.5,
+    q_bound=100.0,
+    soft_divergence=0.0,
+    epsilon=0.05,
+    compiled=True,
+)
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr("distdqn.reporting.progress.time.monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def console(terminal: bool = False, width: int = 100) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def drawn(status: RunStatus, width: int = 100, configured: float | None = None) -> str:
+    output = console(width=width)
+    output.print(picture(status, 500_000, configured))
+    return shown(output)
+
+
+def test_the_picture_tells_all_of_a_run():
+    text = drawn(STATUS, configured=12.8)
+    for expected in (
+        "running",
+        "62%",
+        "1:15, 0:09 left",  # 187,552 steps at 20,000 a second
+        "env 312,448 of 500,000",
+        "updates 29,411",
+        "compiled",
+        "training 431.2",
+        "evaluation 487.5",
+        "best 500.0",
+        "env steps/s 20,000",
+        "updates/s 1,893",
+        "epsilon 0.050",
+        "samples/insert 12.79 of 12.8",
+        "items 10,000",
+        "in a shard 3,312 to 3,348",
+        "q at start 98.6",
+        "realised 97.2",
+        "max |q| 99.5 of 100.0",
+        "learner 2%",
+        "workers 55%",
+        "staleness 2, p95 4",
+        "workers 4 of 4",
+        "shards 3 of 3",
+    ):
+        assert expected in text
+    assert "trouble" not in text
+
+
+def test_the_picture_fits_a_narrow_terminal():
+    assert all(len(line) <= 80 for line in drawn(STATUS, width=80).splitlines())
+    assert len(drawn(STATUS, width=80).splitlines()) == len(drawn(STATUS).splitlines())
+
+
+def test_what_is_not_known_yet_is_a_dash():
+    text = drawn(RunStatus(total_env_steps=500_000)) + plain_line(RunStatus(), 500_000)
+    assert "nan" not in text and "training -" in text and "eager" in text
+
+
+def test_what_was_lost_or_replaced_is_trouble():
+    status = dataclasses.replace(
+        STATUS, worker_restarts=2, transitions=Ledger(lost=1280), items_lost=3300
+    )
+    expected = "worker restarts 2, transitions lost 1,280, items lost 3,300"
+    assert f"trouble   {expected}" in drawn(status)
+    assert plain_line(status, 500_000).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("largest", "shown_as"), [(250.0, "250.0 of 100.0"), (math.inf, "infinite of 100.0")]
+)
+def test_soft_divergence_marks_the_largest_value(largest, shown_as):
+    status = dataclasses.replace(STATUS, q_abs_max=largest, soft_divergence=1.0)
+    output = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
+    output.print(picture(status, 500_000))
+    assert f"\x1b[1;31m{shown_as}" in shown(output)
+    assert "trouble" not in shown(output)  # nothing was lost
+
+
+def test_a_log_gets_one_plain_line_every_five_seconds(clock):
+    output = console()
+    with Progress(500_000, console=output) as progress:
+        for _ in range(101):
+            progress.update(STATUS)
+            clock.now += 0.1
+    lines = shown(output).splitlines()
+    assert len(lines) == 4  # at 0, 5 and 10 s, and the last state at the end
+    assert lines[0].startswith("running 1:15: 312,448 of 500,000 env steps (62%, 0:09 left)")
+    assert "return 431.2 (evaluation 487.5, best 500.0)" in lines[0]
+    assert "12.79 samples per insert" in lines[0] and "\x1b" not in shown(output)
+
+
+def test_a_terminal_gets_a_picture_that_ends_with_the_last_state(clock):
+    output = console(terminal=True)
+    with Progress(500_000, samples_per_insert=12.8, console=output) as progress:
+        progress.update(STATUS)
+        progress.say("worker 1 died")
+        progress.update(dataclasses.replace(STATUS, gradient_steps=29_500))  # too soon to be drawn
+        assert "29,500" not in shown(output)
+        clock.now += 0.6
+        progress.update(dataclasses.replace(STATUS, gradient_steps=30_000))
+        assert "30,000" in shown(output) and "12.79 of 12.8" in shown(output)
+        progress.update(dataclasses.replace(STATUS, gradient_steps=49_000))
+    assert "worker 1 died" in shown(output)
+    assert "49,000" in shown(output)
+
+
+def test_a_message_is_one_line_as_it_is(clock):
+    output = console(width=40)
+    Progress(1, console=output).say("[red]a/long/path/" + "x" * 60 + "\nand more")
+    assert shown(output) == "[red]a/long/path/" + "x" * 60 + " and more\n"
+
+
+def test_too_many_messages_are_counted_not_shown(clock):
+    output = console()
+    progress = Progress(1, console=output, max_lines_per_s=2.0)
+    for number in range(10):
+        progress.say(f"line {number}")
+    assert shown(output).splitlines() == ["line 0", "line 1"]
+    clock.now += 0.5
+    progress.say("later")
+    assert shown(output).splitlines()[2:] == ["(8 lines left out) later"]
+
+
+def test_a_display_that_is_off_shows_nothing(clock):
+    output = console(terminal=True)
+    with Progress(1, console=output, enabled=False) as progress:
+        progress.update(STATUS)
+        progress.say("hello")
+    assert shown(output) == ""
+
+
+def test_the_display_goes_to_stderr(capsys):
+    with Progress(500_000) as progress:
+        progress.update(STATUS)
+    print_summary({}, "runs/one")
+    out, err = capsys.readouterr()
+    assert out == "" and "312,448 of 500,000" in err and "runs/one" in err
+
+
+def test_the_display_is_taken_down_when_the_run_fails(clock):
+    output = console(terminal=True)
+    with pytest.raises(KeyError), Progress(1, console=output) as progress:
+        raise KeyError
+    assert progress._live is None
+
+
+def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
+    folder = tmp_path / "CartPole-v1-20260102-030405"
+    (folder / "videos").mkdir(parents=True)
+    (folder / "videos" / "best_0.mp4").touch()
+    (folder / "learning_curve.png").touch()
+    output = console(width=200)
+    summary = {
+        "stopped_by": "total_env_steps",
+        "wall_s": 26.13,
+        "startup_s": 3.2,
+        "best_eval_return_mean": 500.0,
+        "eval_return_mean": 487.25,
+        "eval_return_std": 20.0,
+        "eval_episodes": 100,
+        "env_steps": 500_000,
+        "gradient_steps": 49_000,
+        "samples_per_insert": 12.8,
+        "learner_wait_fraction": 0.02,
+        "bottleneck": "learner",
+        "verdict": "learner 97 percent busy; 2 workers would do",
+        "env_steps_per_s": None,
+        "gradient_steps_per_s": math.nan,
+        "q_start_mean": 98.64,
+        "return_start_mean": 97.21,
+        "q_abs_max": 99.5,
+        "q_bound": None,
+    }
+    print_summary(summary, folder, output)
+    text = shown(output)
+    for expected in (
+        "total_env_steps after 26.1 s (3.2 s to start)",
+        "500.0, mean return of 100 fresh greedy episodes",
+        "487.2, standard deviation 20.0",
+        "500,000 env steps, 49,000 updates, 12.80 samples per insert",
+        "- env steps/s, - updates/s; the learner waited 2%",
+        "limit            learner: learner 97 percent busy; 2 workers would do",
+        "98.6 predicted at the start, discounted return then realised 97.2; "
+        "largest |q| 99.5, bound -",
+        f"{folder}/learning_curve.png",
+        f"{folder}/videos/best_0.mp4",
+        f"tensorboard --logdir {folder}",
+        f"distdqn evaluate {folder} --video",
+    ):
+        assert expected in text
+
+
+def test_the_summary_names_no_file_that_is_not_there(tmp_path):
+    output = console(width=200)
+    print_summary({}, tmp_path, output)
+    assert "learning_curve" not in shown(output) and "mp4" not in shown(output)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_leaves_out_what_it_has_not(tmp_path):
+    step = tmp_path / "checkpoints" / "step_512"
+    step.mkdir(parents=True)
+    summary = {"stopped_by": "SIGINT", "eval_episodes": 0, "env_steps": 512}
+    weights_alone, resumable = console(width=200), console(width=200)
+
+    print_summary(summary, tmp_path, weights_alone)
+    (step / "run_state.msgpack").touch()
+    print_summary(summary, tmp_path, resumable)
+
+    assert "go on" not in shown(weights_alone)
+    assert f"distdqn resume {tmp_path}" in shown(resumable)
+    assert "best checkpoint" not in shown(resumable) and "512 env steps" in shown(resumable)

@@ -1,0 +1,225 @@
+"""The verdict: which stage, what would help, and what a user reads."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from distdqn.reporting.stage_costs import Setup
+from distdqn.reporting.verdict import TOO_SHORT, judge, judge_turns
+from distdqn.telemetry.usage import PartUsage, Usage
+
+SETUP = Setup(workers=1, shards=1, batch_size=32, samples_per_insert=8.0)
+SECONDS, STEPS, UPDATES = 10.0, 8_000, 2_000  # 800 env steps a second
+
+
+def window(workers=(1, 1.0), learner=1.0, shards=(1, 1.0), cpu=(0.5, 0.5, 0.5), rest=1.0, cores=8):
+    """Seconds of work, (number, seconds of all) and core seconds by stage, of 10 seconds."""
+    return Usage(
+        at_s=SECONDS,
+        env_steps=STEPS,
+        gradient_steps=UPDATES,
+        env_s=0.75 * workers[1],
+        inference_s=0.2 * workers[1],
+        adding_s=0.0,
+        replay_s=1.0,
+        workers=PartUsage(workers[0], workers[1], 0.0, cpu[0]),
+        learner=PartUsage(1, learner, 0.0, cpu[1]),
+        shards=PartUsage(shards[0], shards[1], 0.0, cpu[2]),
+        rest_cpu_s=rest,
+        cores=cores,
+    )
+
+
+SLOW_ENV = window(workers=(1, 10.0))
+SLOW_LEARNER = window(learner=9.6, workers=(4, 4.0))
+SLOW_SHARD = window(shards=(1, 9.0))
+FULL_CORES = window(workers=(1, 5.0), learner=9.0, cpu=(5.0, 10.0, 2.0), rest=2.0, cores=2)
+NOTHING_BUSY = window(workers=(1, 4.0), learner=5.0)
+
+
+def changes(verdict):
+    return [(c.setting, c.value, c.at_most) for c in verdict.changes]
+
+
+@pytest.mark.parametrize(
+    ("spent", "limit", "bottleneck"),
+    [
+        (SLOW_ENV, "workers", "env"),
+        (dataclasses.replace(SLOW_ENV, inference_s=9.0), "workers", "inference"),
+        (SLOW_LEARNER, "learner", "learner"),
+        (SLOW_SHARD, "shards", "replay"),
+        (NOTHING_BUSY, "transfer", "transfer"),
+        (FULL_CORES, "cores", "learner"),
+        (window(cpu=(15.0, 2.0, 1.0), cores=2), "cores", "env"),
+        (window(cpu=(2.0, 1.0, 15.0), cores=2), "cores", "replay"),
+    ],
+)
+def test_the_smallest_capacity_is_the_limit(spent, limit, bottleneck):
+    verdict = judge(spent, SETUP)
+    assert (verdict.limit, verdict.bottleneck) == (limit, bottleneck)
+
+
+def test_workers_are_added_until_the_next_stage_is_the_limit():
+    # 800 by one worker; the learner could do 8,000 / 3 = 2,667, so a fourth would be enough.
+    verdict = judge(window(workers=(1, 10.0), learner=3.0), SETUP)
+
+    first = verdict.changes[0]
+
+    assert (first.setting, first.value) == ("workers.count", 4)
+    assert first.env_steps_per_s == pytest.approx(8_000 / 3.0)
+    assert first.gain == pytest.approx(10 / 3)
+
+
+def test_at_most_four_times_as_many_are_proposed_at_once():
+    verdict = judge(SLOW_ENV, SETUP)
+    assert changes(verdict)[0] == ("workers.count", 4, False)
+    assert verdict.changes[0].env_steps_per_s == pytest.approx(3_200.0)
+
+
+def test_what_was_not_reached_before_is_not_reached_after():
+    spent = window(workers=(1, 8.0))  # 1,000 could be done, 800 are
+    assert judge(spent, SETUP).changes[0].env_steps_per_s == pytest.approx(0.8 * 4_000)
+
+
+def test_a_second_shard_is_predicted_to_meet_the_next_limit():
+    verdict = judge(window(workers=(1, 5.0), shards=(1, 10.0)), SETUP)
+    assert changes(verdict)[0] == ("replay.shards", 2, False)
+    assert verdict.changes[0].env_steps_per_s == pytest.approx(1_600.0)
+
+
+def test_half_the_ratio_is_predicted_to_free_the_learner():
+    verdict = judge(SLOW_LEARNER, SETUP)
+    gpu, ratio = verdict.changes
+    assert (gpu.setting, gpu.at_most, ratio.at_most) == ("learner.device", True, False)
+    # The share of the limit that was reached, 0.96, of twice the capacity 833.3.
+    assert (ratio.setting, ratio.value) == ("replay.samples_per_insert", 4.0)
+    assert ratio.env_steps_per_s == pytest.approx(0.96 * 2 * 8_000 / 9.6)
+    assert gpu.env_steps_per_s == pytest.approx(8_000 / 4.0)
+
+
+def test_who_has_a_gpu_is_not_told_to_take_one():
+    verdict = judge(dataclasses.replace(SLOW_LEARNER, device="cuda"), SETUP)
+    assert changes(verdict) == [("replay.samples_per_insert", 4.0, False)]
+
+
+def test_with_all_cores_busy_more_workers_are_not_proposed():
+    verdict = judge(FULL_CORES, SETUP)
+    assert changes(verdict) == [("", "", True), ("replay.samples_per_insert", 4.0, False)]
+    # 17 core seconds, of which the updates and samples take 12, of 1.8 free cores.
+    share = 800 / (1.8 * 8_000 / 17)
+    assert verdict.changes[1].env_steps_per_s == pytest.approx(share * 1.8 * 8_000 / 11)
+
+
+def test_workers_next_to_the_limit_of_the_cores_need_cores_too():
+    spent = window(workers=(1, 10.0), cpu=(10.0, 4.0, 4.0), rest=1.0, cores=2)
+    assert changes(judge(spent, SETUP)) == [
+        ("workers.count", 2, False),
+        ("workers.count", 4, True),
+    ]
+    full = window(workers=(1, 10.0), cpu=(10.0, 5.0, 4.0), rest=0.9, cores=2)
+    assert changes(judge(full, SETUP)) == [("workers.count", 4, True)]
+
+
+def test_a_gain_that_is_none_is_not_proposed():
+    for spent in (SLOW_ENV, SLOW_LEARNER, SLOW_SHARD, FULL_CORES, NOTHING_BUSY):
+        assert all(change.gain > 1.0 for change in judge(spent, SETUP).changes)
+
+
+def test_a_queue_for_a_core_is_not_taken_for_work():
+    part = PartUsage(1, work_s=10.0, queued_s=5.0, cpu_s=5.0)
+    spent = dataclasses.replace(window(cpu=(5.0, 3.0, 0.5), rest=11.0, cores=2), workers=part)
+
+    verdict = judge(spent, SETUP)
+
+    assert verdict.capacities["workers"] == pytest.approx(1_600.0)
+    assert verdict.limit == "cores"
+
+
+@pytest.mark.parametrize(
+    "spent",
+    [None, Usage(), Usage(at_s=1.0), dataclasses.replace(SLOW_ENV, gradient_steps=0)],
+)
+def test_too_short_a_run_has_no_verdict(spent):
+    verdict = judge(spent, SETUP)
+    assert (verdict.limit, verdict.bottleneck, verdict.line()) == ("", "", TOO_SHORT)
+    assert math.isnan(verdict.env_steps_per_s)
+
+
+def test_parts_that_tell_nothing_divide_nothing_by_zero():
+    verdict = judge(Usage(at_s=2.0, env_steps=10, gradient_steps=10, cores=2), SETUP)
+    assert verdict.limit == "transfer"
+    assert json.loads(json.dumps(verdict.to_json(), allow_nan=False))["capacities"]["cores"] is None
+
+
+@pytest.mark.parametrize(
+    ("spent", "line"),
+    [
+        (
+            window(workers=(1, 10.0), learner=4.0),
+            "workers 100 percent busy (env 75, inference 20): 800 env steps/s, the learner could "
+            "do 2,000; 3 workers for 1 (2,000 env steps/s predicted, 2.5 times)",
+        ),
+        (
+            SLOW_LEARNER,
+            "learner 96 percent busy: 800 env steps/s, the workers could do 2,000; a GPU (at most "
+            "2,000 env steps/s, 2.5 times) or samples_per_insert 4 for 8 (1,600 env steps/s "
+            "predicted, 2.0 times)",
+        ),
+        (
+            SLOW_SHARD,
+            "replay shards 90 percent busy: 800 env steps/s, the workers could do 8,000; 4 replay "
+            "shards for 1 (3,200 env steps/s predicted, 4.0 times) or samples_per_insert 4 for 8",
+        ),
+        (
+            FULL_CORES,
+            "the 2 cores 95 percent busy (workers 0.5, learner 1.0, shards 0.2, Ray and all other "
+            "programs 0.2): 800 env steps/s",
+        ),
+        (
+            NOTHING_BUSY,
+            "nothing is busy (workers 40, learner 50, replay shards 10, cores 3 percent), the "
+            "parts wait for messages: 800 env steps/s",
+        ),
+    ],
+)
+def test_the_line_says_what_limits_and_what_would_help(spent, line):
+    assert line in judge(spent, SETUP).line()
+
+
+def test_workers_that_are_too_many_are_named():
+    four = dataclasses.replace(SETUP, workers=4)
+    # 800 reached, 1.2 times of which is 960; four could do 8,000, one of them 2,000.
+    assert judge(SLOW_LEARNER, four).spare == "1 worker would do"
+    assert "; 2 workers would do; " in judge(window(learner=9.6, workers=(4, 16.0)), four).line()
+    assert judge(window(learner=9.6, workers=(4, 30.0)), four).spare == ""
+
+
+def test_a_verdict_is_plain_values():
+    detail = judge(SLOW_LEARNER, SETUP).to_json()
+    assert json.loads(json.dumps(detail, allow_nan=False)) == detail
+    assert detail["limit"] == "learner" and detail["changes"][1]["value"] == 4.0
+    assert detail["line"] == judge(SLOW_LEARNER, SETUP).line()
+
+
+def test_parts_that_take_turns_could_overlap():
+    verdict = judge_turns(
+        {"env": 0.3, "inference": 0.1, "replay": 0.1, "learner": 0.5, "transfer": 0.0}, 1_000.0
+    )
+    assert (verdict.limit, verdict.bottleneck) == ("turns", "learner")
+    assert verdict.line() == (
+        "the parts take turns (env 30, inference 10, replay 10, learner 50 percent of the time); "
+        "mode async lets them overlap (at most 2.0 times as fast, 2,000 env steps/s)"
+    )
+    assert changes(verdict) == [("mode", "async", True)]
+
+
+def test_acting_is_one_turn():
+    verdict = judge_turns({"env": 0.4, "inference": 0.35, "learner": 0.25}, 100.0)
+    assert verdict.bottleneck == "env"
+    assert verdict.changes[0].gain == pytest.approx(1 / 0.75)
+
+
+def test_turns_of_which_nothing_is_known_have_no_verdict():
+    assert judge_turns({"env": math.nan, "learner": math.nan}, math.nan).line() == TOO_SHORT

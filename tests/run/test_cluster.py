@@ -1,0 +1,87 @@
+"""Three Ray nodes on one machine; one of them dies."""
+
+import time
+
+import pytest
+import ray_parts  # noqa: F401  (pickled by value, see conftest)
+from run_parts import assert_closed, in_thread, small, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def nodes_of_actors(class_name):
+    """Node ids of the living actors of a class."""
+    from ray._private.state import actors  # the public list needs the dashboard
+
+    return [
+        actor["Address"]["NodeID"]
+        for actor in actors().values()
+        if actor["ActorClassName"] == class_name and actor["State"] == "ALIVE"
+    ]
+
+
+@pytest.fixture
+def three_nodes(ray_cluster):
+    """Two more nodes beside the head; whatever is left of them goes afterwards."""
+    added = [ray_cluster.add_node(num_cpus=4) for _ in range(2)]
+    ray_cluster.wait_for_nodes(timeout=60)
+    yield ray_cluster, added
+    for node in added:
+        if node in ray_cluster.worker_nodes:
+            ray_cluster.remove_node(node)
+
+
+def test_a_dead_node_costs_its_items_and_nothing_else(three_nodes, tmp_path):
+    import ray
+
+    cluster, added = three_nodes
+    config = small(
+        tmp_path,
+        total_env_steps=120_000,
+        workers__count=6,
+        workers__num_cpus=1.0,
+        replay__shards=3,
+        replay__capacity=12_000,
+        learner__superbatch=16,
+        learner__batch_size=128,
+    )
+    thread, outcome = in_thread(config)
+
+    def control():
+        try:
+            return ray.get_actor("control", namespace="run")
+        except ValueError:
+            return None
+
+    wait_for(control, 90)
+    wait_for(lambda: ray.get(control().status.remote(), timeout=30).env_steps > 5_000, 120)
+    here = ray.get_runtime_context().get_node_id()
+    placed = {name: nodes_of_actors(name) for name in ("EnvWorker", "ReplayShard", "LearnerActor")}
+    assert placed["LearnerActor"] == [here]
+    assert len(set(placed["EnvWorker"])) == 3
+    assert len(set(placed["ReplayShard"])) == 3
+    victim = added[0]
+    lost_workers = placed["EnvWorker"].count(victim.node_id)
+    assert lost_workers >= 1
+    cluster.remove_node(victim, allow_graceful=False)
+    thread.join(timeout=200)
+    summary = outcome.get("summary") or outcome["error"]
+    assert summary.env_steps == 120_000
+    assert summary.worker_restarts == lost_workers
+    assert summary.shard_restarts == 1
+    assert summary.items_lost > 0
+    assert len(summary.shard_items) == 3
+    assert min(summary.shard_items) > 0
+    assert summary.gradient_steps > 0
+    assert_closed(summary)
+
+
+def test_a_run_leaves_the_cluster_clean(ray_cluster, tmp_path):
+    import distdqn
+
+    distdqn.train(small(tmp_path), display=False)
+    deadline = time.monotonic() + 30
+    names = ("EnvWorker", "ReplayShard", "LearnerActor", "Evaluator", "Control", "WeightServer")
+    while any(nodes_of_actors(name) for name in names):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
