@@ -169,7 +169,7 @@ def test_importing_the_package_loads_neither_torch_nor_ray():
 
 @pytest.mark.parametrize("first", ["pass", "import distdqn.api"])
 def test_train_is_a_function_whatever_was_imported_before(first):
-    code = f"{first}\nimport sys, distdqn\nsys.exit(not callable(distdqn.api))"
+    code = f"{first}\nimport sys, distdqn\nsys.exit(not callable(distdqn.train))"
 
     done = subprocess.run([sys.executable, "-c", code], timeout=60)
 

@@ -155,7 +155,7 @@ def start(tmp_path: Path, names: list[str]) -> subprocess.Popen:
         [sys.executable, "-c", code, "--runs-dir", str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))},
     )
 
 

@@ -275,22 +275,20 @@ def test_a_refused_resume_changes_nothing(tmp_path, monkeypatch):
 
 
 def test_a_dead_learner_is_named(ray_cluster, tmp_path, monkeypatch):
-    from distdqn.lockstep.members import LockstepLearner
+    import ray
+
+    from distdqn.lockstep import members
 
     def exit_now(self, *arguments):
         os._exit(1)
 
-    monkeypatch.setattr(LockstepLearner, "update", exit_now)
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(__import__("distdqn.lockstep.members").lockstep_parts)
+    monkeypatch.setattr(members.LockstepLearner, "update", exit_now)
+    ray.cloudpickle.register_pickle_by_value(members)
     try:
         with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
             train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
     finally:
-        ray.cloudpickle.unregister_pickle_by_value(
-            __import__("distdqn.lockstep.members").lockstep_parts
-        )
+        ray.cloudpickle.unregister_pickle_by_value(members)
 
 
 def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
