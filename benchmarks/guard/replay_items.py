@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
@@ -193,7 +194,7 @@ def _pictures_item(rng: np.random.Generator) -> Item:
     blocks = [make_block(PICTURES, _BLOCK, rng) for _ in range(capacity // _BLOCK)]
     for block in blocks:
         ours.add(block)
-    out = np.zeros((2, 1, batch_size, *PICTURES.obs_shape), np.uint8)
+    num_bytes = 2 * batch_size * math.prod(PICTURES.obs_shape)
     frames = np.concatenate([block.frames for block in blocks])
     depths = np.full(batch_size, PICTURES.stack - 1)
 
@@ -205,8 +206,8 @@ def _pictures_item(rng: np.random.Generator) -> Item:
     return Item(
         name=f"sample {batch_size} pairs of stacked pictures",
         part="replay",
-        ours=lambda: ours.sample(1, batch_size, out),
-        limit=copies(out.nbytes),
+        ours=lambda: ours.sample(1, batch_size),
+        limit=copies(num_bytes),
         limit_name="the same bytes copied",
         reference=stack,
     )

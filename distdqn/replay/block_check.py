@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from distdqn.replay.layout import COLUMNS, frame_bytes
+from distdqn.replay.layout import COLUMNS
 from distdqn.types import ObservationSpec, TransitionBlock
 
 
@@ -72,7 +72,9 @@ def check_state(
     """
     for piece, _ in frames:
         if not isinstance(piece, np.ndarray):
-            _check_compressed(piece[:1], observation)
+            from distdqn.replay.compressed_rows import decompressed
+
+            decompressed(piece[:1], observation.dtype, observation.shape)
         elif piece.shape[1:] != observation.shape:
             raise ValueError(
                 f"frames of the state must have shape {observation.shape}, got {piece.shape[1:]}: "
@@ -85,10 +87,3 @@ def check_state(
                 f"{name} of the state must be below the stack of {observation.stack}, got "
                 f"{deepest}: more frames were stacked when it was saved"
             )
-
-
-def _check_compressed(frames: Sequence[bytes], observation: ObservationSpec) -> None:
-    from distdqn.replay.compressed_rows import decompress
-
-    for data in frames:
-        decompress(data, frame_bytes(observation))
