@@ -10,8 +10,6 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.timeout(240)
-
 SMALL = [
     "--env.id=CartPole-v1",
     "--workers.envs-per-worker=4",
@@ -43,7 +41,7 @@ def start(tmp_path, *words, **environment):
 
 
 def wait_until_training(tmp_path, process):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not (metrics.exists() and "losses/td_loss" in metrics.read_text()):
         assert process.poll() is None, process.communicate()[1]
@@ -58,7 +56,7 @@ def test_a_signal_ends_an_embedded_run_with_its_weights_saved(tmp_path, number, 
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert stat.S_IMODE(os.stat(run["token_file"]).st_mode) == 0o600
     process.send_signal(number)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     summary = json.loads(out)
     assert summary["stopped_by"] == number.name
@@ -77,7 +75,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
 
 
@@ -89,7 +87,7 @@ def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
         "--json",
         RAY_AUTH_MODE="disabled",
     )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert json.loads(out)["env_steps"] == 6000
 
@@ -103,7 +101,7 @@ def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
 )
 def test_an_address_that_cannot_be_joined_is_one_line(tmp_path, address, line):
     process = start(tmp_path, f"--address={address}")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     errors = [text for text in err.splitlines() if text.startswith("distdqn: error:")]
     assert len(errors) == 1
