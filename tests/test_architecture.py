@@ -217,7 +217,7 @@ def test_torch_stays_out_of_acting_and_remembering(name):
 def test_torch_is_not_loaded_in_a_replay_shard():
     assert "torch" not in loaded_with("distdqn.replay.shard")
     code = "import sys, distdqn.replay.shard; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -239,7 +239,7 @@ def test_the_learner_can_be_measured_where_little_is_installed():
     assert outside <= wanted
     absent = ["ray", "gymnasium", "yaml", "tyro", "rich", "psutil", "lz4"]
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import distdqn.bench.learner"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 def test_config_needs_only_the_standard_library():
