@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 from distdqn.types import (
     BEFORE_ANY,
     ObservationSpec,
@@ -172,7 +172,7 @@ def _gathers(rng: np.random.Generator) -> Work:
 
 def _uniform_item(rng: np.random.Generator) -> Item:
     capacity, num_batches, batch_size = 10_000, 32, 128
-    ours = Replay(capacity, NUMBERS, NUM_ACTIONS, UniformSampler(capacity), seed=0)
+    ours = Replay(capacity, NUMBERS, NUM_ACTIONS, PlainSampler(capacity), seed=0)
     reference = ReferenceReplay(capacity, NUMBERS.shape)
     for _ in range(capacity // _BLOCK):
         block = make_block(NUMBERS, _BLOCK, rng)
@@ -190,7 +190,7 @@ def _uniform_item(rng: np.random.Generator) -> Item:
 
 def _pictures_item(rng: np.random.Generator) -> Item:
     capacity, batch_size = 16_000, 256
-    ours = Replay(capacity, PICTURES, NUM_ACTIONS, UniformSampler(capacity), seed=0)
+    ours = Replay(capacity, PICTURES, NUM_ACTIONS, PlainSampler(capacity), seed=0)
     blocks = [make_block(PICTURES, _BLOCK, rng) for _ in range(capacity // _BLOCK)]
     for block in blocks:
         ours.add(block)
