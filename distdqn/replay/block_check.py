@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from distdqn.replay.layout import COLUMNS
+from distdqn.replay.saved_state import FramePiece
 from distdqn.types import ObservationSpec, TransitionBlock
 
 
@@ -62,7 +63,7 @@ def _check_stacks(block: TransitionBlock) -> None:
 
 def check_state(
     items: Mapping[str, np.ndarray],
-    frames: Sequence[tuple[np.ndarray | list[bytes], np.ndarray | None]],
+    frames: Sequence[FramePiece],
     observation: ObservationSpec,
 ) -> None:
     """Raises ValueError if a state was saved with other observations.

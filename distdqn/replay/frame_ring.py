@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.replay.frame_rows import Rows
+from distdqn.replay.saved_state import FramePiece
 from distdqn.types import ObservationSpec
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class FrameRing:
         if needed > self.capacity:
             self._grow(max(needed, math.ceil(self.capacity * GROWTH)), oldest)
         if action_mask is not None and self._masks is None:
-            self._masks = self._open_masks()
+            self._masks = Rows(self.capacity, "bool", (self._num_actions,))
+            self._masks.array[:] = True
         if action_mask is None and self._masks is not None:
             action_mask = np.ones((len(frames), self._num_actions), bool)
         first = self.next_number
@@ -142,16 +144,10 @@ class FrameRing:
             state["action_mask"] = self.gather_masks(numbers)
         return state
 
-    def set_state(
-        self,
-        first: int,
-        pieces: Sequence[tuple[np.ndarray | Sequence[bytes], np.ndarray | None]],
-    ) -> None:
+    def set_state(self, first: int, pieces: Sequence[FramePiece]) -> None:
         """Holds what `pieces` hold and nothing else, whatever the capacity was.
 
-        first: number of the first frame.
-        pieces: (`[F, *shape]` frames or F compressed ones, `[F, A]` masks or None), which
-          follow on each other.
+        first: number of the first frame.  pieces: follow on each other.
         """
         self._masks = None
         self.next_number = self._origin = first
@@ -183,11 +179,6 @@ class FrameRing:
             yield start, slot, length
             self.next_number += length
             start += length
-
-    def _open_masks(self) -> Rows:
-        masks = Rows(self.capacity, "bool", (self._num_actions,))
-        masks.array[:] = True
-        return masks
 
     def _grow(self, capacity: int, oldest: int) -> None:
         """Makes the rings larger; the frames from number `oldest` on stay."""
