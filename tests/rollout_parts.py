@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from step_parts import make_step
 from torch import nn
 
 from distdqn.acting.rollout import Rollout
-from distdqn.types import ObservationSpec, Step, WeightSnapshot, WeightsVersion
+from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
 
 
 class FakeStepper:
@@ -79,13 +80,13 @@ class FakeStepper:
         if self.style != "next step" and ended.any():
             self.obs = np.where(ended[:, None], self.observe(), obs_t)
             self.ages[ended] = 0
-        return Step(
-            obs_t=obs_t,
+        return make_step(
+            obs_t,
             r_t=raw_reward.astype(np.float32),
             raw_reward=raw_reward,
             terminated=ended | life_lost,
-            truncated=np.zeros_like(ended),
             ended=ended,
+            restarted=ended & (self.style != "next step"),
             starts=starts,
             valid=valid,
             next_obs=self.obs,

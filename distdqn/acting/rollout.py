@@ -15,6 +15,7 @@ Symbols: `N` envs.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,9 +28,9 @@ from distdqn.acting.acting_network import ActingNetwork
 from distdqn.acting.episodes import Episode, EpisodeTracker
 from distdqn.acting.exploration import EpsilonGreedy
 from distdqn.acting.frame_stack import FrameStack
-from distdqn.acting.n_step import BlockPart, NStepAccumulator
+from distdqn.acting.n_step import NStepAccumulator
 from distdqn.errors import EnvFailure
-from distdqn.types import BEFORE_ANY, Step, TransitionBlock, WeightSnapshot, WeightsVersion
+from distdqn.types import Step, TransitionBlock, WeightSnapshot, WeightsVersion
 
 MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
 BAD_STEP_PERIOD = 1_000  # steps of an env within which a second bad one is a failure
@@ -100,7 +101,8 @@ class Rollout:
         self._episodes: deque[Episode] = deque(maxlen=MAX_EPISODES)
         self._bad_steps = _BadSteps(worker)
         self._none = np.zeros(num_envs, bool)
-        self._rows: list[tuple[float, WeightsVersion]] = []  # per row of the accumulator
+        self._times: list[float] = []  # of each row of the accumulator
+        self._versions: list[WeightsVersion] = []  # likewise
         self._sequence = self.collected = self.refused = self.stepped = 0
         self._vector_steps = 0
         self.reward_abs_max = 0.0
@@ -191,7 +193,7 @@ class Rollout:
     def _is_due(self, now: float) -> bool:
         if self._accumulator.num_ready >= self._block_transitions:
             return True
-        return bool(self._rows) and now - self._rows[0][0] > self._max_block_age_s
+        return bool(self._times) and now - self._times[0] > self._max_block_age_s
 
     def _step(self, now: float, allowance: int) -> int:
         """One vector step; returns how many valid env steps it kept."""
@@ -209,84 +211,56 @@ class Rollout:
         if not np.abs(step.r_t).max() <= self.reward_abs_max:  # seldom; true of NaN too
             rewards = np.abs(step.r_t[valid & ~step.bad])
             self.reward_abs_max = float(rewards.max(initial=self.reward_abs_max))
-        frames, restarted, starts = self._settle(step)
-        self._accumulator.add(
-            a_tm1=actions,
-            r_t=step.r_t,
-            terminated=step.terminated,
-            truncated=step.truncated,
-            valid=valid,
-            bad=step.bad,
-            obs_t=step.obs_t,
-            next_obs=frames,
-            restarted=restarted,
-            starts=starts,
-            action_mask_t=step.action_mask_t,
-            next_action_mask=self._stepper.action_mask,
-        )
-        self._rows.append((now, self._acting.version))
-        self._obs = self._stack.push(frames, starts)
+        if valid is not step.valid:
+            step = dataclasses.replace(step, valid=valid)
+        if np.count_nonzero(step.bad):
+            step = self._without_bad(step)
+        self._accumulator.add(actions, step)
+        self._times.append(now)
+        self._versions.append(self._acting.version)
+        self._obs = self._stack.push(step.next_obs, step.starts)
         self.stepped += taken
         return taken
 
-    def _settle(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the next actions start from.
-
-        A bad env is reset; where the stepper cannot reset it alone, the others' episodes
-        are cut off with it.
-
-        Returns:
-          `[N, *shape]` frames, and two `[N]` bool: which envs were reset within this step
-          (their frame is not the one arrived at), and where an episode begins.
-        """
-        restarted = self._none
-        if step.next_obs is not step.obs_t:
-            restarted = step.ended
-        if not np.count_nonzero(step.bad):
-            return step.next_obs, restarted, step.starts
+    def _without_bad(self, step: Step) -> Step:
+        """`step` with its bad envs reset; where the stepper cannot reset them alone, the
+        others' episodes are cut off with them."""
         self._bad_steps.note(step.bad, step.bad_what, self._vector_steps)
         frames, was_reset = self._stepper.reset_envs(step.bad)
         self._tracker.drop(was_reset)
-        return frames, restarted | was_reset, step.starts | was_reset
+        return dataclasses.replace(
+            step,
+            next_obs=frames,
+            restarted=step.restarted | was_reset,
+            starts=step.starts | was_reset,
+            next_action_mask=self._stepper.action_mask,
+        )
 
     def _seal(self, flush: bool = False) -> TransitionBlock | None:
         """The closed windows as a block; None if there is none.
 
         What was refused then counts all the same, and the next block says so.
         """
-        part = self._accumulator.emit(flush)
-        num_transitions = len(part.a_tm1)
-        self.refused += part.refused
-        self.collected += part.refused + num_transitions
-        version = self._rows[part.first_row][1] if num_transitions else BEFORE_ANY
-        del self._rows[: len(self._rows) - self._accumulator.num_rows]
-        if not num_transitions:
+        block = self._accumulator.emit(flush, self._versions)
+        self.refused += block.refused
+        self.collected += block.refused + block.num_transitions
+        for of_rows in (self._times, self._versions):
+            del of_rows[: len(of_rows) - self._accumulator.num_rows]
+        if not block.num_transitions:
             return None
-        block = TransitionBlock(
+        priorities = None
+        if self._with_priorities:
+            priorities = self._acting.priorities(block, self._stepper.observation)
+        self._sequence += 1
+        return dataclasses.replace(
+            block,
             worker=self._worker,
             incarnation=self._incarnation,
-            sequence=self._sequence,
+            sequence=self._sequence - 1,
             collected=self.collected,
             refused=self.refused,
-            weights_version=version,
-            frames=part.frames,
-            tm1=part.tm1,
-            t=part.t,
-            tm1_depth=part.tm1_depth,
-            t_depth=part.t_depth,
-            a_tm1=part.a_tm1,
-            r_t=part.r_t,
-            discount_t=part.discount_t,
-            priorities=self._priorities(part),
-            action_mask=part.action_mask,
+            priorities=priorities,
         )
-        self._sequence += 1
-        return block
-
-    def _priorities(self, part: BlockPart) -> np.ndarray | None:
-        if not self._with_priorities:
-            return None
-        return self._acting.priorities(part, self._stepper.observation)
 
 
 class _BadSteps:

@@ -70,6 +70,7 @@ class WaitingEnv:
             ended=no,
             valid=yes,
             next_obs=frames,
+            restarted=no,
             starts=no,
             bad=no,
             bad_what="",
