@@ -53,9 +53,9 @@ def train(
         if config.mode == "async":
             from distdqn.run.async_run import AsyncRun
 
-            run: Any = AsyncRun(config, parts, folder, progress)
+            run: Any = AsyncRun(parts, folder, progress)
         else:
-            run = _lockstep_run(config, parts, folder, progress)
+            run = _lockstep_run(parts, folder, progress)
         with _signals(run.interruption.note):
             progress.say(parts.memory_budget().line())
             summary = run.execute(initial)
@@ -87,7 +87,7 @@ def resume(
         )
     parts = make_parts(config, make_env, make_network)
     with _display(config, folder, display) as progress:
-        lockstep = _lockstep_run(config, parts, folder, progress)
+        lockstep = _lockstep_run(parts, folder, progress)
         with _signals(lockstep.interruption.note):
             progress.say(parts.memory_budget().line())
             summary = lockstep.resume()
@@ -96,10 +96,10 @@ def resume(
     return summary
 
 
-def _lockstep_run(config: Config, parts: Parts, folder: RunFolder, progress: Progress) -> Any:
+def _lockstep_run(parts: Parts, folder: RunFolder, progress: Progress) -> Any:
     from distdqn.lockstep.run import LockstepRun
 
-    return LockstepRun(config, parts, folder, progress)
+    return LockstepRun(parts, folder, progress)
 
 
 @contextlib.contextmanager

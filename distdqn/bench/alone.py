@@ -101,13 +101,12 @@ def alone_here(parts: Parts, seconds: float, repeats: int) -> Alone:
     """As `measure_alone`, in this process."""
     stepper = parts.stepper(parts.config.workers.envs_per_worker)
     rollout = parts.rollout(0, 0, stepper)
-    made = parts.learner_parts()
-    learner, has_mask = made.learner, stepper.action_mask is not None
+    learner, has_mask = parts.learner(), stepper.action_mask is not None
     updating = bare_updates(learner, has_mask)
     updating()  # on a GPU it captures the graph
     note = learner.swap_refused
-    if made.compile is not None:
-        note = _compile(learner, made.compile(learner, has_mask))
+    if (compiling := parts.start_compiling(learner, has_mask)) is not None:
+        note = _compile(learner, compiling)
     rates = in_turn({"learner": updating, "rollout": collecting(rollout)}, seconds, repeats)
     return Alone(rates["learner"], rates["rollout"], learner.compiled, note, learner.device.type)
 

@@ -24,7 +24,8 @@ from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.process_memory import tree_pss_bytes
 from distdqn.run.factory import Parts
-from distdqn.run.session import open_session
+from distdqn.run.placement import Placement
+from distdqn.run.ray_session import open_session
 from distdqn.run.supervisor import System
 from distdqn.telemetry.reports import Poll
 from distdqn.telemetry.usage import Usage
@@ -78,7 +79,7 @@ def opened_ray(parts: Parts, say: Say) -> Iterator[str]:
         config = parts.config
         name = f"bench-{secrets.token_hex(4)}"
         folder = RunFolder.create(place, name, config.env.id, to_yaml(config))
-        with contextlib.closing(folder), contextlib.closing(open_session(parts, folder, say)):
+        with contextlib.closing(folder), contextlib.closing(open_session(config, folder, say)):
             yield name
 
 
@@ -122,7 +123,7 @@ class LiveRun:
     def __init__(self, parts: Parts, run_name: str, say: Say) -> None:
         """run_name: not in use on the cluster.  say: takes lines for a person."""
         self._parts, self._say = parts, say
-        self._system = System(parts, run_name, say)
+        self._system = System(parts.config, Placement(parts, run_name), say)
 
     def __enter__(self) -> LiveRun:
         try:

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from distdqn.envs import EnvSettings
     from distdqn.evaluation.greedy import Greedy
     from distdqn.learning.learner import Learner
-    from distdqn.learning.learner_actor import LearnerParts
+    from distdqn.learning.prefetch import Prefetcher
+    from distdqn.learning.training import Training
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay.replay import Replay
+    from distdqn.replay.shard_account import ShardAccount
 
 
 def env_settings(env: EnvConfig) -> EnvSettings:
@@ -95,8 +97,21 @@ class Parts:
         check_network(module, self.observation, self.num_actions)
         return module
 
+    def network_description(self) -> dict[str, Any]:
+        """What a checkpoint says of the network, see `Checkpoint`."""
+        network = self.config.network
+        return {
+            "observation": dataclasses.asdict(self.observation),
+            "num_actions": self.num_actions,
+            "action_start": self.action_start,
+            "torso": network.torso,
+            "hidden": list(network.hidden),
+            "dueling": network.dueling,
+            "custom": self.make_network is not None,
+        }
+
     def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
-        from distdqn.envs import make_stepper
+        from distdqn.envs.stepper import make_stepper
 
         settings = env_settings(self.config.env)
         return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
@@ -159,6 +174,12 @@ class Parts:
             compression=self.config.replay.compression,
         )
 
+    def shard(self, shard: int, epoch: int) -> ShardAccount:
+        """A replay with the account of its use."""
+        from distdqn.replay.shard_account import ShardAccount
+
+        return ShardAccount(self.replay(shard, epoch), shard)
+
     def _sampler(self, capacity: int) -> Any:
         from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, UniformSampler
 
@@ -214,27 +235,36 @@ class Parts:
             batch_size=config.learner.batch_size,
         )
 
-    def learner_parts(self) -> LearnerParts:
-        """The learner with what its actor needs besides."""
-        from distdqn.learning.learner_actor import LearnerParts
+    def training(self) -> Training:
+        """The learner with its schedules."""
+        from distdqn.learning.training import Training
+
+        learner, replay = self.config.learner, self.config.replay
+        return Training(
+            self.learner(),
+            learner.learning_rate.at,
+            replay.importance_sampling_exponent.at,
+            with_target=replay.kind == "prioritized" and learner.gradient == "semi",
+        )
+
+    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """The training, where its batches come from, and `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
-        config, learner, limiter = self.config, self.config.learner, self.limiter()
+        learner = self.config.learner
         prefetcher = Prefetcher(
-            limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
+            self.limiter(),
+            learner.superbatch,
+            learner.batch_size,
+            learner.prefetch,
+            self.config.seed,
         )
-        made = self.learner()
-        return LearnerParts(
-            learner=made,
-            limiter=limiter,
-            prefetcher=prefetcher,
-            compile=self._compile if learner.compile and made.device.type == "cpu" else None,
-            learning_rate=learner.learning_rate.at,
-            importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
-        )
+        return self.training(), prefetcher, self.start_compiling
 
-    @staticmethod
-    def _compile(learner: Any, with_action_mask: bool) -> Any:
+    def start_compiling(self, learner: Learner, with_action_mask: bool) -> Any:
+        """Compiles the update beside the learner; None where it is to stay eager."""
+        if not self.config.learner.compile or learner.device.type != "cpu":
+            return None
         from distdqn.learning.compilation import CompiledCache, compile_in_background
         from distdqn.machine.cpu_threads import cpu_threads
 

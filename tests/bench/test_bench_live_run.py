@@ -18,7 +18,7 @@ class FakeSystem:
     def __init__(self, usages):
         self.usages, self.events, self.idle = usages, [], True
 
-    def __call__(self, parts, run_name, say):
+    def __call__(self, config, place, say):
         return self
 
     def start(self):
@@ -41,6 +41,7 @@ def fake(monkeypatch):
     def make(*usages):
         system = FakeSystem(list(usages))
         monkeypatch.setattr(live_run, "System", system)
+        monkeypatch.setattr(live_run, "Placement", lambda parts, run_name: None)
         return system
 
     return make
