@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from run_parts import lockstep
 
+from distdqn.config import EnvConfig
 from distdqn.envs import describe
-from distdqn.envs.settings import EnvSettings
 from distdqn.lockstep.run import make_system as make_members
 from distdqn.run.factory import Parts
 
 
 def make_system(tmp_path, **changes):
     config = lockstep(tmp_path, **changes)
-    env = describe(EnvSettings("CartPole-v1"))
+    env = describe(EnvConfig("CartPole-v1"))
     parts = Parts(config, env.observation, env.num_actions, env.action_start, None)
     system = make_members(parts)
     system.start(None)
