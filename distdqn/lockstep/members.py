@@ -45,16 +45,10 @@ class LockstepWorker:
 
     make_stepper: makes the envs, once.
     build: (round, stepper) -> a rollout whose incarnation is that round.
-    first_env: number of its first env over all workers.
     """
 
-    def __init__(
-        self,
-        make_stepper: Callable[[], Any],
-        build: Callable[[int, Any], Rollout],
-        first_env: int,
-    ):
-        self._build, self._first_env = build, first_env
+    def __init__(self, make_stepper: Callable[[], Any], build: Callable[[int, Any], Rollout]):
+        self._build = build
         self._stepper = make_stepper()
         self._rollout: Rollout | None = None
 
@@ -81,10 +75,7 @@ class LockstepWorker:
             stepped=rollout.stepped - before[0],
             collected=rollout.collected - before[1],
             refused=rollout.refused - before[2],
-            episodes=tuple(
-                (self._first_env + e.env, e.episode_return, e.length)
-                for e in rollout.drain_episodes()
-            ),
+            episodes=rollout.report_episodes(),
             env_s=rollout.env_s - seconds[0],
             inference_s=rollout.inference_s - seconds[1],
             epsilon=rollout.epsilon_mean,

@@ -267,7 +267,6 @@ def make_system(parts: Parts, look: Callable[[], None] = lambda: None) -> Lockst
                 LockstepWorker,
                 partial(parts.stepper, workers.envs_per_worker),
                 partial(parts.rollout, index),
-                index * workers.envs_per_worker,
             )
             for index in range(workers.count)
         ],

@@ -151,7 +151,7 @@ class LockstepSystem:
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Greedy episodes with `online [P]`."""
-        return self._evaluator("report", online, episodes, seed).get()
+        return self._evaluator("evaluate", online, episodes, seed).get()
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
         """One greedy episode with `online [P]` as an mp4 file's bytes."""

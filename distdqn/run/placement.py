@@ -109,9 +109,7 @@ class Placement:
             scheduling_strategy="SPREAD",
         ).remote(
             build=partial(self._factory.rollout, worker, incarnation),
-            worker=worker,
-            incarnation=incarnation,
-            first_env=worker * workers.envs_per_worker,
+            stream=(worker, incarnation),
             control=self.control,
             weight_server=self.server,
             max_in_flight=workers.max_in_flight,
