@@ -26,7 +26,7 @@ from distdqn.lockstep.system import Builders, LockstepSystem
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.reporting.verdict import judge_turns
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.run.interruption import SIGNALS, Interruption
 from distdqn.run.record import RunRecord
 from distdqn.telemetry.reports import EvaluationReport
@@ -38,15 +38,15 @@ _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and explorat
 class LockstepRun:
     """A run of mode lockstep or lockstep_ray in progress."""
 
-    def __init__(self, parts: Parts, folder: RunFolder, progress: Progress):
-        self._config, self._parts = parts.config, parts
+    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+        self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
-        self._record = RunRecord(parts.config, parts.network_description(), folder, progress)
+        self._record = RunRecord(factory.config, factory.network_description(), folder, progress)
         self.interruption = Interruption()
         self._said_interrupted = False
         self._next_look = 0.0
         self._num_evaluations = 0
-        self._due = parts.config.eval.period_env_steps
+        self._due = factory.config.eval.period_env_steps
 
     def execute(self, initial: Mapping[str, np.ndarray] | None) -> Summary:
         """From the first round to the end; initial: parameters by name, or None."""
@@ -89,7 +89,7 @@ class LockstepRun:
         with contextlib.ExitStack() as stack:
             try:
                 self._open(stack)
-                system = make_system(self._parts, self.interruption.give_up)
+                system = make_system(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:
@@ -228,7 +228,7 @@ class LockstepRun:
     def _makers(self) -> list[str]:
         """Which of the caller's own functions the run is made with."""
         names = ("make_env", "make_network")
-        return [name for name in names if getattr(self._parts, name) is not None]
+        return [name for name in names if getattr(self._factory, name) is not None]
 
     def _require_own_makers(self, makers: list[str]) -> None:
         if makers != self._makers():
@@ -258,20 +258,20 @@ class LockstepRun:
         return system.learner("get_state").get() | counts
 
 
-def make_system(parts: Parts, look: Callable[[], None] = lambda: None) -> LockstepSystem:
+def make_system(factory: Factory, look: Callable[[], None] = lambda: None) -> LockstepSystem:
     """The members of a lockstep run, made; look: called while actors start."""
-    workers, shards = parts.config.workers, parts.config.replay.shards
+    workers, shards = factory.config.workers, factory.config.replay.shards
     builders: Builders = {
         "worker": [
             partial(
                 LockstepWorker,
-                partial(parts.stepper, workers.envs_per_worker),
-                partial(parts.rollout, index),
+                partial(factory.stepper, workers.envs_per_worker),
+                partial(factory.rollout, index),
             )
             for index in range(workers.count)
         ],
-        "shard": [partial(parts.shard, index, 0) for index in range(shards)],
-        "learner": [parts.training],
-        "evaluator": [parts.evaluator],
+        "shard": [partial(factory.shard, index, 0) for index in range(shards)],
+        "learner": [factory.training],
+        "evaluator": [factory.evaluator],
     }
-    return LockstepSystem(parts.config, builders, parts.limiter(), parts.is_counted, look)
+    return LockstepSystem(factory.config, builders, factory.limiter(), factory.is_counted, look)

@@ -158,7 +158,7 @@ class Lockstep:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `get_state()`; the parts must have been given theirs before."""
+        """Goes on from `get_state()`; the members must have been given theirs before."""
         self.number = state["round"]
         self.version = WeightsVersion(*state["version"])
         self.totals = [WorkerReport(**_plain(total)) for total in state["totals"]]

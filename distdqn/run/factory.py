@@ -1,6 +1,6 @@
 """Makes every part from the configuration.
 
-`Parts` travels to the actors as a constructor argument; each method runs in the
+`Factory` travels to the actors as a constructor argument; each method runs in the
 process that needs its part and imports only what that part needs, so a replay shard
 never loads torch.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Factory:
     """What a run is made of.
 
     observation, num_actions, action_start, observation_space: of the environment.
@@ -330,16 +330,16 @@ class Parts:
         )
 
 
-def make_parts(
+def make_factory(
     config: Config,
     make_env: Callable[[], Any] | None = None,
     make_network: Callable[[Any, int], Any] | None = None,
-) -> Parts:
+) -> Factory:
     """Describes the environment; every refusal that needs no Ray comes from here."""
     from distdqn.envs import describe
 
     description = describe(config.env, make_env)
-    parts = Parts(
+    factory = Factory(
         config,
         description.observation,
         description.num_actions,
@@ -348,9 +348,9 @@ def make_parts(
         make_env,
         make_network,
     )
-    check_compression(config.replay.compression, parts.observation)
+    check_compression(config.replay.compression, factory.observation)
     if make_network is None:
-        check_torso(config.network.torso, parts.observation)
+        check_torso(config.network.torso, factory.observation)
     if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
-        check_replay_fits(parts.replay_bytes(), config.replay.capacity)
-    return parts
+        check_replay_fits(factory.replay_bytes(), config.replay.capacity)
+    return factory

@@ -7,14 +7,14 @@ from run_parts import lockstep
 from distdqn.config import EnvConfig
 from distdqn.envs import describe
 from distdqn.lockstep.run import make_system as make_members
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 
 
 def make_system(tmp_path, **changes):
     config = lockstep(tmp_path, **changes)
     env = describe(EnvConfig("CartPole-v1"))
-    parts = Parts(config, env.observation, env.num_actions, env.action_start, None)
-    system = make_members(parts)
+    factory = Factory(config, env.observation, env.num_actions, env.action_start, None)
+    system = make_members(factory)
     system.start(None)
     return system
 
