@@ -24,6 +24,12 @@ def build_replay(shard, epoch, prioritized):
     )
 
 
+def build_shard(shard, epoch, prioritized):
+    from distdqn.replay.shard_account import ShardAccount
+
+    return ShardAccount(build_replay(shard, epoch, prioritized), shard)
+
+
 def ignore(report):
     del report
 
@@ -60,9 +66,7 @@ def shards(ray_cluster):
         new = [
             ray.remote(ReplayShard)
             .options(num_cpus=0)
-            .remote(
-                partial(build_replay, i, epoch, prioritized), i, epoch, insert_limit, ignore, 1.0
-            )
+            .remote(partial(build_shard, i, epoch, prioritized), insert_limit, ignore, 1.0)
             for i in range(count)
         ]
         made.extend(new)
