@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.config import EnvConfig
-from distdqn.envs import make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.errors import DistDQNError
 from distdqn.learning.compilation import BackgroundCompile, CompiledCache, compile_in_background
 from distdqn.learning.learner import Learner, LearnerSettings

@@ -94,7 +94,7 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
     import yaml
 
     from distdqn.config import from_values
-    from distdqn.envs import transition_table
+    from distdqn.envs.tables import transition_table
 
     try:
         kwargs = yaml.safe_load(options.env_kwargs or "{}")

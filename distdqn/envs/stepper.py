@@ -22,50 +22,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
-from distdqn.envs.atari import fire_action
-from distdqn.envs.failures import env_error
+from distdqn.envs.failures import env_error, explained
 from distdqn.envs.lives import Lives
-from distdqn.envs.make import MakeEnv, autoreset_mode, env_label, make_vector_env
-from distdqn.envs.observations import ObservationEncoder
-from distdqn.envs.same_step import final_observations
-from distdqn.envs.stacks import frames_stacked, stacked_spec
+from distdqn.envs.observations import ObservationEncoder, stacked_space
 from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
 from distdqn.types import Step
 
 DEFAULT_FPS = 30  # of a video where the env does not say
 
 _Source = tuple[np.ndarray, "np.ndarray | None"]  # observations [N, *shape], masks [N, A]
-
-
-def make_stepper(
-    settings: EnvConfig,
-    num_envs: int,
-    make_env: MakeEnv | None = None,
-    render_mode: str | None = None,
-) -> VectorStepper:
-    """A stepper over `num_envs` new environments.
-
-    Raises:
-      EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
-    """
-    vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
-    atari = settings.atari if settings.is_atari and make_env is None else None
-    try:
-        return VectorStepper(
-            vector_env,
-            env_label(settings, make_env),
-            reward_scale=settings.reward_scale,
-            reward_clip=settings.reward_clip,
-            frame_stack=frames_stacked(settings, atari is not None),
-            stack_padding=settings.stack_padding,
-            terminal_on_life_loss=atari is not None and atari.terminal_on_life_loss,
-            fire_action=fire_action(vector_env) if atari and atari.fire_on_reset else None,
-        )
-    except Exception:
-        vector_env.close()
-        raise
 
 
 class VectorStepper:
@@ -75,8 +41,12 @@ class VectorStepper:
     anew, for instance after a bad value; `close()`.
 
     num_envs: N.  num_actions: A; actions count from 0.
+    action_start: the env's own number for action 0.
     observation: how the single frames that it gives are stored, and how many of them
       others are to stack.
+    observation_space: of one observation as a network sees it; the env's own where nothing
+      is stacked.
+    spec: what Gymnasium has registered, None where that is nothing.
     resets_singly: `reset_envs` resets exactly the envs that it is asked to; otherwise
       it resets all of them.
     """
@@ -89,8 +59,7 @@ class VectorStepper:
         reward_clip: float | None = None,
         frame_stack: int = 1,
         stack_padding: Literal["zero", "repeat"] = "zero",
-        terminal_on_life_loss: bool = False,
-        fire_action: int | None = None,
+        lives: Lives | None = None,
     ) -> None:
         """Takes over a vector env.
 
@@ -98,25 +67,24 @@ class VectorStepper:
           vector_env: a `gymnasium.vector.VectorEnv` or `SerialVectorEnv`.
           label: names the environment in messages.
           reward_scale, reward_clip, frame_stack, stack_padding: see `EnvConfig`.
-          terminal_on_life_loss, fire_action: see `Lives`.
+          lives: None where lost ones do not count and nothing is pressed at starts.
 
         Raises:
           UnsupportedSpaceError: of its action or observation space.
           EnvError: it does not declare a known autoreset mode.
         """
         self.num_envs = int(vector_env.num_envs)
-        self.num_actions, self._action_start = discrete_actions(
+        self.num_actions, self.action_start = discrete_actions(
             vector_env.single_action_space, label
         )
         space = vector_env.single_observation_space
-        self._encoder = ObservationEncoder(space, label)
-        self.observation = stacked_spec(
-            self._encoder.spec, space, frame_stack, stack_padding, label
-        )
-        self._lives = Lives(self.num_envs, terminal_on_life_loss, fire_action)
+        self._encoder = ObservationEncoder(space, label, frame_stack, stack_padding)
+        self.observation = self._encoder.spec
+        self.observation_space = stacked_space(space, frame_stack)
+        self._lives = lives or Lives(self.num_envs)
         self._masks = ActionMasks(self.num_envs, self.num_actions, label)
-        self._vector_env, self._label = vector_env, label
-        self._mode = autoreset_mode(vector_env, label)
+        self._vector_env, self._label, self.spec = vector_env, label, vector_env.spec
+        self._mode = _autoreset_mode(vector_env, label)
         self.resets_singly = self._mode is AutoresetMode.DISABLED
         self._resets_later = self._mode is AutoresetMode.NEXT_STEP
         self._action_dtype = vector_env.single_action_space.dtype
@@ -134,7 +102,7 @@ class VectorStepper:
     @property
     def action_names(self) -> tuple[str, ...]:
         """The env's own words for the actions, or their numbers."""
-        start = self._action_start
+        start = self.action_start
         return action_names(self._vector_env, range(start, start + self.num_actions))
 
     @property
@@ -239,10 +207,8 @@ class VectorStepper:
           MissingExtraError: the package that draws is not installed.
           EnvError: the env raised, or gave no such picture.
         """
-        try:
+        with explained(self._label, "render"):
             frame = np.asarray(self._vector_env.render()[0])
-        except Exception as error:
-            raise env_error(self._label, "render", error) from error
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise errors.EnvError(
                 f"environment {self._label!r} rendered {frame.dtype}{list(frame.shape)}, an RGB "
@@ -257,7 +223,7 @@ class VectorStepper:
 
     def _step_env(self, actions: np.ndarray) -> tuple[Any, ...]:
         shape = (self.num_envs,)
-        env_actions = np.asarray(actions + self._action_start, self._action_dtype)
+        env_actions = np.asarray(actions + self.action_start, self._action_dtype)
         try:
             obs, reward, terminated, truncated, info = self._vector_env.step(env_actions)
             return (
@@ -273,12 +239,8 @@ class VectorStepper:
             raise env_error(self._label, "step", error) from error
 
     def _reset_env(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        try:
+        with explained(self._label, "reset"):
             obs, info = self._vector_env.reset(**kwargs)
-        except errors.EnvError:
-            raise
-        except Exception as error:
-            raise env_error(self._label, "reset", error) from error
         return self._encoder.encode(obs, self.num_envs), info
 
     def _require_finite(self, obs: np.ndarray) -> None:
@@ -309,9 +271,8 @@ class VectorStepper:
         self, source: _Source, info: dict[str, Any], terminated: np.ndarray, ended: np.ndarray
     ) -> _Source:
         """`source` with the final observations in the rows in `ended`."""
-        space = self._vector_env.single_observation_space
         obs = source[0].copy()
-        obs[ended] = final_observations(info, ended, space, self._encoder, self._label)
+        obs[ended] = self._encoder.encode_final(info, ended)
         return obs, _merged(source[1], self._masks.read_final(info, terminated | ~ended), ended)
 
     def _restarted(self, source: _Source, mask: np.ndarray) -> _Source:
@@ -333,6 +294,23 @@ class VectorStepper:
         # 31 bits, as some envs keep their seed in a C int.
         seeds = [int(word >> 1) for word in state]
         return seeds if seeds_singly else seeds[0]
+
+
+def _autoreset_mode(vector_env: Any, label: str) -> AutoresetMode:
+    """The mode that a vector env declares.
+
+    Raises:
+      EnvError: it declares none, or one that is not known here.
+    """
+    declared = vector_env.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(declared)
+    except ValueError as error:
+        known = ", ".join(mode.value for mode in AutoresetMode)
+        raise errors.EnvError(
+            f"environment {label!r} declares the autoreset mode {declared!r} in "
+            f"metadata['autoreset_mode'] of its vector env; distdqn knows {known}"
+        ) from error
 
 
 def _merged(old: np.ndarray | None, new: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:

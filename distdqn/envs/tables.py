@@ -16,10 +16,10 @@ import numpy as np
 
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
-from distdqn.envs import atari
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.failures import env_error, one_line, shorten
-from distdqn.envs.make import find_spec, time_limit
+from distdqn.envs.atari import check_unused
+from distdqn.envs.failures import env_error, explained, one_line, shorten
+from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.values import scaled_reward
 
 WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
@@ -72,11 +72,9 @@ def transition_table(settings: EnvConfig) -> TransitionTable:
     """
     spec = find_spec(settings.id)
     if not settings.is_atari:
-        atari.check_unused(settings, f"env.id {settings.id!r}")
-    try:
+        check_unused(settings, f"env.id {settings.id!r}")
+    with explained(settings.id, "make"):
         env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
-    except Exception as error:
-        raise env_error(settings.id, "make", error) from error
     with contextlib.closing(env):
         num_actions, action_start = discrete_actions(env.action_space, settings.id)
         source = _require_table(env, settings.id)

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 from distdqn.config import EnvConfig
-from distdqn.envs import TransitionTable, transition_table
+from distdqn.envs.tables import TransitionTable, transition_table
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distdqn.config import Config, EnvConfig, from_values
-from distdqn.envs import TransitionTable
+from distdqn.envs.tables import TransitionTable
 
 DISCOUNT = 0.99
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import EnvConfig
-from distdqn.envs import make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.tabular.measure import account_complaints, policies_over_time, solve
 from distdqn.tabular.plan import DISCOUNT, PlannedRun
 
