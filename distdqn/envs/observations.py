@@ -118,7 +118,8 @@ class ObservationEncoder:
           EnvFailure: an episode ended without a final observation, or with one that
             breaks the space.
         """
-        final, envs = info.get("final_obs"), np.flatnonzero(ended)
+        final: Any = info.get("final_obs")
+        envs = np.flatnonzero(ended)
         one_by_one = isinstance(final, np.ndarray) and final.dtype.kind == "O"
         rows = list(final[ended]) if one_by_one else []
         if final is None or any(row is None for row in rows):
