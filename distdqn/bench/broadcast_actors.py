@@ -258,7 +258,7 @@ def actor(cls: type) -> Any:
 
 def _watched(env: WaitingEnv, torso: Torso, index: int) -> WatchedRollout:
     rollout = Rollout(
-        stepper=env,  # type: ignore[arg-type]
+        stepper=env,
         network=make_network(env.observation, env.num_actions, torso),
         n_step=1,
         discount=0.99,

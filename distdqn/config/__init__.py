@@ -5,12 +5,13 @@ refused on construction with one line. Only the YAML functions import yaml, so t
 package loads without it.
 
     values   what a value may be: types, ranges, schedules
-    parts    one dataclass for each part of the system
+    sections one dataclass for each part of the system
     tree     `Config`, and what must hold between the parts
     files    YAML, presets, and the order in which they are merged
 """
 
 from distdqn.config.files import (
+    build,
     from_values,
     from_yaml,
     key_types,
@@ -34,7 +35,15 @@ from distdqn.config.sections import (
     WorkersConfig,
 )
 from distdqn.config.tree import Config, resolved_error_band
-from distdqn.config.values import Schedule, nearest, nearest_key, plain_type
+from distdqn.config.values import (
+    Range,
+    Schedule,
+    coerce,
+    field_types,
+    nearest,
+    nearest_key,
+    plain_type,
+)
 
 __all__ = [
     "AtariConfig",
@@ -45,9 +54,13 @@ __all__ = [
     "EvalConfig",
     "LearnerConfig",
     "NetworkConfig",
+    "Range",
     "ReplayConfig",
     "Schedule",
     "WorkersConfig",
+    "build",
+    "coerce",
+    "field_types",
     "from_values",
     "from_yaml",
     "key_types",

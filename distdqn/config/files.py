@@ -19,9 +19,9 @@ from distdqn.errors import ConfigError
 
 
 @functools.cache
-def key_types() -> Mapping[str, Any]:
+def key_types(part: type = Config) -> Mapping[str, Any]:
     """The annotation of every leaf by its dotted key, in the order of the help."""
-    return dict(_leaves(Config, ""))
+    return dict(_leaves(part, ""))
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
@@ -33,7 +33,7 @@ def from_values(values: Mapping[str, Any]) -> Config:
     for key in values:
         if key not in key_types():
             raise unknown_key(key)
-    return _build(Config, "", values)
+    return build(Config, values)
 
 
 def to_values(config: Config) -> dict[str, Any]:
@@ -127,11 +127,12 @@ def _is_part(annotation: Any) -> bool:
     return dataclasses.is_dataclass(bare) and bare is not Schedule
 
 
-def _build(part: type, prefix: str, values: Mapping[str, Any]) -> Any:
+def build(part: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass `part` and those in it, with the values at some dotted keys replaced."""
     arguments = {}
     for name, annotation in field_types(part).items():
         if _is_part(annotation):
-            arguments[name] = _build(annotation, f"{prefix}{name}.", values)
+            arguments[name] = build(annotation, values, f"{prefix}{name}.")
         elif prefix + name in values:
             arguments[name] = values[prefix + name]
     return part(**arguments)

@@ -12,9 +12,21 @@ import functools
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from distdqn.errors import ConfigError
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +91,20 @@ class Schedule:
         return f"{self.start!r}:{self.end!r}:{self.env_steps}"
 
 
+@dataclass_transform(frozen_default=True)
+def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
+    """Makes a frozen dataclass that settles its fields on construction.
+
+    prefix: of its keys, "replay." for `replay.capacity`.
+    """
+
+    def decorate(part: Any) -> type[_T]:
+        part.__post_init__ = lambda self: settle(self, prefix)
+        return dataclasses.dataclass(frozen=True)(part)
+
+    return decorate
+
+
 @functools.cache
 def field_types(part: type) -> Mapping[str, Any]:
     """The annotation of each field of a dataclass, with its `Range`."""
@@ -127,6 +153,8 @@ def coerce(value: Any, annotation: Any, key: str) -> Any:
             result = _choice(value, get_args(bare))
         elif kind is Mapping:
             result = _mapping(value, get_args(bare)[1], key)
+        elif kind is tuple:
+            result = _items(value, get_args(bare)[0], key)
         elif kind in _READERS:
             result = _READERS[kind](value)
         else:
@@ -211,13 +239,10 @@ def _choice(value: Any, options: tuple[str, ...]) -> str:
     raise _Refused(" or ".join(options) + (f"; did you mean {alike}?" if alike else ""))
 
 
-def _integers(value: Any) -> tuple[int, ...]:
+def _items(value: Any, kind: Any, key: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise _Refused("a list of whole numbers")
-    try:
-        return tuple(_integer(item) for item in value)
-    except _Refused:
-        raise _Refused("a list of whole numbers") from None
+        raise _Refused("a list")
+    return tuple(coerce(item, kind, key) for item in value)
 
 
 def _mapping(value: Any, values: Any, key: str) -> dict[str, Any]:
@@ -256,6 +281,5 @@ _READERS: Mapping[Any, Callable[[Any], Any]] = {
     float: _number,
     bool: _truth,
     str: _text,
-    tuple: _integers,
     Schedule: _schedule,
 }
