@@ -50,7 +50,7 @@ def _checks(start_ray: bool) -> list[Callable[[], Check]]:
     found = [
         checks.python_version,
         checks.packages,
-        checks.shared_memory,
+        ray_checks.shared_memory,
         checks.memory,
         checks.gpu,
         checks.compiler,

@@ -11,16 +11,14 @@ import dataclasses
 import functools
 import os
 import secrets
-import shutil
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
 from distdqn.errors import ResourceError, RunError
+from distdqn.machine.shared_memory import shared_memory
 
-_MIN_SHM_BYTES = 1 << 30
 _KNOCK_TIMEOUT_S = 10.0
 
 
@@ -96,7 +94,9 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
             configure_logging=False,
         )
     address = context.address_info["gcs_address"]
-    return RaySession(address, namespace, used_token, True, _shm_warnings())
+    free, advice = shared_memory()
+    warnings = (f"/dev/shm has {free}: {advice}",) if advice else ()
+    return RaySession(address, namespace, used_token, True, warnings)
 
 
 @functools.cache
@@ -148,18 +148,6 @@ def check_gpu(device: str, num_gpus: float) -> None:
             f"learner.device is cuda but Ray sees {present:g} GPUs and {num_gpus:g} are asked for; "
             "use --learner.device cpu, or check nvidia-smi and the driver"
         )
-
-
-def _shm_warnings() -> tuple[str, ...]:
-    if not sys.platform.startswith("linux") or not os.path.isdir("/dev/shm"):
-        return ()
-    free = shutil.disk_usage("/dev/shm").free
-    if free >= _MIN_SHM_BYTES:
-        return ()
-    return (
-        f"/dev/shm has {free / 2**20:.0f} MiB free: Ray falls back to slow files on disk; "
-        "give the container more (docker run --shm-size=2g)",
-    )
 
 
 @contextlib.contextmanager
