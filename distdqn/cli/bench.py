@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import UsageError, flag_name, make_options, print_help, read_flags
-from distdqn.cli.folders import make_folder
 from distdqn.cli.output import json_only
 from distdqn.config import Config, load_config, nearest
 from distdqn.errors import DistDQNError
+from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.bench.ratios import Comparison
     from distdqn.bench.result import Result
 
 BENCHMARKS = {
@@ -71,7 +70,7 @@ class ConfigFlags:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Measures, writes result.json, plot.png and page.html; returns the exit status."""
+    """Measures, writes result.json and plot.png; returns the exit status."""
     words = list(arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if words else sys.stderr)
@@ -116,20 +115,18 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
     """Writes the files, shows the tables, prints the JSON."""
-    from distdqn.bench.page import to_html
     from distdqn.bench.plot import write_png
     from distdqn.bench.ratios import compare
     from distdqn.bench.table import show
 
-    comparison: Comparison | None = None if old is None else compare(old, result)
+    comparison = None if old is None else compare(old, result)
     document = result.to_json()
     if comparison is not None:
-        document["comparison"] = comparison.to_json()
+        document["comparison"] = dataclasses.asdict(comparison)
     (folder / "result.json").write_text(to_json(document) + "\n")
     write_png(folder / "plot.png", result)
-    (folder / "page.html").write_text(to_html(result, comparison))
     show(result, comparison)
-    _say(f"see {folder / 'page.html'}")
+    _say(f"see {folder / 'plot.png'}")
     print_json(document)
 
 

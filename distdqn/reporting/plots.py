@@ -16,15 +16,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MEAN_OVER = 100
-_MAX_DOTS = 20_000
-_DOTS, _TRAIN, _EVAL, _INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
-_STYLE: dict[Any, Any] = {
+_MAXEDGE = 20_000
+EDGE, MUTED, ACCENT, INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.axisbelow": True,
+    "axes.edgecolor": EDGE,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "grid.color": _GRID,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+"""Matplotlib's settings for every picture of the package."""
+_CURVE_STYLE = STYLE | {
     "font.size": 11,
-    "axes.edgecolor": _DOTS,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _TRAIN,
-    "ytick.color": _TRAIN,
+    "axes.grid.axis": "y",
+    "axes.spines.left": False,
+    "axes.titlesize": 13,
+    "legend.fontsize": 9.5,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
 }
 
 
@@ -43,7 +63,7 @@ def plot_learning_curve(
     """
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_CURVE_STYLE):
         from matplotlib.figure import Figure  # without pyplot no display is looked for
 
         figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
@@ -68,21 +88,21 @@ def running_mean(values: np.ndarray, over: int = _MEAN_OVER) -> np.ndarray:
 def _draw_training(axes: Axes, train: np.ndarray) -> None:
     if not len(train):
         return
-    dots = train[:: -(-len(train) // _MAX_DOTS)]  # more are no more to see
-    axes.plot(*dots.T, ".", color=_DOTS, markersize=3, markeredgewidth=0, alpha=0.5)
+    dots = train[:: -(-len(train) // _MAXEDGE)]  # more are no more to see
+    axes.plot(*dots.T, ".", color=EDGE, markersize=3, markeredgewidth=0, alpha=0.5)
     label = f"training, mean of {_MEAN_OVER} episodes"
-    axes.plot(train[:, 0], running_mean(train[:, 1]), color=_TRAIN, linewidth=1.6, label=label)
+    axes.plot(train[:, 0], running_mean(train[:, 1]), color=MUTED, linewidth=1.6, label=label)
 
 
 def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
     if not len(evaluations):
         return
     env_steps, mean, low, high = evaluations.T
-    axes.fill_between(env_steps, low, high, color=_EVAL, alpha=0.13, linewidth=0)
+    axes.fill_between(env_steps, low, high, color=ACCENT, alpha=0.13, linewidth=0)
     axes.plot(
         env_steps,
         mean,
-        color=_EVAL,
+        color=ACCENT,
         linewidth=2.2,
         marker="o" if len(env_steps) <= 60 else None,
         markersize=3.5,
@@ -91,7 +111,7 @@ def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
 
 
 def _draw_goal(axes: Axes, solved_at: float) -> None:
-    axes.axhline(solved_at, color=_INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
+    axes.axhline(solved_at, color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
     axes.annotate(
         f"goal {solved_at:g}",
         (1.0, solved_at),
@@ -104,14 +124,10 @@ def _draw_goal(axes: Axes, solved_at: float) -> None:
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=30)
+    axes.set_title(title, pad=30)
     axes.set_xlabel("env steps")
     axes.set_ylabel("return of an episode")
-    axes.xaxis.set_major_formatter(_thousands)
-    axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
+    axes.xaxis.set_major_formatter(thousands)
     axes.margins(x=0.015)
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()
@@ -123,13 +139,12 @@ def _finish(axes: Axes, title: str) -> None:
             bbox_to_anchor=(-0.01, 1.0),
             borderaxespad=0.4,
             ncols=2,
-            frameon=False,
-            fontsize=9.5,
         )
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)
 
 
-def _thousands(value: float, _: Any) -> str:
+def thousands(value: float, _: Any = None) -> str:
+    """`150k`, `2M`: for the ticks of an axis of env steps."""
     return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if value else "0"
