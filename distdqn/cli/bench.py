@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import UsageError, flag_name, make_options, print_help, read_flags
 from distdqn.cli.output import json_only
-from distdqn.config import Config, load_config, nearest
+from distdqn.config import Config, did_you_mean, load_config
 from distdqn.errors import DistDQNError
 from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
@@ -190,8 +190,7 @@ def _folder(runs_dir: str, name: str) -> Iterator[Path]:
 def _unknown(word: str) -> UsageError:
     if word.startswith("-"):
         return UsageError(f"distdqn bench: name a benchmark before {word}: {', '.join(BENCHMARKS)}")
-    alike = nearest(word, BENCHMARKS)
-    hint = f"did you mean {alike}?" if alike else "the benchmarks are " + ", ".join(BENCHMARKS)
+    hint = did_you_mean(word, BENCHMARKS, "the benchmarks are " + ", ".join(BENCHMARKS))
     return UsageError(f"distdqn bench: unknown benchmark {word!r}; {hint}")
 
 

@@ -25,16 +25,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from distdqn.config import (
-    Config,
-    Schedule,
-    build,
-    coerce,
-    field_types,
-    key_types,
-    nearest_key,
-    plain_type,
-)
+from distdqn.config import Config, Schedule
+from distdqn.config.files import build, key_types
+from distdqn.config.values import coerce, did_you_mean, field_types, is_part, plain_type
 from distdqn.errors import DistDQNError
 
 _METAVARS: dict[Any, str] = {
@@ -118,8 +111,7 @@ def _unknown(prog: str, words: Sequence[str], keys: Sequence[str]) -> UsageError
     for word in words:
         if word.startswith("--"):
             name = _hyphens(word).partition("=")[0]
-            alike = nearest_key(name[2:], [_hyphens(key) for key in keys])
-            hint = f"did you mean --{alike}?" if alike else f"see {prog} --help"
+            hint = did_you_mean(name, map(flag_name, keys), f"see {prog} --help")
             return UsageError(f"{prog}: unknown option {name}; {hint}")
     return UsageError(f"{prog}: unexpected argument {words[0]!r}; see {prog} --help")
 
@@ -247,7 +239,7 @@ def _given(prog: str, part: Any, tree: Mapping[str, Any], prefix: str) -> Iterat
         key, value, annotation = prefix + field.name, tree[field.name], types[field.name]
         if isinstance(value, _Words):
             yield key, _read_value(prog, key, value, annotation)
-        elif dataclasses.is_dataclass(annotation) and annotation is not Schedule:
+        elif is_part(annotation):
             yield from _given(prog, annotation, value, f"{key}.")
         elif isinstance(value, bool) and value != field.default:
             yield key, value

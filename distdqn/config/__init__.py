@@ -11,7 +11,6 @@ package loads without it.
 """
 
 from distdqn.config.files import (
-    build,
     from_values,
     from_yaml,
     key_types,
@@ -21,7 +20,6 @@ from distdqn.config.files import (
     to_plain,
     to_values,
     to_yaml,
-    unknown_key,
 )
 from distdqn.config.sections import (
     AtariConfig,
@@ -35,15 +33,7 @@ from distdqn.config.sections import (
     WorkersConfig,
 )
 from distdqn.config.tree import Config, resolved_error_band
-from distdqn.config.values import (
-    Range,
-    Schedule,
-    coerce,
-    field_types,
-    nearest,
-    nearest_key,
-    plain_type,
-)
+from distdqn.config.values import Range, Schedule, did_you_mean
 
 __all__ = [
     "AtariConfig",
@@ -58,21 +48,15 @@ __all__ = [
     "ReplayConfig",
     "Schedule",
     "WorkersConfig",
-    "build",
-    "coerce",
-    "field_types",
+    "did_you_mean",
     "from_values",
     "from_yaml",
     "key_types",
     "load_config",
-    "nearest",
-    "nearest_key",
-    "plain_type",
     "preset_names",
     "read_preset",
     "resolved_error_band",
     "to_plain",
     "to_values",
     "to_yaml",
-    "unknown_key",
 ]
