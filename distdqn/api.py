@@ -105,7 +105,6 @@ def _lockstep_run(config: Config, parts: Parts, folder: RunFolder, progress: Pro
 @contextlib.contextmanager
 def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progress]:
     progress = Progress(
-        config.total_env_steps,
         config.replay.samples_per_insert,
         enabled=enabled,
         max_lines_per_s=config.max_log_lines_per_s,

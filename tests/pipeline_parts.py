@@ -12,7 +12,7 @@ def usage(at_s, env_steps=0, gradient_steps=0, **others):
 
 def poll(spent, notes=()):
     """A poll of which only the usage and the notes count."""
-    return Poll(None, [], [], list(notes), {}, usage=spent)
+    return Poll(None, [], [], list(notes), usage=spent)
 
 
 def measured(cores=2, workers=2, shards=1):

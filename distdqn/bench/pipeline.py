@@ -20,8 +20,8 @@ from distdqn.bench.live_run import LiveRun, Measured, Say, make_parts, opened_ra
 from distdqn.bench.result import Case, Figure, Result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import Verdict, judge
-from distdqn.run.async_run import setup_of
 from distdqn.run.factory import Parts
+from distdqn.run.record import setup_of
 from distdqn.telemetry.usage import PartUsage, Usage
 
 TAKES_CONFIG = True

@@ -26,7 +26,7 @@ from distdqn.bench.pipeline import (
 from distdqn.bench.result import Case, Result
 from distdqn.config import Config
 from distdqn.reporting.verdict import judge
-from distdqn.run.async_run import setup_of
+from distdqn.run.record import setup_of
 
 __all__ = ["DEFAULT_PRESET", "TAKES_CONFIG", "Options", "run"]
 

@@ -24,10 +24,10 @@ class ValueDiagnostics:
       once a value was not finite.
     q_bound: r_max / (1 - discount) with r_max the largest absolute reward of one step,
       after scaling and clipping; NaN until one was other than 0.
-    soft_divergence: 1.0 where q_abs_max exceeds the bound by more than 1 percent, else
-      0.0, NaN without either: values that no policy can realise although the parameters
-      stay finite. van Hasselt et al. 2018, "Deep reinforcement learning and the deadly
-      triad" (arXiv:1812.02648).
+    soft_divergence: whether q_abs_max exceeds the bound by more than 1 percent, None without
+      either: values that no policy can realise although the parameters stay finite.
+      van Hasselt et al. 2018, "Deep reinforcement learning and the deadly triad"
+      (arXiv:1812.02648).
     q_start_mean, return_start_mean: of the newest evaluation, means over its episodes of
       max_a q(s_0, a) and of the discounted return then realised (up to the first lost
       life, where one terminates). The first above the second is overestimation. Episodes
@@ -49,11 +49,11 @@ class ValueDiagnostics:
         return self._reward_abs_max * self._horizon if self._reward_abs_max else math.nan
 
     @property
-    def soft_divergence(self) -> float:
+    def soft_divergence(self) -> bool | None:
         bound = self.q_bound
         if math.isnan(bound) or math.isnan(self.q_abs_max):
-            return math.nan
-        return float(self.q_abs_max > bound * (1.0 + _TOLERANCE))
+            return None
+        return self.q_abs_max > bound * (1.0 + _TOLERANCE)
 
     def note_rewards(self, reward_abs_max: float) -> None:
         """reward_abs_max: largest absolute reward that a worker has seen so far."""
@@ -67,19 +67,9 @@ class ValueDiagnostics:
         """The newest evaluation takes the place of the one before."""
         self.q_start_mean, self.return_start_mean = q_start_mean, return_start_mean
 
-    def fields(self) -> dict[str, float]:
-        """The fields of `RunStatus` of the same names."""
-        return {
-            "q_start_mean": self.q_start_mean,
-            "return_start_mean": self.return_start_mean,
-            "q_abs_max": self.q_abs_max,
-            "q_bound": self.q_bound,
-            "soft_divergence": self.soft_divergence,
-        }
-
     def announcement(self) -> str:
         """One line when the values first diverge softly, else empty."""
-        if self._announced or self.soft_divergence != 1.0:
+        if self._announced or not self.soft_divergence:
             return ""
         self._announced = True
         return (

@@ -23,7 +23,6 @@ from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
-from distdqn.reporting.verdict import judge_turns
 from distdqn.run.factory import Parts
 from distdqn.run.interruption import SIGNALS, Interruption
 from distdqn.run.record import RunRecord
@@ -126,7 +125,6 @@ class LockstepRun:
             stopped_by,
             self._online(system),
             None if is_stopped else system,
-            lambda poll, rate: judge_turns(poll.busy, rate),
         )
         self._folder.set_state("stopped" if is_stopped else "finished")
         if not is_stopped:

@@ -27,9 +27,8 @@ from distdqn.telemetry.reports import (
     EvaluationReport,
     LearnerReport,
     Poll,
-    ShardReport,
 )
-from distdqn.types import ShardMap
+from distdqn.telemetry.usage import PartUsage, Usage
 
 _LEARNER_TIMEOUT_S = 600.0
 
@@ -79,8 +78,6 @@ class LockstepSystem:
             stop_at_return=config.eval.stop_at_return,
             discount=config.learner.discount,
         )
-        shards = range(config.replay.shards)
-        self._control.set_shards(ShardMap(0, tuple(shards), tuple(0 for _ in shards)))
         self.lockstep: Lockstep
 
     def start(
@@ -131,9 +128,8 @@ class LockstepSystem:
         is_last: of the training; figures that are else a second old are computed anew.
         """
         lockstep, control = self.lockstep, self._control
-        shards = [shard("report", lockstep.version, is_last).get() for shard in self.shards]
-        for shard_report in shards:
-            control.report_shard(shard_report)
+        for shard in self.shards:
+            control.report_shard(shard("report", lockstep.version, is_last).get())
         report = self.learner(
             "report",
             lockstep.version,
@@ -143,19 +139,20 @@ class LockstepSystem:
         )
         learner_report = report.get()
         control.report_learner(learner_report, 0)
-        return dataclasses.replace(control.poll(), busy=self._busy(shards, learner_report))
+        poll = control.poll()
+        return dataclasses.replace(poll, usage=self._usage(poll.usage, learner_report))
 
-    def _busy(self, shards: list[ShardReport], learner: LearnerReport) -> dict[str, float]:
-        """Shares of the rounds' time; workers over actors act at once, else in turn."""
-        totals, elapsed_s = self.lockstep.totals, max(learner.elapsed_s, 1e-9)
-        at_once = len(totals) if self._config.mode == "lockstep_ray" else 1
-        busy = {
-            "env": sum(total.env_s for total in totals) / at_once / elapsed_s,
-            "inference": sum(total.inference_s for total in totals) / at_once / elapsed_s,
-            "replay": sum(shard.busy_s for shard in shards) / elapsed_s,
-            "learner": 1.0 - learner.wait_s / elapsed_s,
-        }
-        return busy | {"transfer": max(1.0 - sum(busy.values()), 0.0)}
+    def _usage(self, told: Usage, learner: LearnerReport) -> Usage:
+        """By the time of the rounds; workers over actors act at once, else in turn."""
+        at_once = len(self.lockstep.totals) if self._config.mode == "lockstep_ray" else 1
+        return dataclasses.replace(
+            told,
+            at_s=learner.elapsed_s,
+            workers=PartUsage(at_once, told.env_s + told.inference_s),
+            shards=PartUsage(1, told.replay_s),
+            learner=PartUsage(1, learner.elapsed_s - learner.wait_s),
+            rest_cpu_s=0.0,
+        )
 
     def report_evaluation(self, report: EvaluationReport) -> None:
         """Counts towards the end of the run, and is heard with the next poll."""

@@ -17,9 +17,7 @@ from distdqn.config import Config
 from distdqn.errors import DistDQNError, EnvFailure
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress
-from distdqn.reporting.stage_costs import Setup
 from distdqn.reporting.summary import Summary
-from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Parts
 from distdqn.run.interruption import Interruption
 from distdqn.run.record import RunRecord
@@ -28,16 +26,6 @@ from distdqn.run.supervisor import System
 
 _POLL_S = 0.2
 _STOP_TIMEOUT_S = 60.0
-
-
-def setup_of(config: Config) -> Setup:
-    """What a verdict must know of a configuration."""
-    return Setup(
-        workers=config.workers.count,
-        shards=config.replay.shards,
-        batch_size=config.learner.batch_size,
-        samples_per_insert=config.replay.samples_per_insert,
-    )
 
 
 class AsyncRun:
@@ -119,7 +107,6 @@ class AsyncRun:
             stopped_by,
             None if state is None else state["learner"]["online"],
             None if self.interruption.name else system,
-            lambda poll, rate: judge(self._record.window.spent, setup_of(self._config)),
         )
         self._folder.set_state("finished" if not self.interruption.name else "stopped")
         return summary

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,21 +22,31 @@ from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import (
     Summary,
     evaluation_fields,
-    from_status,
-    verdict_fields,
+    transition_fields,
     weights_sha256,
 )
-from distdqn.reporting.verdict import Verdict
+from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
 from distdqn.run.factory import Parts
 from distdqn.telemetry.reports import EvaluationReport, Poll
-from distdqn.telemetry.status import scalars
+from distdqn.telemetry.status import Figures, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
 from distdqn.types import BEFORE_ANY
 
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
 _MEMORY_PERIOD_S = 5.0
+
+
+def setup_of(config: Config) -> Setup:
+    """What a verdict must know of a configuration."""
+    return Setup(
+        workers=1 if config.mode == "lockstep" else config.workers.count,
+        shards=config.replay.shards if config.mode == "async" else 1,
+        batch_size=config.learner.batch_size,
+        samples_per_insert=config.replay.samples_per_insert,
+        in_turns=config.mode != "async",
+    )
 
 
 class GreedyPlayer(Protocol):
@@ -113,13 +122,11 @@ class RunRecord:
         stopped_by: str,
         online: np.ndarray | None,
         player: GreedyPlayer | None,
-        judge: Callable[[Poll, float], Verdict],
     ) -> Summary:
         """Final evaluations and the summary, after the last checkpoint.
 
         online: `[P]` last weights, None where nothing was learned.
         player: None to play no final episodes (the run was interrupted).
-        judge: says what limited the run, from its last poll and its env steps per second.
         """
         trained_at = time.monotonic()
         last = best = None
@@ -130,7 +137,7 @@ class RunRecord:
                 self._progress.say(f"no final evaluation: {error}")
         if self._poll is not None:
             self._write_last(self._poll, last)
-        summary = self._summarise(stopped_by, online, last, best, trained_at, judge)
+        summary = self._summarise(stopped_by, online, last, best, trained_at)
         self._folder.write_summary(summary.to_json())
         return summary
 
@@ -240,11 +247,12 @@ class RunRecord:
         last: EvaluationReport | None,
         best: EvaluationReport | None,
         trained_at: float,
-        judge: Callable[[Poll, float], Verdict],
     ) -> Summary:
         poll = self._poll
         assert poll is not None
-        seconds, env_steps, gradient_steps = self._since_first_steps(trained_at)
+        verdict = judge(self.window.spent, setup_of(self._config))
+        told = shared(poll.status, Figures) | transition_fields(poll.status.transitions)
+        told |= self._rates(trained_at) | evaluation_fields(last, best)
         return Summary(
             run_name=self._folder.name,
             run_folder=str(self._folder.path),
@@ -253,23 +261,21 @@ class RunRecord:
             stopped_by=stopped_by,
             wall_s=time.monotonic() - self._began,
             startup_s=self.startup_s,
-            env_steps_per_s=env_steps / seconds,
-            gradient_steps_per_s=gradient_steps / seconds,
             best_eval_env_steps=self.env_steps if self.best is None else self.best.env_steps,
             peak_pss_bytes=self._peak_pss_bytes,
             weights_sha256=weights_sha256(np.zeros(0) if online is None else online),
-            **from_status(poll.status),
-            **verdict_fields(judge(poll, env_steps / seconds), poll),
-            **evaluation_fields(last, best),
+            bottleneck=verdict.bottleneck,
+            verdict=verdict.line(),
+            verdict_detail=verdict.to_json(),
+            **told,
         )
 
-    def _since_first_steps(self, until: float) -> tuple[float, int, int]:
-        """Seconds, env steps and gradient steps since the first report of any."""
+    def _rates(self, until: float) -> dict[str, float]:
+        """Of the run since the first report of any steps."""
         assert self._poll is not None
-        status = self._poll.status
-        since, env_steps, gradient_steps = self._first_steps or (self._began, 0, 0)
-        return (
-            max(until - since, 1e-9),
-            status.env_steps - env_steps,
-            status.gradient_steps - gradient_steps,
-        )
+        since, *first = self._first_steps or (self._began, 0, 0)
+        names, seconds = ("env_steps", "gradient_steps"), max(until - since, 1e-9)
+        return {
+            f"{name}_per_s": (getattr(self._poll.status, name) - before) / seconds
+            for name, before in zip(names, first, strict=True)
+        }

@@ -47,19 +47,15 @@ class PartUsage:
     def of(cls, count: int, parts: Iterable[Spent | None]) -> PartUsage:
         """The sum of `parts`, those alive and those dead; None: nothing is known of it."""
         known = [part for part in parts if part is not None]
-        return cls(
-            count,
-            sum(part.work_s for part in known),
-            sum(part.queued_s for part in known),
-            sum(part.cpu_s for part in known),
-        )
+        names = ("work_s", "queued_s", "cpu_s")
+        return cls(count, *(sum(getattr(part, name) for part in known) for name in names))
 
     @property
     def running_s(self) -> float:
         """`work_s` without the queues: what the work would take with a CPU at hand."""
         return max(self.work_s - self.queued_s, 0.0)
 
-    def since(self, earlier: PartUsage) -> PartUsage:
+    def __sub__(self, earlier: PartUsage) -> PartUsage:
         return PartUsage(
             self.count,
             self.work_s - earlier.work_s,
@@ -95,36 +91,28 @@ class Usage:
     shards: PartUsage = PartUsage()
     learner: PartUsage = PartUsage()
     rest_cpu_s: float = 0.0
-    cores: int = 1
+    cores: float = 1
     compiled: bool = False
     compiling: bool = False
     device: str = "cpu"
 
     @property
+    def kinds(self) -> dict[str, PartUsage]:
+        return {"workers": self.workers, "learner": self.learner, "shards": self.shards}
+
+    @property
     def cpu_s(self) -> float:
         """On a CPU, everything that is known."""
-        parts = (self.workers, self.shards, self.learner)
-        return self.rest_cpu_s + sum(part.cpu_s for part in parts)
+        return self.rest_cpu_s + sum(kind.cpu_s for kind in self.kinds.values())
 
     def since(self, earlier: Usage) -> Usage:
-        """What was spent after `earlier`."""
-        return Usage(
-            at_s=self.at_s - earlier.at_s,
-            env_steps=self.env_steps - earlier.env_steps,
-            gradient_steps=self.gradient_steps - earlier.gradient_steps,
-            env_s=self.env_s - earlier.env_s,
-            inference_s=self.inference_s - earlier.inference_s,
-            adding_s=self.adding_s - earlier.adding_s,
-            replay_s=self.replay_s - earlier.replay_s,
-            workers=self.workers.since(earlier.workers),
-            shards=self.shards.since(earlier.shards),
-            learner=self.learner.since(earlier.learner),
-            rest_cpu_s=self.rest_cpu_s - earlier.rest_cpu_s,
-            cores=self.cores,
-            compiled=self.compiled,
-            compiling=self.compiling,
-            device=self.device,
-        )
+        """What was spent after `earlier`; what is no total stays."""
+        spent = {name: getattr(self, name) - getattr(earlier, name) for name in _TOTALS}
+        return dataclasses.replace(self, **spent)
+
+
+_STATES = {"cores", "compiled", "compiling", "device"}
+_TOTALS = [field.name for field in dataclasses.fields(Usage) if field.name not in _STATES]
 
 
 class UsageWindow:
@@ -138,26 +126,27 @@ class UsageWindow:
 
     def __init__(self, total_env_steps: int):
         self._total = total_env_steps
-        self._starts: list[Usage] = []
-        self._newest = Usage()
+        self._first: Usage | None = None
+        self._steady: list[Usage] = []
+        self._newest = self._last = Usage()
 
     def hear(self, usage: Usage) -> None:
         """Takes the totals at one more moment, in order."""
+        self._first, self._last = self._first or usage, usage
         if usage.gradient_steps <= 0 or usage.env_steps >= self._total:
             return
-        if not self._starts or (usage.compiled and not self._starts[-1].compiled):
-            self._starts.append(usage)
+        if not self._steady or (usage.compiled and not self._steady[-1].compiled):
+            self._steady.append(usage)
         self._newest = usage
 
     @property
-    def spent(self) -> Usage | None:
-        """What the newest window of a second at least took; None without one.
+    def spent(self) -> Usage:
+        """What the newest window of a second at least took; without one, all that was heard.
 
         A run that ends soon after its update was compiled is judged by the time before.
         """
-        for start in reversed(self._starts):
+        for start in reversed(self._steady):
             spent = self._newest.since(start)
-            enough = spent.at_s >= MIN_WINDOW_S and spent.env_steps > 0
-            if enough and spent.gradient_steps > 0:
+            if spent.at_s >= MIN_WINDOW_S and spent.env_steps > 0 and spent.gradient_steps > 0:
                 return spent
-        return None
+        return self._last.since(self._first or self._last)

@@ -13,7 +13,7 @@ from distdqn.bench.measure import Rates
 from distdqn.bench.pipeline import Options
 from distdqn.errors import ConfigError, EnvFailure
 from distdqn.reporting.verdict import judge
-from distdqn.run.async_run import setup_of
+from distdqn.run.record import setup_of
 
 QUICK = Options(seconds=0.5, repeats=2, warm_up_s=0.1, alone_seconds=0.05)
 

@@ -73,16 +73,16 @@ def test_a_run_that_ends_soon_after_compiling_is_judged_by_the_time_before():
 
 
 @pytest.mark.parametrize(
-    "heard",
+    ("heard", "at_s"),
     [
-        [],
-        [usage(1.0, 100, 0), usage(9.0, 900, 0)],
-        [usage(1.0, 100, 5)],
-        [usage(1.0, 100, 5), usage(1.9, 800, 50)],
-        [usage(1.0, 100, 5), usage(9.0, 100, 50)],
-        [usage(1.0, 100, 5), usage(9.0, 900, 5)],
-        [usage(1.0, 1000, 5), usage(9.0, 1000, 50)],
+        ([], 0.0),
+        ([usage(1.0, 100, 0), usage(9.0, 900, 0)], 8.0),
+        ([usage(1.0, 100, 5)], 0.0),
+        ([usage(1.0, 100, 5), usage(1.9, 800, 50)], 0.9),
+        ([usage(1.0, 100, 5), usage(9.0, 100, 50)], 8.0),
+        ([usage(1.0, 100, 5), usage(9.0, 900, 5)], 8.0),
+        ([usage(0.5, 0, 0), usage(1.0, 400, 5), usage(9.0, 1000, 50)], 8.5),
     ],
 )
-def test_too_little_is_no_window(heard):
-    assert window_of(*heard).spent is None
+def test_without_a_window_all_that_was_heard_is_taken(heard, at_s):
+    assert window_of(*heard).spent.at_s == pytest.approx(at_s)
