@@ -30,7 +30,7 @@ from distdqn.telemetry.reports import (
     WorkerReport,
 )
 from distdqn.telemetry.status import RunStatus, shared
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.telemetry.usage import Usage, sum_of
 from distdqn.types import LearnerDirective, ShardMap, WorkerDirective
 
 _RETURNS_FOR_MEAN = 100
@@ -38,6 +38,7 @@ _MAX_PENDING_EPISODES = 10_000
 _REPORTS_TO_SETTLE = 2  # the first after a death may have been under way before it
 
 Stream = tuple[int, int]
+Episodes = collections.deque[tuple[int, float, int]]
 
 
 class Control:
@@ -81,9 +82,7 @@ class Control:
         self._restarts = collections.Counter[str]()
         self._items_lost = 0
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
-        self._episodes: collections.deque[tuple[int, float, int]] = collections.deque(
-            maxlen=_MAX_PENDING_EPISODES
-        )
+        self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)
         self._evaluations: list[EvaluationReport] = []
         self._eval_mean = self._best_eval_mean = math.nan
         self._values = ValueDiagnostics(discount)
@@ -207,18 +206,12 @@ class Control:
 
     def poll(self) -> Poll:
         """Status, and the episodes, evaluations and notes since the last poll."""
-        episodes, self._episodes = (
-            list(self._episodes),
-            collections.deque(maxlen=_MAX_PENDING_EPISODES),
-        )
-        evaluations, self._evaluations = self._evaluations, []
-        notes, self._notes = self._notes, []
         histograms = self._histograms().items()
         return Poll(
             status=self.status(),
-            episodes=episodes,
-            evaluations=evaluations,
-            notes=notes,
+            episodes=_drained(self._episodes),
+            evaluations=_drained(self._evaluations),
+            notes=_drained(self._notes),
             histograms={tag: drawn.bins() for tag, drawn in histograms if drawn.total},
             usage=self._usage(),
         )
@@ -280,14 +273,13 @@ class Control:
             best_eval_return_mean=self._best_eval_mean,
             learner_version=tuple(learner.version),
             learner_wait_fraction=_share(learner.wait_s, learner.elapsed_s),
-            td_error_abs_p50=learner.td_errors.quantile(0.5),
-            td_error_abs_p95=learner.td_errors.quantile(0.95),
             td_error_abs_max=learner.td_errors.largest,
             worker_restarts=self._restarts["worker"],
             shard_restarts=self._restarts["shard"],
             learner_restarts=self._restarts["learner"],
             env_steps_per_s=self._meters["env_steps"].rate,
             gradient_steps_per_s=self._meters["gradient_steps"].rate,
+            **_quantiles("td_error_abs", learner.td_errors),
             **self._of_workers(),
             **self._of_shards(),
         )
@@ -305,7 +297,7 @@ class Control:
     def _of_shards(self) -> dict[str, Any]:
         shards = [report for _, report in sorted(self._alive_shards().items())]
         items = tuple(report.counters.size for report in shards)
-        staleness, priorities = CountHistogram(), self._priorities()
+        staleness = CountHistogram()
         for report in self._shards.values():  # the dead ones' too
             staleness = staleness.merged(report.staleness_counts)
         return {
@@ -314,12 +306,10 @@ class Control:
             "shard_items": items,
             "replay_size": sum(items),
             "priority_max": max((report.priority_max for report in shards), default=math.nan),
-            "staleness_p50": staleness.quantile(0.5),
-            "staleness_p95": staleness.quantile(0.95),
-            "priority_p50": priorities.quantile(0.5),
-            "priority_p95": priorities.quantile(0.95),
             "stale_fraction_10": self._over_items("stale_fraction_10"),
             "stale_fraction_100": self._over_items("stale_fraction_100"),
+            **_quantiles("priority", self._priorities()),
+            **_quantiles("staleness", staleness),
         }
 
     def _usage(self) -> Usage:
@@ -336,9 +326,9 @@ class Control:
             inference_s=sum(report.inference_s for report in workers),
             adding_s=sum(report.adding_s for report in shards),
             replay_s=sum(report.busy_s for report in shards),
-            workers=PartUsage.of(len(self._alive_workers()), (r.spent for r in workers)),
-            shards=PartUsage.of(len(self._alive_shards()), (r.spent for r in shards)),
-            learner=PartUsage.of(min(len(learners), 1), (r.spent for r in learners)),
+            workers=sum_of(len(self._alive_workers()), (r.spent for r in workers)),
+            shards=sum_of(len(self._alive_shards()), (r.spent for r in shards)),
+            learner=sum_of(min(len(learners), 1), (r.spent for r in learners)),
             rest_cpu_s=self._rest.cpu_s(known),
             cores=self._rest.cores(known),
             compiled=newest.compiled,
@@ -371,10 +361,8 @@ class Control:
 
     def _histograms(self) -> dict[str, LogHistogram]:
         """By TensorBoard tag; the shards' together."""
-        return {
-            "losses/td_error_abs": self._learner.td_errors,
-            "replay/priorities": self._priorities(),
-        }
+        errors = self._learner.td_errors
+        return {"losses/td_error_abs": errors, "replay/priorities": self._priorities()}
 
     def _over_items(self, name: str) -> float:
         """A diagnostic of the shards, each weighing as much as it holds; nan with no item."""
@@ -384,6 +372,16 @@ class Control:
 
     def _newer_map(self, generation: int) -> ShardMap | None:
         return self._shard_map if self._shard_map.generation > generation else None
+
+
+def _drained(waiting: Episodes | list[Any]) -> list[Any]:
+    taken = list(waiting)
+    waiting.clear()
+    return taken
+
+
+def _quantiles(name: str, histogram: CountHistogram | LogHistogram) -> dict[str, Any]:
+    return {f"{name}_p50": histogram.quantile(0.5), f"{name}_p95": histogram.quantile(0.95)}
 
 
 def _share(part: float, whole: float) -> float:

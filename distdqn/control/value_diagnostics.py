@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+_STATE = ("reward_abs_max", "announced", "q_abs_max", "q_start_mean", "return_start_mean")
 _TOLERANCE = 0.01  # values that converge to the bound itself waver about it
 
 
@@ -20,6 +21,7 @@ class ValueDiagnostics:
 
     discount: of one step; without one, or with 1, there is no bound.
 
+    reward_abs_max: largest so far.  announced: whether soft divergence was said.
     q_abs_max: largest |q(s, a)| of the actions learned from; NaN before any, infinite
       once a value was not finite.
     q_bound: r_max / (1 - discount) with r_max the largest absolute reward of one step,
@@ -39,14 +41,14 @@ class ValueDiagnostics:
         self._horizon = math.nan
         if discount is not None and discount < 1.0:
             self._horizon = 1.0 / (1.0 - discount)
-        self._reward_abs_max = 0.0
-        self._announced = False
+        self.reward_abs_max = 0.0
+        self.announced = False
         self.q_abs_max = math.nan
         self.q_start_mean = self.return_start_mean = math.nan
 
     @property
     def q_bound(self) -> float:
-        return self._reward_abs_max * self._horizon if self._reward_abs_max else math.nan
+        return self.reward_abs_max * self._horizon if self.reward_abs_max else math.nan
 
     @property
     def soft_divergence(self) -> bool | None:
@@ -57,7 +59,7 @@ class ValueDiagnostics:
 
     def note_rewards(self, reward_abs_max: float) -> None:
         """reward_abs_max: largest absolute reward that a worker has seen so far."""
-        self._reward_abs_max = max(self._reward_abs_max, reward_abs_max)
+        self.reward_abs_max = max(self.reward_abs_max, reward_abs_max)
 
     def note_values(self, q_abs_max: float) -> None:
         """q_abs_max: of a learner so far; NaN where it has none yet."""
@@ -69,9 +71,9 @@ class ValueDiagnostics:
 
     def announcement(self) -> str:
         """One line when the values first diverge softly, else empty."""
-        if self._announced or not self.soft_divergence:
+        if self.announced or not self.soft_divergence:
             return ""
-        self._announced = True
+        self.announced = True
         return (
             f"soft divergence: |q| has reached {self.q_abs_max:.4g}, more than any policy can get, "
             f"r_max / (1 - discount) = {self.q_bound:.4g}; should it keep growing, lower "
@@ -80,16 +82,8 @@ class ValueDiagnostics:
 
     def get_state(self) -> dict[str, Any]:
         """Plain values, for a run that goes on later."""
-        return {
-            "reward_abs_max": self._reward_abs_max,
-            "announced": self._announced,
-            "q_abs_max": self.q_abs_max,
-            "q_start_mean": self.q_start_mean,
-            "return_start_mean": self.return_start_mean,
-        }
+        return {name: getattr(self, name) for name in _STATE}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from `get_state()`; nothing is announced twice."""
-        self._reward_abs_max, self._announced = state["reward_abs_max"], state["announced"]
-        self.q_abs_max = state["q_abs_max"]
-        self.note_evaluation(state["q_start_mean"], state["return_start_mean"])
+        vars(self).update({name: state[name] for name in _STATE})

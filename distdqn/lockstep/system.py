@@ -28,7 +28,7 @@ from distdqn.telemetry.reports import (
     LearnerReport,
     Poll,
 )
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.telemetry.usage import Spent, Usage
 
 _LEARNER_TIMEOUT_S = 600.0
 
@@ -148,9 +148,9 @@ class LockstepSystem:
         return dataclasses.replace(
             told,
             at_s=learner.elapsed_s,
-            workers=PartUsage(at_once, told.env_s + told.inference_s),
-            shards=PartUsage(1, told.replay_s),
-            learner=PartUsage(1, learner.elapsed_s - learner.wait_s),
+            workers=Spent(at_once, told.env_s + told.inference_s),
+            shards=Spent(1, told.replay_s),
+            learner=Spent(1, learner.elapsed_s - learner.wait_s),
             rest_cpu_s=0.0,
         )
 

@@ -7,11 +7,11 @@ Everything goes to stderr. On a terminal the picture is redrawn twice a second; 
 from __future__ import annotations
 
 import collections
+import datetime
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -25,7 +25,6 @@ from distdqn.telemetry.status import DECLARED, RunStatus
 _REDRAW_PERIOD_S = 0.5
 _LINE_PERIOD_S = 5.0
 _TROUBLE = "not dim bold red"
-_ROWS = dict.fromkeys(shown["row"] for shown in DECLARED.values() if shown.get("row"))
 _LINE = (
     "{state} {elapsed_s}: {env_steps} of {total_env_steps} env steps ({done}, {eta_s} left), "
     "{gradient_steps} updates, return {train_return_mean} (evaluation {eval_return_mean}, "
@@ -33,6 +32,27 @@ _LINE = (
     "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
     "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
 )
+_EVALUATION = {  # what the final episodes say; a run that was broken off has none
+    "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
+    "episodes",
+    "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
+    "values": "{q_start_mean} predicted at the start, discounted return then realised "
+    "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
+}
+_WORK = {
+    "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
+    "insert",
+    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
+    "{learner_wait_fraction}",
+    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
+    "limit": "{bottleneck}: {verdict}",
+}
+
+_ROWS: dict[str, dict[str, str]] = {}  # names and labels of the metrics by row
+for _name, _shown in DECLARED.items():
+    if _shown.get("row"):
+        _ROWS.setdefault(_shown["row"], {})[_name] = _shown["label"]
+_COUNTED_TROUBLE = _ROWS.pop("trouble")
 
 
 class Progress:
@@ -67,12 +87,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._status is not None:
             self._show(self._status)
         if self._live is not None:
@@ -142,13 +157,13 @@ def picture(status: RunStatus, configured: float | None = None) -> RenderableTyp
     }
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim", no_wrap=True)
-    for row in _ROWS:
-        facts = [
-            _fact(label, told[name] + beside.get(name, "").format_map(told), bool(bad.get(name)))
-            for name, label in _in_row(row)
-        ]
-        if row != "trouble":
-            grid.add_row(row, *facts)
+    for row, metrics in _ROWS.items():
+        facts = []
+        for name, label in metrics.items():
+            value = told[name] + beside.get(name, "").format_map(told)
+            style = _TROUBLE if bad.get(name) else "not dim"
+            facts.append(Text.assemble((f"{label} " if label else "", "dim"), (value, style)))
+        grid.add_row(row, *facts)
     lines: list[RenderableType] = [_bar(status, told), grid]
     if troubles := _troubles(status):
         lines.append(Text(f"trouble   {', '.join(troubles)}", style=_TROUBLE))
@@ -162,20 +177,10 @@ def print_summary(
 
     summary: the fields of `summary.json`; what is missing or null is shown as a dash.
     """
-    console = console or Console(stderr=True)
-    folder = Path(folder)
-    told = _told(summary)
-    figures = {
-        "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
-        **(_EVALUATION if summary.get("eval_episodes") else {}),
-        "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples "
-        "per insert",
-        "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner "
-        "waited {learner_wait_fraction}",
-        "limit": "{bottleneck}: {verdict}",
-    }
+    console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
-    figures = {name: text.format_map(told) for name, text in figures.items()}
+    evaluation = _EVALUATION if summary.get("eval_episodes") else {}
+    figures = {name: text.format_map(told) for name, text in (evaluation | _WORK).items()}
     if str(summary.get("stopped_by")).startswith("SIG") and _can_go_on(folder):
         figures["go on"] = f"distdqn resume {folder}"
     grid = Table.grid(padding=(0, 2))
@@ -183,18 +188,7 @@ def print_summary(
     grid.add_column(overflow="fold")
     for name, text in (figures | _places(folder)).items():
         grid.add_row(name, Text(text))
-    console.print()
-    console.print(Text(folder.name, style="bold"))
-    console.print(grid)
-
-
-_EVALUATION = {  # what the final episodes say; a run that was broken off has none
-    "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
-    "episodes",
-    "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
-    "values": "{q_start_mean} predicted at the start, discounted return then realised "
-    "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
-}
+    console.print("", Text(folder.name, style="bold"), grid, sep="\n")
 
 
 def _can_go_on(folder: Path) -> bool:
@@ -225,21 +219,11 @@ def _bar(status: RunStatus, told: Mapping[str, str]) -> RenderableType:
     return line
 
 
-def _fact(name: str, value: str, is_bad: bool = False) -> Text:
-    text = Text(f"{name} " if name else "", style="dim")
-    return text.append(value, style=_TROUBLE if is_bad else "not dim")
-
-
 def _troubles(status: RunStatus) -> list[str]:
-    counts = {label: getattr(status, name) for name, label in _in_row("trouble")}
+    counts = {label: getattr(status, name) for name, label in _COUNTED_TROUBLE.items()}
     counts["transitions refused"] = status.transitions.refused
     counts["transitions lost"] = status.transitions.lost
     return [f"{label} {number:,}" for label, number in counts.items() if number]
-
-
-def _in_row(row: str) -> list[tuple[str, str]]:
-    """Names and labels of the metrics that the display shows in a row."""
-    return [(n, shown["label"]) for n, shown in DECLARED.items() if shown.get("row") == row]
 
 
 def _told_of(status: RunStatus) -> dict[str, str]:
@@ -250,27 +234,27 @@ def _told_of(status: RunStatus) -> dict[str, str]:
 
 def _told(values: Mapping[str, Any]) -> dict[str, str]:
     """Every figure in words, a dash for what is not known or not there."""
-    told = {name: _text(value, DECLARED.get(name, {})) for name, value in values.items()}
-    return collections.defaultdict(lambda: "-", told)
+    told = collections.defaultdict(lambda: "-")
+    for name, value in values.items():
+        if value not in (None, ()) and value == value:  # nan is not
+            told[name] = _text(value, DECLARED.get(name, {}).get("form"))
+    return told
 
 
-def _text(value: Any, declared: Mapping[str, str]) -> str:
-    if value is None or value == () or (isinstance(value, float) and math.isnan(value)):
-        return "-"
+def _text(value: Any, form: str | None) -> str:
     if isinstance(value, tuple):
         return f"{min(value):,} to {max(value):,}"
-    if isinstance(value, str | bool) or not isinstance(value, int | float):
-        return str(value)
-    if math.isinf(value):
+    if value == math.inf:
         return "infinite"
-    form = declared.get("form") or (",d" if isinstance(value, int) else ",.1f")
-    return _clock(value) if form == "clock" else format(value, form)
+    if form == "clock":
+        return _clock(value)
+    form = form or {int: ",d", float: ",.1f"}.get(type(value), "")
+    return format(value, form) if form else str(value)
 
 
 def _clock(seconds: float) -> str:
     """`m:ss`, with hours where there are any."""
     if not math.isfinite(seconds):
         return "-"
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minutes}:{second:02}"
+    told = str(datetime.timedelta(seconds=int(seconds)))
+    return told.removeprefix("0:").removeprefix("0") if told.startswith("0:") else told

@@ -8,12 +8,13 @@ the then smallest capacity as it reached before.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from distdqn.plain_json import plain
-from distdqn.telemetry.usage import MIN_WINDOW_S, PartUsage, Usage
+from distdqn.telemetry.usage import MIN_WINDOW_S, Spent, Usage
 
 _MOST_TIMES = 4  # as many parts at once; what comes beyond is to be measured first
 _NOTHING_BUSY = 0.65  # of the smallest capacity: the parts wait on the way between them
@@ -26,6 +27,9 @@ _LEAST_CORES = 0.05  # left to the run where others seem to take all
 TOO_SHORT = "the run was too short to tell what limits it"
 NAMES = {"workers": "workers", "learner": "learner", "shards": "replay shards", "cores": "cores"}
 _MORE = {"workers": "workers.count", "shards": "replay.shards"}
+_FIELD_OF = {setting: kind for kind, setting in _MORE.items()}
+_FIELD_OF["replay.samples_per_insert"] = "samples_per_insert"
+_REST = {"rest": "Ray and all other programs"}
 _STAGE_OF = {"learner": "learner", "shards": "replay", "transfer": "transfer"}
 
 
@@ -86,8 +90,8 @@ class Verdict:
     capacities: Mapping[str, float]
     busy: Mapping[str, float]
     cores_used: Mapping[str, float]
-    changes: tuple[Change, ...]
-    evidence: str
+    changes: tuple[Change, ...] = ()
+    evidence: str = TOO_SHORT
     spare: str = ""
 
     def line(self) -> str:
@@ -106,21 +110,25 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     limit = min(found, key=lambda stage: found[stage])
     if not setup.in_turns and not rate >= _NOTHING_BUSY * found[limit]:
         limit = "transfer"
-    told = Verdict(
+    busy = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
+    cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
+    verdict = Verdict(
         limit=limit,
         bottleneck=_stage(limit, spent),
         env_steps_per_s=rate,
         capacities=found,
-        busy=_busy(spent),
-        cores_used=_cores_used(spent),
-        changes=_changes(limit, _Outlook(spent, setup, rate)),
-        evidence="",
-        spare=_spare(limit, rate, found, setup),
+        busy=busy | {"cores": min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)},
+        cores_used={name: _ratio(max(taken, 0.0), spent.at_s) for name, taken in cpu_s.items()},
     )
     long_enough = setup.in_turns or spent.at_s >= MIN_WINDOW_S
     if not (long_enough and spent.env_steps > 0 and spent.gradient_steps > 0):
-        return dataclasses.replace(told, limit="", changes=(), evidence=TOO_SHORT, spare="")
-    return dataclasses.replace(told, evidence=f"{_evidence(told, spent)}: {_with_next(told)}")
+        return dataclasses.replace(verdict, limit="")
+    return dataclasses.replace(
+        verdict,
+        changes=_changes(verdict, spent, setup),
+        evidence=_evidence(verdict, spent),
+        spare=_spare(verdict, setup),
+    )
 
 
 def capacities(spent: Usage, setup: Setup) -> dict[str, float]:
@@ -161,12 +169,10 @@ def reached(spent: Usage, setup: Setup) -> float:
 def _stage(limit: str, spent: Usage) -> str:
     """The contract's name of a limit; of all cores, or of turns, what takes most of them."""
     if limit == "turns":
-        shares = _turns(spent)
-        return max(shares, key=lambda stage: shares[stage])
+        return _largest(_turns(spent))
     if limit == "cores":
-        limit = max(spent.kinds, key=lambda name: spent.kinds[name].cpu_s)
-    acting = "env" if spent.env_s >= spent.inference_s else "inference"
-    return _STAGE_OF.get(limit, acting)
+        limit = _largest({name: kind.cpu_s for name, kind in spent.kinds.items()})
+    return _STAGE_OF.get(limit, "env" if spent.env_s >= spent.inference_s else "inference")
 
 
 def _turns(spent: Usage) -> dict[str, float]:
@@ -178,139 +184,103 @@ def _turns(spent: Usage) -> dict[str, float]:
     return shares | {"transfer": max(1.0 - sum(shares.values()), 0.0)}
 
 
-def _busy(spent: Usage) -> dict[str, float]:
-    shares = {n: _ratio(k.work_s, max(k.count, 1) * spent.at_s) for n, k in spent.kinds.items()}
-    shares["cores"] = _ratio(spent.cpu_s, spent.cores * spent.at_s)
-    return {name: min(share, 1.0) for name, share in shares.items()}
+def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]:
+    """What would help; a `bound` is what would be spent then, at most as much."""
+    limit, found = verdict.limit, list[Change]()
+    predict = functools.partial(_predict, verdict, spent, setup)
+    endless = dataclasses.replace(spent, cores=math.inf)
+    if limit in _MORE:
+        found = [predict(*_more(limit, spent, setup))]
+        with_cores = predict(*_more(limit, endless, setup), " with cores for them", bound=endless)
+        found += [with_cores] if with_cores.gain > _FAR * found[0].gain else []
+    elif limit == "learner" and spent.device != "cuda":
+        bound = dataclasses.replace(spent, learner=Spent())
+        found.append(predict("learner.device", "cuda", "a GPU", bound=bound))
+    elif limit == "cores":
+        found.append(predict("", "", "more cores or another node", bound=endless))
+    elif limit == "transfer":
+        what = "more on the way (workers.max_in_flight, learner.prefetch)"
+        found.append(predict("", "", what, bound=spent))
+    elif limit == "turns":
+        found.append(predict("mode", "async", "mode async lets them overlap", bound=endless))
+    if limit in ("learner", "shards", "cores"):
+        ratio = setup.samples_per_insert * _SMALLER_RATIO
+        what = f"samples_per_insert {ratio:g} for {setup.samples_per_insert:g}"
+        found.append(predict("replay.samples_per_insert", ratio, what))
+    return tuple(change for change in found if change.gain >= _WORTH)
 
 
-def _cores_used(spent: Usage) -> dict[str, float]:
-    seconds = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
-    return {name: _ratio(max(cpu_s, 0.0), spent.at_s) for name, cpu_s in seconds.items()}
+def _more(limit: str, spent: Usage, setup: Setup) -> tuple[str, int, str]:
+    """The smallest number of parts that moves the limit on: setting, number, in words."""
+    could, now = capacities(spent, setup), getattr(setup, limit)
+    others = min(capacity for stage, capacity in could.items() if stage != limit)
+    wanted = math.ceil(min(others / could[limit] * now, 1e9))
+    number = max(min(wanted, _MOST_TIMES * now), now + 1)
+    return _MORE[limit], number, f"{number} {NAMES[limit]} for {now}"
 
 
-def _spare(limit: str, rate: float, found: Mapping[str, float], setup: Setup) -> str:
+def _predict(
+    verdict: Verdict, spent: Usage, setup: Setup, setting: str, value: Any, what: str,
+    more_words: str = "", bound: Usage | None = None,
+) -> Change:  # fmt: skip
+    """The share of the smallest capacity that is reached stays what it is.
+
+    bound: what would be spent then, where the share is not known.
+    """
+    name = _FIELD_OF.get(setting, "in_turns")
+    changed = dataclasses.replace(setup, **{name: value if setting in _FIELD_OF else False})
+    rate, was = min(capacities(bound or spent, changed).values()), verdict.env_steps_per_s
+    if bound is None:
+        rate *= min(was / min(verdict.capacities.values()), 1.0)
+    at_most, predicted = ("", " predicted") if bound is None else ("at most ", "")
+    told = f"{at_most}{_rate(rate)}{predicted}, {rate / was:.1f} times"
+    if not math.isfinite(rate):
+        told = "nothing else would limit it"
+    text = f"{what}{more_words} ({told})"
+    return Change(setting, value, rate, rate / was, text, at_most=bound is not None)
+
+
+def _spare(verdict: Verdict, setup: Setup) -> str:
     """Whether fewer workers would do."""
-    if limit in ("workers", "transfer", "turns"):
+    if verdict.limit in ("workers", "transfer", "turns"):
         return ""
-    enough = max(math.ceil(_SPARE * rate / found["workers"] * setup.workers), 1)
+    share = _SPARE * verdict.env_steps_per_s / verdict.capacities["workers"]
+    enough = max(math.ceil(share * setup.workers), 1)
     would = "worker would" if enough == 1 else "workers would"
     return f"{enough} {would} do" if enough < setup.workers else ""
 
 
-# What would help.
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Outlook:
-    """Predicts: the share of the smallest capacity that is reached stays what it is."""
-
-    spent: Usage
-    setup: Setup
-    rate: float
-
-    def change(
-        self,
-        what: str,
-        setting: str = "",
-        value: float | int | str = "",
-        bound: Usage | None = None,
-        **setup: Any,
-    ) -> Change:
-        """what: the change in words.  setup: what it changes there.
-
-        bound: what would be spent then, which makes the figures bounds.
-        """
-        now = min(capacities(self.spent, self.setup).values())
-        changed = dataclasses.replace(self.setup, **setup)
-        rate = min(capacities(bound or self.spent, changed).values())
-        rate *= 1.0 if bound else min(_ratio(self.rate, now), 1.0)
-        gain = _ratio(rate, self.rate)
-        told = f"{_rate(rate)} predicted, {gain:.1f} times"
-        if not math.isfinite(rate):
-            told = "nothing else would limit it"
-        elif bound:
-            told = f"at most {_rate(rate)}, {gain:.1f} times"
-        return Change(setting, value, rate, gain, f"{what} ({told})", at_most=bound is not None)
-
-    def more(self, kind: str, bound: Usage | None = None) -> Change:
-        """The smallest number of a kind that moves the limit on to another stage.
-
-        bound: with more cores, which the new ones need.
-        """
-        found, now = capacities(bound or self.spent, self.setup), getattr(self.setup, kind)
-        others = min(capacity for stage, capacity in found.items() if stage != kind)
-        wanted = math.ceil(min(others / found[kind] * now, 1e9))
-        number = max(min(wanted, _MOST_TIMES * now), now + 1)
-        what = f"{number} {NAMES[kind]} for {now}{' with cores for them' if bound else ''}"
-        return self.change(what, _MORE[kind], number, bound, **{kind: number})
-
-    def smaller_ratio(self) -> Change:
-        ratio, now = self.setup.samples_per_insert * _SMALLER_RATIO, self.setup.samples_per_insert
-        what = f"samples_per_insert {ratio:g} for {now:g}"
-        return self.change(what, "replay.samples_per_insert", ratio, samples_per_insert=ratio)
-
-
-def _changes(limit: str, outlook: _Outlook) -> tuple[Change, ...]:
-    spent, found = outlook.spent, list[Change]()
-    endless = dataclasses.replace(spent, cores=math.inf)
-    if limit in _MORE:
-        found.append(outlook.more(limit))
-        if (more := outlook.more(limit, endless)).gain > _FAR * found[0].gain:
-            found.append(more)
-    if limit == "learner" and spent.device != "cuda":
-        gpu = dataclasses.replace(spent, learner=PartUsage())
-        found.append(outlook.change("a GPU", "learner.device", "cuda", gpu))
-    if limit == "cores":
-        found.append(outlook.change("more cores or another node", bound=endless))
-    if limit == "transfer":
-        what = "more on the way (workers.max_in_flight, learner.prefetch)"
-        found.append(outlook.change(what, bound=spent))
+def _evidence(verdict: Verdict, spent: Usage) -> str:
+    """How the limit is known, the rate, and the stage that would be the limit next."""
+    limit, busy, rate = verdict.limit, verdict.busy, _rate(verdict.env_steps_per_s)
     if limit == "turns":
-        what = "mode async lets them overlap"
-        found.append(outlook.change(what, "mode", "async", endless, in_turns=False))
-    if limit in ("learner", "shards", "cores"):
-        found.append(outlook.smaller_ratio())
-    return tuple(change for change in found if change.gain >= _WORTH)
-
-
-# What a user reads.
-
-
-def _evidence(told: Verdict, spent: Usage) -> str:
-    if told.limit == "turns":
-        return f"the parts take turns ({_percents(_turns(spent))} percent of the time)"
-    if told.limit == "cores":
-        used = {"Ray and all other programs" if n == "rest" else n: c for n, c in
-                told.cores_used.items()}  # fmt: skip
-        each = ", ".join(f"{name} {cores:.1f}" for name, cores in used.items())
-        return f"the {spent.cores:g} cores {_percent(told.busy['cores'])} percent busy ({each})"
-    if told.limit == "transfer":
-        each = _percents({NAMES[name]: share for name, share in told.busy.items()})
-        return f"nothing is busy ({each} percent), the parts wait for messages"
-    line = f"{NAMES[told.limit]} {_percent(told.busy[told.limit])} percent busy"
-    if told.limit != "workers":
-        return line
-    seconds = {"env": spent.env_s, "inference": spent.inference_s}
-    shares = {stage: _ratio(taken_s, spent.workers.work_s) for stage, taken_s in seconds.items()}
-    return f"{line} ({_percents(shares)})"
-
-
-def _with_next(told: Verdict) -> str:
-    """The rate, and the stage that would be the limit next."""
-    others = {name: value for name, value in told.capacities.items() if name != told.limit}
+        return f"the parts take turns ({_percents(_turns(spent))} percent of the time): {rate}"
+    if limit == "cores":
+        used = {_REST.get(name, name): cores for name, cores in verdict.cores_used.items()}
+        told = ", ".join(f"{name} {cores:.1f}" for name, cores in used.items())
+        told = f"the {spent.cores:g} cores {100 * busy[limit]:.0f} percent busy ({told})"
+    elif limit == "transfer":
+        told = _percents({NAMES[name]: share for name, share in busy.items()})
+        told = f"nothing is busy ({told} percent), the parts wait for messages"
+    else:
+        told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
+    if limit == "workers":
+        work_s, taken_s = spent.workers.work_s, {"env": spent.env_s, "inference": spent.inference_s}
+        shares = {stage: _ratio(seconds, work_s) for stage, seconds in taken_s.items()}
+        told += f" ({_percents(shares)})"
+    others = {name: value for name, value in verdict.capacities.items() if name != limit}
     nearest = min(others, key=lambda stage: others[stage])
-    if told.limit == "turns" or not math.isfinite(others[nearest]):
-        return _rate(told.env_steps_per_s)
-    return f"{_rate(told.env_steps_per_s)}, the {NAMES[nearest]} could do {others[nearest]:,.0f}"
+    if math.isfinite(others[nearest]):
+        rate += f", the {NAMES[nearest]} could do {others[nearest]:,.0f}"
+    return f"{told}: {rate}"
+
+
+def _largest(values: Mapping[str, float]) -> str:
+    return max(values, key=lambda name: values[name])
 
 
 def _percents(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
-
-
-def _percent(share: float) -> str:
-    return f"{100.0 * share:.0f}"
+    return ", ".join(f"{name} {100.0 * share:.0f}" for name, share in shares.items())
 
 
 def _rate(env_steps_per_s: float) -> str:

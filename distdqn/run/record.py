@@ -184,8 +184,8 @@ class RunRecord:
             )
 
     def _write_histograms(self, poll: Poll) -> None:
-        for tag, (counts, edges) in poll.histograms.items():
-            self._folder.write_histogram(tag, counts, edges, poll.status.env_steps)
+        for tag, drawn in poll.histograms.items():
+            self._folder.write_histogram(tag, *drawn, poll.status.env_steps)
 
     def _write_last(self, poll: Poll, last: EvaluationReport | None) -> None:
         """The final scalars, with what the last weights promise and what they realised."""

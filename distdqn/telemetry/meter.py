@@ -51,7 +51,7 @@ class Meter:
 
     def _spent(self, work_s: float, queued_s: float) -> Spent:
         queued_s = max(queued_s, 0.0)
-        return Spent(work_s, queued_s, time.process_time(), self._host, self._cores)
+        return Spent(1, work_s, queued_s, time.process_time(), self._host, self._cores)
 
 
 class RestMeter:

@@ -18,19 +18,19 @@ def metric(
     default: Any = math.nan,
     *,
     tag: str = "",
-    row: str = "",
-    label: str = "",
+    shown: str = "",
     form: str = "",
 ) -> Any:
     """Declares a field.
 
     tag: its name in TensorBoard and `metrics.jsonl`.
-    row, label: where the display shows it; "trouble" shows what is not 0.
+    shown: where the display shows it, as "row: label"; row "trouble" shows what is not 0.
     form: format of the number, or "clock" for seconds; whole numbers as they are and others
       with one digit without.
     """
-    shown = {"meaning": meaning, "tag": tag, "row": row, "label": label, "form": form}
-    return dataclasses.field(default=default, metadata=shown)
+    row, _, label = shown.partition(": ")
+    told = {"meaning": meaning, "tag": tag, "row": row, "label": label, "form": form}
+    return dataclasses.field(default=default, metadata=told)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,56 +41,47 @@ class Figures:
     whole run and of the fresh greedy episodes at its end.
     """
 
-    env_steps: int = metric("agent steps that yield a transition", 0, row="steps", label="env")
-    gradient_steps: int = metric("updates", 0, row="steps", label="updates")
-    compiled: bool = metric("whether updates are compiled by now", False, row="steps")
-    train_return_mean: float = metric(
-        "of the last 100 counted episodes", row="return", label="training"
-    )
+    env_steps: int = metric("agent steps that yield a transition", 0, shown="steps: env")
+    gradient_steps: int = metric("updates", 0, shown="steps: updates")
+    compiled: bool = metric("whether updates are compiled by now", False, shown="steps: ")
+    train_return_mean: float = metric("of the last 100 counted episodes", shown="return: training")
     eval_return_mean: float = metric(
-        "greedy episodes with the last weights", row="return", label="evaluation"
+        "greedy episodes with the last weights", shown="return: evaluation"
     )
     best_eval_return_mean: float = metric(
         "with the best weights; in a summary of episodes that did not choose them",
-        row="return",
-        label="best",
+        shown="return: best",
     )
     env_steps_per_s: float = metric(
-        "", tag="charts/env_steps_per_s", row="speed", label="env steps/s", form=",.0f"
+        "", tag="charts/env_steps_per_s", shown="speed: env steps/s", form=",.0f"
     )
     gradient_steps_per_s: float = metric(
-        "", tag="charts/gradient_steps_per_s", row="speed", label="updates/s", form=",.0f"
+        "", tag="charts/gradient_steps_per_s", shown="speed: updates/s", form=",.0f"
     )
     samples_per_insert: float = metric(
         "samples / (inserts - min_size_to_sample)",
         tag="charts/samples_per_insert",
-        row="replay",
-        label="samples/insert",
+        shown="replay: samples/insert",
         form=",.2f",
     )
     replay_size: int = metric(
-        "items held by all shards", 0, tag="replay/size", row="replay", label="items"
+        "items held by all shards", 0, tag="replay/size", shown="replay: items"
     )
-    shard_items: tuple[int, ...] = metric(
-        "items held, by shard", (), row="replay", label="in a shard"
-    )
+    shard_items: tuple[int, ...] = metric("items held, by shard", (), shown="replay: in a shard")
     q_start_mean: float = metric(
         "mean over an evaluation's episodes of the largest value at the start",
         tag="values/q_start",
-        row="values",
-        label="q at start",
+        shown="values: q at start",
     )
     return_start_mean: float = metric(
         "and of the discounted return then realised",
         tag="values/return_start",
-        row="values",
-        label="realised",
+        shown="values: realised",
     )
     q_abs_max: float = metric(
         "largest absolute value of the actions learned from, in the whole run",
         tag="values/q_abs_max",
-        row="values",
-        label="max |q|",
+        shown="values: max |q|",
     )
     q_bound: float = metric(
         "r_max / (1 - discount), the largest that any policy can have", tag="values/q_bound"
@@ -103,26 +94,26 @@ class Figures:
     learner_wait_fraction: float = metric(
         "share of its time that the learner waited for data",
         tag="charts/learner_wait_fraction",
-        row="waiting",
-        label="learner",
+        shown="waiting: learner",
         form=".0%",
     )
     worker_wait_fraction: float = metric(
-        "of the workers' time", tag="charts/worker_wait_fraction",
-        row="waiting", label="workers", form=".0%",
-    )  # fmt: skip
+        "of the workers' time",
+        tag="charts/worker_wait_fraction",
+        shown="waiting: workers",
+        form=".0%",
+    )
     staleness_p50: float = metric(
         "weight versions between the newest and the one that acted, as blocks are accepted",
         tag="charts/staleness",
-        row="waiting",
-        label="staleness",
+        shown="waiting: staleness",
         form=",.0f",
     )
     staleness_p95: float = metric("of the same", form=",.0f")
-    worker_restarts: int = metric("", 0, row="trouble", label="worker restarts")
-    shard_restarts: int = metric("", 0, row="trouble", label="shard restarts")
-    learner_restarts: int = metric("", 0, row="trouble", label="learner restarts")
-    items_lost: int = metric("with a shard that died", 0, row="trouble", label="items lost")
+    worker_restarts: int = metric("", 0, shown="trouble: worker restarts")
+    shard_restarts: int = metric("", 0, shown="trouble: shard restarts")
+    learner_restarts: int = metric("", 0, shown="trouble: learner restarts")
+    items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
     td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/td_error_abs_p50")
     td_error_abs_p95: float = metric("of the same", tag="losses/td_error_abs_p95")
     td_error_abs_max: float = metric("of the same", tag="losses/td_error_abs_max")
@@ -143,13 +134,11 @@ class RunStatus(Figures):
     elapsed_s: float = metric("since control began", 0.0, form="clock")
     total_env_steps: int = 0
     workers_target: int = 0
-    workers_alive: int = metric("", 0, tag="workers/count", row="alive", label="workers")
+    workers_alive: int = metric("", 0, tag="workers/count", shown="alive: workers")
     shards_target: int = 0
-    shards_alive: int = metric(
-        "that have reported and have not died", 0, row="alive", label="shards"
-    )
+    shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
     epsilon: float = metric(
-        "mean over the envs", tag="charts/epsilon", row="speed", label="epsilon", form=",.3f"
+        "mean over the envs", tag="charts/epsilon", shown="speed: epsilon", form=",.3f"
     )
     learning_rate: float = metric("", tag="charts/learning_rate")
     priority_max: float = metric("of the items held", tag="replay/priority_max")

@@ -14,54 +14,43 @@ MIN_WINDOW_S = 1.0  # reports come four times a second; what is shorter cannot b
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spent:
-    """What one part (one incarnation of it) has spent since it began; seconds.
+    """What one incarnation of a part, or all parts of a kind, have spent; seconds.
 
-    work_s, queued_s, cpu_s: see `PartUsage`.
-    host, cores: where it runs, and how many cores it may use there.
-    """
-
-    work_s: float = 0.0
-    queued_s: float = 0.0
-    cpu_s: float = 0.0
-    host: str = ""
-    cores: int = 1
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PartUsage:
-    """Sums over all parts of one kind, those that have died included; seconds.
-
-    count: alive now.
+    count: alive now; the sums hold those that have died, too.
     work_s: wall clock in which the parts' working threads did not wait for other parts.
       Time in which an env sleeps is in it, and so is `queued_s`.
     queued_s: of these, ready to run but without a CPU; 0 where the system does not tell.
     cpu_s: on a CPU, with all threads of the processes.
+    host, cores: of one part, where it runs and how many cores it may use there.
     """
 
     count: int = 0
     work_s: float = 0.0
     queued_s: float = 0.0
     cpu_s: float = 0.0
-
-    @classmethod
-    def of(cls, count: int, parts: Iterable[Spent | None]) -> PartUsage:
-        """The sum of `parts`, those alive and those dead; None: nothing is known of it."""
-        known = [part for part in parts if part is not None]
-        names = ("work_s", "queued_s", "cpu_s")
-        return cls(count, *(sum(getattr(part, name) for part in known) for name in names))
+    host: str = ""
+    cores: int = 1
 
     @property
     def running_s(self) -> float:
         """`work_s` without the queues: what the work would take with a CPU at hand."""
         return max(self.work_s - self.queued_s, 0.0)
 
-    def __sub__(self, earlier: PartUsage) -> PartUsage:
-        return PartUsage(
-            self.count,
-            self.work_s - earlier.work_s,
-            self.queued_s - earlier.queued_s,
-            self.cpu_s - earlier.cpu_s,
-        )
+    def busy(self, seconds: float) -> float:
+        """Share of so many seconds in which the parts that are alive have worked, at most 1."""
+        return min(self.work_s / (max(self.count, 1) * seconds), 1.0) if seconds > 0 else 0.0
+
+    def __sub__(self, earlier: Spent) -> Spent:
+        return dataclasses.replace(self, **_differences(self, earlier, _SECONDS))
+
+
+_SECONDS = ("work_s", "queued_s", "cpu_s")
+
+
+def sum_of(count: int, parts: Iterable[Spent | None]) -> Spent:
+    """Of all parts of a kind, `count` of which are alive; None: nothing is known of it."""
+    known = [part for part in parts if part is not None]
+    return Spent(count, *(sum(getattr(part, name) for part in known) for name in _SECONDS))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +61,6 @@ class Usage:
     env_steps, gradient_steps: steps that yielded a transition; updates.
     env_s, inference_s: of the workers' `work_s`, in the env and in choosing actions.
     adding_s, replay_s: of the shards' `work_s`, storing blocks; all inside the replay.
-    workers, shards, learner: see `PartUsage`.
     rest_cpu_s: seconds on a CPU of everything else on the machine, other programs too; on
       several machines, of control alone.
     cores: that all these processes may use together, over their hosts.
@@ -87,9 +75,9 @@ class Usage:
     inference_s: float = 0.0
     adding_s: float = 0.0
     replay_s: float = 0.0
-    workers: PartUsage = PartUsage()
-    shards: PartUsage = PartUsage()
-    learner: PartUsage = PartUsage()
+    workers: Spent = Spent()
+    shards: Spent = Spent()
+    learner: Spent = Spent()
     rest_cpu_s: float = 0.0
     cores: float = 1
     compiled: bool = False
@@ -97,7 +85,7 @@ class Usage:
     device: str = "cpu"
 
     @property
-    def kinds(self) -> dict[str, PartUsage]:
+    def kinds(self) -> dict[str, Spent]:
         return {"workers": self.workers, "learner": self.learner, "shards": self.shards}
 
     @property
@@ -107,12 +95,15 @@ class Usage:
 
     def since(self, earlier: Usage) -> Usage:
         """What was spent after `earlier`; what is no total stays."""
-        spent = {name: getattr(self, name) - getattr(earlier, name) for name in _TOTALS}
-        return dataclasses.replace(self, **spent)
+        return dataclasses.replace(self, **_differences(self, earlier, _TOTALS))
 
 
 _STATES = {"cores", "compiled", "compiling", "device"}
 _TOTALS = [field.name for field in dataclasses.fields(Usage) if field.name not in _STATES]
+
+
+def _differences(later: object, earlier: object, names: Iterable[str]) -> dict:
+    return {name: getattr(later, name) - getattr(earlier, name) for name in names}
 
 
 class UsageWindow:
@@ -126,17 +117,17 @@ class UsageWindow:
 
     def __init__(self, total_env_steps: int):
         self._total = total_env_steps
-        self._first: Usage | None = None
-        self._steady: list[Usage] = []
-        self._newest = self._last = Usage()
+        self._heard: list[Usage] = []  # the first and the newest
+        self._starts: list[Usage] = []
+        self._newest = Usage()
 
     def hear(self, usage: Usage) -> None:
         """Takes the totals at one more moment, in order."""
-        self._first, self._last = self._first or usage, usage
+        self._heard[1:] = [usage]
         if usage.gradient_steps <= 0 or usage.env_steps >= self._total:
             return
-        if not self._steady or (usage.compiled and not self._steady[-1].compiled):
-            self._steady.append(usage)
+        if not self._starts or (usage.compiled and not self._starts[-1].compiled):
+            self._starts.append(usage)
         self._newest = usage
 
     @property
@@ -145,8 +136,8 @@ class UsageWindow:
 
         A run that ends soon after its update was compiled is judged by the time before.
         """
-        for start in reversed(self._steady):
+        for start in reversed(self._starts):
             spent = self._newest.since(start)
             if spent.at_s >= MIN_WINDOW_S and spent.env_steps > 0 and spent.gradient_steps > 0:
                 return spent
-        return self._last.since(self._first or self._last)
+        return self._heard[-1].since(self._heard[0]) if self._heard else Usage()

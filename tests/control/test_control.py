@@ -17,7 +17,7 @@ from distdqn.telemetry.reports import (
     ShardReport,
     WorkerReport,
 )
-from distdqn.telemetry.usage import PartUsage, Spent
+from distdqn.telemetry.usage import Spent
 from distdqn.types import ShardCounters, ShardMap, WeightsVersion
 
 
@@ -306,7 +306,7 @@ def alone(monkeypatch):
 
 
 def spent(work_s, cpu_s=0.0):
-    return Spent(work_s, 0.0, cpu_s, "here", 4)
+    return Spent(1, work_s, 0.0, cpu_s, "here", 4)
 
 
 def learner_report(incarnation, gradient_steps, part, compiled=False):
@@ -340,9 +340,9 @@ def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
 
     total = control.poll().usage
 
-    assert total.workers == PartUsage(2, 5.0, 0.0, 4.0)
-    assert total.shards == PartUsage(1, 4.5, 0.0, 3.75)
-    assert total.learner == PartUsage(1, 3.5, 0.0, 4.25)
+    assert total.workers == Spent(2, 5.0, 0.0, 4.0)
+    assert total.shards == Spent(1, 4.5, 0.0, 3.75)
+    assert total.learner == Spent(1, 3.5, 0.0, 4.25)
     assert (total.env_steps, total.gradient_steps, total.compiled) == (15, 35, True)
     assert (total.env_s, total.inference_s) == (2.5, 1.25)
     assert (total.replay_s, total.adding_s, total.cores) == (3.0, 0.75, 4)
@@ -351,5 +351,5 @@ def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
 
 def test_a_run_of_which_nothing_was_heard_has_spent_nothing(alone):
     total = make_control().poll().usage
-    assert total.workers == total.shards == total.learner == PartUsage()
+    assert total.workers == total.shards == total.learner == Spent()
     assert dataclasses.replace(total, at_s=0.0, rest_cpu_s=0.0).cpu_s == 0.0

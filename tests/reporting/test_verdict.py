@@ -7,7 +7,7 @@ import math
 import pytest
 
 from distdqn.reporting.verdict import TOO_SHORT, Setup, capacities, judge, reached
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.telemetry.usage import Spent, Usage
 
 SETUP = Setup(workers=1, shards=1, batch_size=32, samples_per_insert=8.0)
 SECONDS, STEPS, UPDATES = 10.0, 8_000, 2_000  # 800 env steps a second
@@ -23,9 +23,9 @@ def window(workers=(1, 1.0), learner=1.0, shards=(1, 1.0), cpu=(0.5, 0.5, 0.5), 
         inference_s=0.2 * workers[1],
         adding_s=0.0,
         replay_s=1.0,
-        workers=PartUsage(workers[0], workers[1], 0.0, cpu[0]),
-        learner=PartUsage(1, learner, 0.0, cpu[1]),
-        shards=PartUsage(shards[0], shards[1], 0.0, cpu[2]),
+        workers=Spent(workers[0], workers[1], 0.0, cpu[0]),
+        learner=Spent(1, learner, 0.0, cpu[1]),
+        shards=Spent(shards[0], shards[1], 0.0, cpu[2]),
         rest_cpu_s=rest,
         cores=cores,
     )
@@ -127,7 +127,7 @@ def test_a_gain_that_is_none_is_not_proposed():
 
 
 def test_a_queue_for_a_core_is_not_taken_for_work():
-    part = PartUsage(1, work_s=10.0, queued_s=5.0, cpu_s=5.0)
+    part = Spent(1, work_s=10.0, queued_s=5.0, cpu_s=5.0)
     spent = dataclasses.replace(window(cpu=(5.0, 3.0, 0.5), rest=11.0, cores=2), workers=part)
 
     verdict = judge(spent, SETUP)
@@ -220,9 +220,9 @@ def turns(env=0.0, inference=0.0, replay=0.0, learner=0.0, workers=1):
         env_s=seconds[0] * workers,
         inference_s=seconds[1] * workers,
         replay_s=seconds[2],
-        workers=PartUsage(workers, (seconds[0] + seconds[1]) * workers),
-        shards=PartUsage(1, seconds[2]),
-        learner=PartUsage(1, seconds[3]),
+        workers=Spent(workers, (seconds[0] + seconds[1]) * workers),
+        shards=Spent(1, seconds[2]),
+        learner=Spent(1, seconds[3]),
     )
 
 
@@ -269,9 +269,9 @@ SPENT = Usage(
     inference_s=2.0,
     adding_s=1.0,
     replay_s=4.0,
-    workers=PartUsage(2, work_s=10.0, queued_s=2.0, cpu_s=4.0),
-    shards=PartUsage(2, work_s=5.0, queued_s=1.0, cpu_s=6.0),
-    learner=PartUsage(1, work_s=9.0, queued_s=1.0, cpu_s=16.0),
+    workers=Spent(2, work_s=10.0, queued_s=2.0, cpu_s=4.0),
+    shards=Spent(2, work_s=5.0, queued_s=1.0, cpu_s=6.0),
+    learner=Spent(1, work_s=9.0, queued_s=1.0, cpu_s=16.0),
     rest_cpu_s=10.0,
     cores=4,
 )
@@ -304,7 +304,7 @@ def test_costs_stay_when_the_learner_is_behind():
     behind = dataclasses.replace(
         SPENT,
         gradient_steps=500,
-        learner=PartUsage(1, work_s=4.5, queued_s=0.5, cpu_s=8.0),
+        learner=Spent(1, work_s=4.5, queued_s=0.5, cpu_s=8.0),
     )
     assert capacities(behind, TWO)["learner"] == capacities(SPENT, TWO)["learner"]
 

@@ -41,7 +41,7 @@ def alone(monkeypatch):
 
 
 def spent(work_s, cpu_s=0.0, host="here", cores=4, queued_s=0.0):
-    return Spent(work_s, queued_s, cpu_s, host, cores)
+    return Spent(1, work_s, queued_s, cpu_s, host, cores)
 
 
 def test_waits_are_no_work_and_their_queues_are_none_either(hands):
