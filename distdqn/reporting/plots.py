@@ -19,12 +19,13 @@ _MEAN_OVER = 100
 _MAX_DOTS = 20_000
 _DOTS, _TRAIN, _EVAL, _INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
 _STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.edgecolor": _DOTS,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _TRAIN,
-    "ytick.color": _TRAIN,
+    **{"font.size": 11, "axes.titlesize": 13, "legend.fontsize": 9.5},
+    **{"axes.labelcolor": _INK, "text.color": _INK, "axes.edgecolor": _DOTS},
+    **{"xtick.color": _TRAIN, "ytick.color": _TRAIN, "grid.color": _GRID},
+    **{f"axes.spines.{side}": False for side in ("top", "right", "left")},
+    **{"axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "axes.xmargin": 0.015},
+    **{"axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlepad": 30},
+    **{"xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False},
 }
 
 
@@ -79,57 +80,35 @@ def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
         return
     env_steps, mean, low, high = evaluations.T
     axes.fill_between(env_steps, low, high, color=_EVAL, alpha=0.13, linewidth=0)
-    axes.plot(
-        env_steps,
-        mean,
-        color=_EVAL,
-        linewidth=2.2,
-        marker="o" if len(env_steps) <= 60 else None,
-        markersize=3.5,
-        label="greedy evaluation, mean and range",
-    )
+    style: dict[str, Any] = {
+        "marker": "o" if len(env_steps) <= 60 else None,
+        "markersize": 3.5,
+        "linewidth": 2.2,
+    }
+    label = "greedy evaluation, mean and range"
+    axes.plot(env_steps, mean, color=_EVAL, label=label, **style)
 
 
 def _draw_goal(axes: Axes, solved_at: float) -> None:
     axes.axhline(solved_at, color=_INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
-    axes.annotate(
-        f"goal {solved_at:g}",
-        (1.0, solved_at),
-        xycoords=("axes fraction", "data"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        verticalalignment="center",
-        fontsize=9.5,
-    )
+    beside = axes.get_yaxis_transform()
+    axes.text(1.005, solved_at, f"goal {solved_at:g}", transform=beside, va="center", fontsize=9.5)
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=30)
-    axes.set_xlabel("env steps")
-    axes.set_ylabel("return of an episode")
-    axes.xaxis.set_major_formatter(_thousands)
-    axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0)
-    axes.margins(x=0.015)
+    from matplotlib.ticker import EngFormatter
+
+    axes.set(title=title, xlabel="env steps", ylabel="return of an episode")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()
     if handles:  # above the axes, where it covers nothing
-        axes.legend(
-            handles[::-1],
-            labels[::-1],
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1.0),
-            borderaxespad=0.4,
-            ncols=2,
-            frameon=False,
-            fontsize=9.5,
-        )
+        place: dict[str, Any] = {
+            "loc": "lower left",
+            "bbox_to_anchor": (-0.01, 1.0),
+            "borderaxespad": 0.4,
+        }
+        axes.legend(handles[::-1], labels[::-1], ncols=2, **place)
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)
-
-
-def _thousands(value: float, _: Any) -> str:
-    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if value else "0"

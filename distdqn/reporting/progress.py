@@ -236,8 +236,9 @@ def _told(values: Mapping[str, Any]) -> dict[str, str]:
     """Every figure in words, a dash for what is not known or not there."""
     told = collections.defaultdict(lambda: "-")
     for name, value in values.items():
-        if value not in (None, ()) and value == value:  # nan is not
-            told[name] = _text(value, DECLARED.get(name, {}).get("form"))
+        if isinstance(value, str | int | float | tuple) and value != () and value == value:
+            form = DECLARED[name].get("form") if name in DECLARED else None
+            told[name] = _text(value, form)  # what is nan is not itself
     return told
 
 
@@ -248,8 +249,9 @@ def _text(value: Any, form: str | None) -> str:
         return "infinite"
     if form == "clock":
         return _clock(value)
-    form = form or {int: ",d", float: ",.1f"}.get(type(value), "")
-    return format(value, form) if form else str(value)
+    if isinstance(value, str | bool):
+        return str(value)
+    return format(value, form or (",d" if isinstance(value, int) else ",.1f"))
 
 
 def _clock(seconds: float) -> str:

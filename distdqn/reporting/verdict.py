@@ -191,7 +191,7 @@ def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]
     endless = dataclasses.replace(spent, cores=math.inf)
     if limit in _MORE:
         found = [predict(*_more(limit, spent, setup))]
-        with_cores = predict(*_more(limit, endless, setup), " with cores for them", bound=endless)
+        with_cores = predict(*_more(limit, endless, setup, " with cores for them"), endless)
         found += [with_cores] if with_cores.gain > _FAR * found[0].gain else []
     elif limit == "learner" and spent.device != "cuda":
         bound = dataclasses.replace(spent, learner=Spent())
@@ -210,34 +210,38 @@ def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]
     return tuple(change for change in found if change.gain >= _WORTH)
 
 
-def _more(limit: str, spent: Usage, setup: Setup) -> tuple[str, int, str]:
+def _more(limit: str, spent: Usage, setup: Setup, words: str = "") -> tuple[str, int, str]:
     """The smallest number of parts that moves the limit on: setting, number, in words."""
     could, now = capacities(spent, setup), getattr(setup, limit)
     others = min(capacity for stage, capacity in could.items() if stage != limit)
     wanted = math.ceil(min(others / could[limit] * now, 1e9))
     number = max(min(wanted, _MOST_TIMES * now), now + 1)
-    return _MORE[limit], number, f"{number} {NAMES[limit]} for {now}"
+    return _MORE[limit], number, f"{number} {NAMES[limit]} for {now}{words}"
 
 
 def _predict(
-    verdict: Verdict, spent: Usage, setup: Setup, setting: str, value: Any, what: str,
-    more_words: str = "", bound: Usage | None = None,
-) -> Change:  # fmt: skip
+    verdict: Verdict,
+    spent: Usage,
+    setup: Setup,
+    setting: str,
+    value: Any,
+    what: str,
+    bound: Usage | None = None,
+) -> Change:
     """The share of the smallest capacity that is reached stays what it is.
 
     bound: what would be spent then, where the share is not known.
     """
-    name = _FIELD_OF.get(setting, "in_turns")
-    changed = dataclasses.replace(setup, **{name: value if setting in _FIELD_OF else False})
+    field = _FIELD_OF.get(setting)
+    changed = dataclasses.replace(setup, in_turns=False, **({field: value} if field else {}))
     rate, was = min(capacities(bound or spent, changed).values()), verdict.env_steps_per_s
+    told = f"at most {_rate(rate)}, {rate / was:.1f} times"
     if bound is None:
         rate *= min(was / min(verdict.capacities.values()), 1.0)
-    at_most, predicted = ("", " predicted") if bound is None else ("at most ", "")
-    told = f"{at_most}{_rate(rate)}{predicted}, {rate / was:.1f} times"
+        told = f"{_rate(rate)} predicted, {rate / was:.1f} times"
     if not math.isfinite(rate):
         told = "nothing else would limit it"
-    text = f"{what}{more_words} ({told})"
-    return Change(setting, value, rate, rate / was, text, at_most=bound is not None)
+    return Change(setting, value, rate, rate / was, f"{what} ({told})", at_most=bound is not None)
 
 
 def _spare(verdict: Verdict, setup: Setup) -> str:

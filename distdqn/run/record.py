@@ -118,18 +118,14 @@ class RunRecord:
         self._progress.update(status)
 
     def finish(
-        self,
-        stopped_by: str,
-        online: np.ndarray | None,
-        player: GreedyPlayer | None,
+        self, stopped_by: str, online: np.ndarray | None, player: GreedyPlayer | None
     ) -> Summary:
         """Final evaluations and the summary, after the last checkpoint.
 
         online: `[P]` last weights, None where nothing was learned.
         player: None to play no final episodes (the run was interrupted).
         """
-        trained_at = time.monotonic()
-        last = best = None
+        trained_at, last, best = time.monotonic(), None, None
         if online is not None and player is not None:
             try:
                 last, best = self._final_evaluations(player, online)
@@ -137,7 +133,9 @@ class RunRecord:
                 self._progress.say(f"no final evaluation: {error}")
         if self._poll is not None:
             self._write_last(self._poll, last)
-        summary = self._summarise(stopped_by, online, last, best, trained_at)
+        told = self._rates(trained_at) | evaluation_fields(last, best)
+        digest = weights_sha256(np.zeros(0) if online is None else online)
+        summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
         self._folder.write_summary(summary.to_json())
         return summary
 
@@ -145,43 +143,34 @@ class RunRecord:
         """`learning_curve.png`."""
         plot_learning_curve(
             self._folder.path / "learning_curve.png",
-            np.array(self._train_curve, np.float64).reshape(-1, 2),
-            [
-                (s, float(np.mean(r)), float(np.min(r)), float(np.max(r)))
-                for s, r in self._eval_curve
-            ],
+            self._train_array(),
+            [(s, float(np.mean(r)), np.min(r), np.max(r)) for s, r in self._eval_curve],
             title=f"{self._config.env.id}, seed {self._config.seed}",
             solved_at=self._config.eval.stop_at_return,
         )
 
+    def _train_array(self) -> np.ndarray:
+        return np.array(self._train_curve, np.float64).reshape(-1, 2)
+
     def get_state(self) -> dict[str, Any]:
         """What a resumed run needs: the curves, and what the best evaluation returned."""
-        best = self.best
+        names = ("env_steps", "returns", "online")
+        best = self.best and {name: getattr(self.best, name) for name in names}
         return {
-            "train_curve": np.array(self._train_curve, np.float64).reshape(-1, 2),
+            "train_curve": self._train_array(),
             "eval_steps": np.array([steps for steps, _ in self._eval_curve], np.int64),
             "eval_returns": np.array([returns for _, returns in self._eval_curve], np.float64),
-            "best": None
-            if best is None
-            else {"env_steps": best.env_steps, "returns": best.returns, "online": best.online},
+            "best": best,
         }
 
     def set_state(self, state: dict[str, Any], layout: Any) -> None:
         """Goes on from `get_state()`; layout: of the network's parameters."""
         self._train_curve = [(int(steps), float(value)) for steps, value in state["train_curve"]]
-        self._eval_curve = list(
-            zip(state["eval_steps"].tolist(), state["eval_returns"], strict=True)
-        )
-        if (best := state["best"]) is not None:
-            self.best = EvaluationReport(
-                best["env_steps"],
-                version=BEFORE_ANY,
-                returns=best["returns"],
-                lengths=np.zeros(0),
-                num_cut=0,
-                online=best["online"],
-                layout=layout,
-            )
+        steps = state["eval_steps"].tolist()
+        self._eval_curve = list(zip(steps, state["eval_returns"], strict=True))
+        if state["best"] is not None:
+            unknown: dict[str, Any] = {"version": BEFORE_ANY, "lengths": np.zeros(0), "num_cut": 0}
+            self.best = EvaluationReport(**state["best"], **unknown, layout=layout)
 
     def _write_histograms(self, poll: Poll) -> None:
         for tag, drawn in poll.histograms.items():
@@ -226,49 +215,38 @@ class RunRecord:
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
             best = player.evaluate(self.best.online, episodes, seed + 1)
-        for index in range(self._config.eval.video_episodes):
-            self._record(player, best.online, index)
+        self._record(player, best.online)
         return last, best
 
     def _save_best(self, report: EvaluationReport) -> None:
         self.best = report
         self.checkpointer.save_best(report.online, report.layout, report.env_steps)
 
-    def _record(self, player: GreedyPlayer, online: np.ndarray, index: int) -> None:
+    def _record(self, player: GreedyPlayer, online: np.ndarray) -> None:
         try:
-            self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
+            for index in range(self._config.eval.video_episodes):
+                self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
 
-    def _summarise(
-        self,
-        stopped_by: str,
-        online: np.ndarray | None,
-        last: EvaluationReport | None,
-        best: EvaluationReport | None,
-        trained_at: float,
-    ) -> Summary:
-        poll = self._poll
-        assert poll is not None
-        verdict = judge(self.window.spent, setup_of(self._config))
-        told = shared(poll.status, Figures) | transition_fields(poll.status.transitions)
-        told |= self._rates(trained_at) | evaluation_fields(last, best)
-        return Summary(
-            run_name=self._folder.name,
-            run_folder=str(self._folder.path),
-            env_id=self._config.env.id,
-            seed=self._config.seed,
-            stopped_by=stopped_by,
-            wall_s=time.monotonic() - self._began,
-            startup_s=self.startup_s,
-            best_eval_env_steps=self.env_steps if self.best is None else self.best.env_steps,
-            peak_pss_bytes=self._peak_pss_bytes,
-            weights_sha256=weights_sha256(np.zeros(0) if online is None else online),
-            bottleneck=verdict.bottleneck,
-            verdict=verdict.line(),
-            verdict_detail=verdict.to_json(),
-            **told,
-        )
+    def _summary(self, told: dict[str, Any]) -> Summary:
+        assert self._poll is not None
+        status, verdict = self._poll.status, judge(self.window.spent, setup_of(self._config))
+        own = {
+            "run_name": self._folder.name,
+            "run_folder": str(self._folder.path),
+            "env_id": self._config.env.id,
+            "seed": self._config.seed,
+            "wall_s": time.monotonic() - self._began,
+            "startup_s": self.startup_s,
+            "best_eval_env_steps": self.env_steps if self.best is None else self.best.env_steps,
+            "peak_pss_bytes": self._peak_pss_bytes,
+            "bottleneck": verdict.bottleneck,
+            "verdict": verdict.line(),
+            "verdict_detail": verdict.to_json(),
+        }
+        heard = shared(status, Figures) | transition_fields(status.transitions)
+        return Summary(**(heard | own | told))
 
     def _rates(self, until: float) -> dict[str, float]:
         """Of the run since the first report of any steps."""
