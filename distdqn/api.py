@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
-from distdqn.envs import describe
 from distdqn.errors import RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.networks.pictures import check_torso
-from distdqn.replay.memory_budget import check_compression, check_replay_fits
 from distdqn.reporting.progress import Progress, print_summary
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
-from distdqn.run.factory import Parts, env_settings
+from distdqn.run.factory import Factory, make_factory
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]
@@ -46,18 +43,18 @@ def train(
     Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    parts = make_parts(config, make_env, make_network)
+    factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     with _display(config, folder, display) as progress:
         if config.mode == "async":
             from distdqn.run.async_run import AsyncRun
 
-            run: Any = AsyncRun(config, parts, folder, progress)
+            run: Any = AsyncRun(factory, folder, progress)
         else:
-            run = _lockstep_run(config, parts, folder, progress)
+            run = _lockstep_run(factory, folder, progress)
         with _signals(run.interruption.note):
-            progress.say(parts.memory_budget().line())
+            progress.say(factory.memory_budget().line())
             summary = run.execute(initial)
     if display:
         print_summary(summary.to_json(), folder.path)
@@ -85,21 +82,21 @@ def resume(
             f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
             f"--init-from {folder.name} starts a new run from its weights"
         )
-    parts = make_parts(config, make_env, make_network)
+    factory = make_factory(config, make_env, make_network)
     with _display(config, folder, display) as progress:
-        lockstep = _lockstep_run(config, parts, folder, progress)
+        lockstep = _lockstep_run(factory, folder, progress)
         with _signals(lockstep.interruption.note):
-            progress.say(parts.memory_budget().line())
+            progress.say(factory.memory_budget().line())
             summary = lockstep.resume()
     if display:
         print_summary(summary.to_json(), folder.path)
     return summary
 
 
-def _lockstep_run(config: Config, parts: Parts, folder: RunFolder, progress: Progress) -> Any:
+def _lockstep_run(factory: Factory, folder: RunFolder, progress: Progress) -> Any:
     from distdqn.lockstep.run import LockstepRun
 
-    return LockstepRun(config, parts, folder, progress)
+    return LockstepRun(factory, folder, progress)
 
 
 @contextlib.contextmanager
@@ -111,28 +108,6 @@ def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progr
     )
     with contextlib.closing(folder), progress:
         yield progress
-
-
-def make_parts(
-    config: Config, make_env: MakeEnv | None = None, make_network: MakeNetwork | None = None
-) -> Parts:
-    """Describes the environment; every refusal that needs no Ray comes from here."""
-    description = describe(env_settings(config.env), make_env)
-    parts = Parts(
-        config,
-        description.observation,
-        description.num_actions,
-        description.action_start,
-        description.observation_space,
-        make_env,
-        make_network,
-    )
-    check_compression(config.replay.compression, parts.observation)
-    if make_network is None:
-        check_torso(config.network.torso, parts.observation)
-    if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
-        check_replay_fits(parts.replay_bytes(), config.replay.capacity)
-    return parts
 
 
 @contextlib.contextmanager

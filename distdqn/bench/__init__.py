@@ -8,7 +8,7 @@ no more than the part that it measures.
     measure, host                        repeated timings; the machine
     result                               what was found, as values and JSON
     ratios                               two results against each other
-    panels, table, plot, page            the same as tables, a picture, one HTML page
+    table, plot                          the same as tables and as one picture
     synthetic, children                  made-up experience; processes that it is made in
     learner                              one setting of the learner, where little is installed
 """

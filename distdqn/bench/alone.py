@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from distdqn.bench.children import without_ctrl_c
 from distdqn.bench.measure import Rates, in_turn
 from distdqn.errors import DistDQNError, RunError
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 
 if TYPE_CHECKING:
     from distdqn.acting.rollout import Rollout
@@ -48,7 +48,7 @@ class Alone:
     device: str = "cpu"
 
 
-def measure_alone(parts: Parts, seconds: float, repeats: int) -> Alone:
+def measure_alone(factory: Factory, seconds: float, repeats: int) -> Alone:
     """Measures both in a new process; `seconds` is one repetition of one of them.
 
     Raises DistDQNError, one line, where either fails.
@@ -56,7 +56,7 @@ def measure_alone(parts: Parts, seconds: float, repeats: int) -> Alone:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(
-        target=_child, args=(sender, parts, seconds, repeats), daemon=True, name="distdqn-alone"
+        target=_child, args=(sender, factory, seconds, repeats), daemon=True, name="distdqn-alone"
     )
     with without_ctrl_c():
         child.start()
@@ -86,9 +86,9 @@ def _answer(receiver: Connection, measuring_s: float) -> Any:
     )
 
 
-def _child(sender: Connection, parts: Parts, seconds: float, repeats: int) -> None:
+def _child(sender: Connection, factory: Factory, seconds: float, repeats: int) -> None:
     try:
-        answer: Any = alone_here(parts, seconds, repeats)
+        answer: Any = alone_here(factory, seconds, repeats)
     except DistDQNError as error:
         answer = error
     except Exception as error:  # users' envs and networks raise what they like
@@ -97,17 +97,16 @@ def _child(sender: Connection, parts: Parts, seconds: float, repeats: int) -> No
     sender.send(answer)
 
 
-def alone_here(parts: Parts, seconds: float, repeats: int) -> Alone:
+def alone_here(factory: Factory, seconds: float, repeats: int) -> Alone:
     """As `measure_alone`, in this process."""
-    stepper = parts.stepper(parts.config.workers.envs_per_worker)
-    rollout = parts.rollout(0, 0, stepper)
-    made = parts.learner_parts()
-    learner, has_mask = made.learner, stepper.action_mask is not None
+    stepper = factory.stepper(factory.config.workers.envs_per_worker)
+    rollout = factory.rollout(0, 0, stepper)
+    learner, has_mask = factory.learner(), stepper.action_mask is not None
     updating = bare_updates(learner, has_mask)
     updating()  # on a GPU it captures the graph
     note = learner.swap_refused
-    if made.compile is not None:
-        note = _compile(learner, made.compile(learner, has_mask))
+    if (compiling := factory.start_compiling(learner, has_mask)) is not None:
+        note = _compile(learner, compiling)
     rates = in_turn({"learner": updating, "rollout": collecting(rollout)}, seconds, repeats)
     return Alone(rates["learner"], rates["rollout"], learner.compiled, note, learner.device.type)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from distdqn.bench.result import Case, Result
 
-_OF_THE_MOMENT = {"load_average"}  # differs from run to run on one machine
+_NOT_COMPARED = ("load_average", "distdqn")  # differs on one machine; is told by itself
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,33 +51,32 @@ class Comparison:
     only_new: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    @property
+    def lines(self) -> list[str]:
+        """What a reader of the ratios must know besides."""
+        lines = [f"careful: {warning}" for warning in self.warnings]
+        lines += [f"only in the old result: {label}" for label in self.only_old]
+        return lines + [f"only in the new result: {label}" for label in self.only_new]
 
 
 def compare(old: Result, new: Result) -> Comparison:
     """Both of one benchmark."""
     before = {case.label: case for case in old.cases}
     after = {case.label: case for case in new.cases}
-    changed = [label for label in after if label in before and not _alike(before, after, label)]
-    both = [label for label in after if label in before and label not in changed]
+    pairs = [(before[label], case) for label, case in after.items() if label in before]
+    alike = [(a, b) for a, b in pairs if (a.unit, a.better) == (b.unit, b.better)]
     return Comparison(
         old_created=old.created,
-        ratios=tuple(_ratio(before[label], after[label]) for label in both),
-        only_old=tuple(label for label in before if label not in both),
-        only_new=tuple(label for label in after if label not in both),
+        ratios=tuple(_ratio(*pair) for pair in alike),
+        only_old=tuple(label for label in before if label not in after),
+        only_new=tuple(label for label in after if label not in before),
         warnings=(
             *_differences("versions of distdqn", {"": old.version}, {"": new.version}),
-            *_differences("machines", old.machine, new.machine, _OF_THE_MOMENT | {"distdqn"}),
+            *_differences("machines", old.machine, new.machine),
             *_differences("options", old.options, new.options),
-            *(f"{label}: measured in another unit or sense, not compared" for label in changed),
+            *(f"{b.label}: in another unit, not compared" for a, b in pairs if (a, b) not in alike),
         ),
     )
-
-
-def _alike(before: Mapping[str, Case], after: Mapping[str, Case], label: str) -> bool:
-    one, other = before[label], after[label]
-    return one.unit == other.unit and one.better == other.better
 
 
 def _ratio(old: Case, new: Case) -> Ratio:
@@ -90,8 +89,8 @@ def _ratio(old: Case, new: Case) -> Ratio:
         times=_over(above.median, below.median),
         low=_over(above.min, below.max),
         high=_over(above.max, below.min),
-        old_share=None if old.share is None else old.share.median,
-        new_share=None if new.share is None else new.share.median,
+        old_share=old.share and old.share.median,
+        new_share=new.share and new.share.median,
     )
 
 
@@ -102,26 +101,16 @@ def _over(above: float, below: float) -> float:
     return float("inf") if above else 1.0
 
 
-def _differences(
-    what: str,
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    ignored: set[str] | frozenset[str] = frozenset(),
-) -> list[str]:
+def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line, or none where nothing differs; JSON's lists equal tuples."""
-    names = [name for name in {**old, **new} if name not in ignored]
+    before, after = ({name: _text(value) for name, value in x.items()} for x in (old, new))
     changes = [
-        f"{name} {_shown(old.get(name))} -> {_shown(new.get(name))}".strip()
-        for name in names
-        if _plain(old.get(name)) != _plain(new.get(name))
+        f"{name} {before.get(name)} -> {after.get(name)}".strip()
+        for name in {**before, **after}
+        if name not in _NOT_COMPARED and before.get(name) != after.get(name)
     ]
     return [f"the {what} differ: {', '.join(changes)}"] if changes else []
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    value = _plain(value)
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import FlagParser, UsageError, add_config_flags, config_values
-from distdqn.cli.folders import make_folder
 from distdqn.cli.option_flags import add_option_flags, option_values
 from distdqn.cli.output import json_only
 from distdqn.config import load_config, nearest
 from distdqn.errors import ConfigError, DistDQNError
+from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.bench.ratios import Comparison
     from distdqn.bench.result import Result
     from distdqn.config import Config
 
@@ -41,7 +40,7 @@ _MODULES = {"learner": "learner_sweep"}  # where the module's name is not the be
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Measures, writes result.json, plot.png and page.html; returns the exit status."""
+    """Measures, writes result.json and plot.png; returns the exit status."""
     words = list(arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if words else sys.stderr)
@@ -81,20 +80,18 @@ def _config(module: Any, options: Any) -> Config:
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
     """Writes the files, shows the tables, prints the JSON."""
-    from distdqn.bench.page import to_html
     from distdqn.bench.plot import write_png
     from distdqn.bench.ratios import compare
     from distdqn.bench.table import show
 
-    comparison: Comparison | None = None if old is None else compare(old, result)
+    comparison = None if old is None else compare(old, result)
     document = result.to_json()
     if comparison is not None:
-        document["comparison"] = comparison.to_json()
+        document["comparison"] = dataclasses.asdict(comparison)
     (folder / "result.json").write_text(to_json(document) + "\n")
     write_png(folder / "plot.png", result)
-    (folder / "page.html").write_text(to_html(result, comparison))
     show(result, comparison)
-    _say(f"see {folder / 'page.html'}")
+    _say(f"see {folder / 'plot.png'}")
     print_json(document)
 
 

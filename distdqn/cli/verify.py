@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import FlagParser, UsageError, whole_number
-from distdqn.cli.folders import make_folder
 from distdqn.cli.output import json_only
+from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
     import yaml
 
     from distdqn.config import from_values
-    from distdqn.envs import EnvSettings, transition_table
+    from distdqn.envs import transition_table
 
     try:
         kwargs = yaml.safe_load(options.env_kwargs or "{}")
@@ -102,8 +102,7 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
         message = f"--env.kwargs is {options.env_kwargs!r}, not JSON or YAML"
         raise UsageError(f"distdqn verify: {message}") from None
     env = from_values({"env.id": options.env_id, "env.kwargs": kwargs}).env
-    settings = EnvSettings(env.id, env.kwargs)
-    return runs_of(settings, transition_table(settings)), ()
+    return runs_of(env, transition_table(env)), ()
 
 
 @contextlib.contextmanager
@@ -128,23 +127,11 @@ def _say(line: str) -> None:
 
 def _show(found: Verification) -> None:
     """The tables, and a line for each thing that does not hold, on stderr."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
-
+    from distdqn.reporting.text_table import print_table
     from distdqn.tabular import rows
 
-    console = Console(stderr=True)
-    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [
-        (rows.SHORT_COLUMNS, rows.short_rows(found.results))
-    ]
+    print_table(rows.SHORT_COLUMNS, rows.short_rows(found.results))
     if found.outcomes:
-        tables.append((rows.SHORT_ABLATION_COLUMNS, rows.short_ablation_rows(found.outcomes)))
-    for names, lines in tables:
-        table = Table(*(Column(name, overflow="fold") for name in names), box=SIMPLE, padding=0)
-        for cells in lines:
-            table.add_row(*map(escape, cells))
-        console.print(table)
+        print_table(rows.SHORT_ABLATION_COLUMNS, rows.short_ablation_rows(found.outcomes))
     for line in found.complaints:
-        console.print(f"[bold red]missed[/] {escape(line)}", soft_wrap=True)
+        _say(f"missed {line}")

@@ -17,15 +17,30 @@ if TYPE_CHECKING:
 
 _MEAN_OVER = 100
 _MAX_DOTS = 20_000
-_DOTS, _TRAIN, _EVAL, _INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
-_STYLE: dict[Any, Any] = {
-    **{"font.size": 11, "axes.titlesize": 13, "legend.fontsize": 9.5},
-    **{"axes.labelcolor": _INK, "text.color": _INK, "axes.edgecolor": _DOTS},
-    **{"xtick.color": _TRAIN, "ytick.color": _TRAIN, "grid.color": _GRID},
-    **{f"axes.spines.{side}": False for side in ("top", "right", "left")},
-    **{"axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "axes.xmargin": 0.015},
-    **{"axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlepad": 30},
-    **{"xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False},
+EDGE, MUTED, ACCENT, INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.axisbelow": True,
+    "axes.edgecolor": EDGE,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "grid.color": _GRID,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+"""Matplotlib's settings for every picture of the package."""
+_CURVE_STYLE = STYLE | {
+    **{"font.size": 11, "axes.titlesize": 13, "axes.titlepad": 30, "legend.fontsize": 9.5},
+    **{"axes.grid.axis": "y", "axes.spines.left": False, "axes.xmargin": 0.015},
+    **{"xtick.major.size": 0, "ytick.major.size": 0},
 }
 
 
@@ -44,7 +59,7 @@ def plot_learning_curve(
     """
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_CURVE_STYLE):
         from matplotlib.figure import Figure  # without pyplot no display is looked for
 
         figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
@@ -70,36 +85,34 @@ def _draw_training(axes: Axes, train: np.ndarray) -> None:
     if not len(train):
         return
     dots = train[:: -(-len(train) // _MAX_DOTS)]  # more are no more to see
-    axes.plot(*dots.T, ".", color=_DOTS, markersize=3, markeredgewidth=0, alpha=0.5)
+    axes.plot(*dots.T, ".", color=EDGE, markersize=3, markeredgewidth=0, alpha=0.5)
     label = f"training, mean of {_MEAN_OVER} episodes"
-    axes.plot(train[:, 0], running_mean(train[:, 1]), color=_TRAIN, linewidth=1.6, label=label)
+    axes.plot(train[:, 0], running_mean(train[:, 1]), color=MUTED, linewidth=1.6, label=label)
 
 
 def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
     if not len(evaluations):
         return
     env_steps, mean, low, high = evaluations.T
-    axes.fill_between(env_steps, low, high, color=_EVAL, alpha=0.13, linewidth=0)
+    axes.fill_between(env_steps, low, high, color=ACCENT, alpha=0.13, linewidth=0)
     style: dict[str, Any] = {
         "marker": "o" if len(env_steps) <= 60 else None,
         "markersize": 3.5,
         "linewidth": 2.2,
     }
     label = "greedy evaluation, mean and range"
-    axes.plot(env_steps, mean, color=_EVAL, label=label, **style)
+    axes.plot(env_steps, mean, color=ACCENT, label=label, **style)
 
 
 def _draw_goal(axes: Axes, solved_at: float) -> None:
-    axes.axhline(solved_at, color=_INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
+    axes.axhline(solved_at, color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
     beside = axes.get_yaxis_transform()
     axes.text(1.005, solved_at, f"goal {solved_at:g}", transform=beside, va="center", fontsize=9.5)
 
 
 def _finish(axes: Axes, title: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
     axes.set(title=title, xlabel="env steps", ylabel="return of an episode")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_formatter(thousands)
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()
     if handles:  # above the axes, where it covers nothing
@@ -112,3 +125,8 @@ def _finish(axes: Axes, title: str) -> None:
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)
+
+
+def thousands(value: float, _: Any = None) -> str:
+    """`150k`, `2M`: for the ticks of an axis of env steps."""
+    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if value else "0"

@@ -1,6 +1,6 @@
 """Makes every part from the configuration.
 
-`Parts` travels to the actors as a constructor argument; each method runs in the
+`Factory` travels to the actors as a constructor argument; each method runs in the
 process that needs its part and imports only what that part needs, so a replay shard
 never loads torch.
 """
@@ -8,16 +8,19 @@ never loads torch.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.config import Config, EnvConfig, resolved_error_band
+from distdqn.config import Config, resolved_error_band
 from distdqn.files.replay_files import saving_bytes
-from distdqn.networks.pictures import suited_torso
+from distdqn.networks.pictures import check_torso, suited_torso
 from distdqn.replay.memory_budget import (
     MemoryBudget,
+    check_compression,
+    check_replay_fits,
     memory_budget,
     planned_frames_per_item,
     replay_bytes,
@@ -28,31 +31,17 @@ if TYPE_CHECKING:
     import torch
 
     from distdqn.acting.rollout import Rollout
-    from distdqn.envs import EnvSettings
     from distdqn.evaluation.greedy import Greedy
     from distdqn.learning.learner import Learner
-    from distdqn.learning.learner_actor import LearnerParts
+    from distdqn.learning.prefetch import Prefetcher
+    from distdqn.learning.training import Training
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay.replay import Replay
-
-
-def env_settings(env: EnvConfig) -> EnvSettings:
-    """What names the environment below the configuration."""
-    from distdqn.envs import AtariSettings, EnvSettings
-
-    return EnvSettings(
-        id=env.id,
-        kwargs=env.kwargs,
-        reward_scale=env.reward_scale,
-        reward_clip=env.reward_clip,
-        frame_stack=env.frame_stack,
-        stack_padding=env.stack_padding,
-        atari=AtariSettings(**dataclasses.asdict(env.atari)),
-    )
+    from distdqn.replay.shard_account import ShardAccount
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Factory:
     """What a run is made of.
 
     observation, num_actions, action_start, observation_space: of the environment.
@@ -95,11 +84,24 @@ class Parts:
         check_network(module, self.observation, self.num_actions)
         return module
 
-    def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
-        from distdqn.envs import make_stepper
+    def network_description(self) -> dict[str, Any]:
+        """What a checkpoint says of the network, see `Checkpoint`."""
+        network = self.config.network
+        return {
+            "observation": dataclasses.asdict(self.observation),
+            "num_actions": self.num_actions,
+            "action_start": self.action_start,
+            "torso": network.torso,
+            "hidden": list(network.hidden),
+            "dueling": network.dueling,
+            "custom": self.make_network is not None,
+        }
 
-        settings = env_settings(self.config.env)
-        return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
+    def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
+        from distdqn.envs.stepper import make_stepper
+
+        env = self.config.env
+        return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
 
     def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
         """stepper: to go on with, None to make the envs."""
@@ -159,13 +161,19 @@ class Parts:
             compression=self.config.replay.compression,
         )
 
+    def shard(self, shard: int, epoch: int) -> ShardAccount:
+        """A replay with the account of its use."""
+        from distdqn.replay.shard_account import ShardAccount
+
+        return ShardAccount(self.replay(shard, epoch), shard)
+
     def _sampler(self, capacity: int) -> Any:
-        from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, UniformSampler
+        from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
         replay = self.config.replay
         if replay.kind == "prioritized":
             return PrioritizedSampler(capacity, replay.priority_exponent, replay.priority_epsilon)
-        return FifoSampler(capacity) if replay.kind == "fifo" else UniformSampler(capacity)
+        return PlainSampler(capacity, in_order=replay.kind == "fifo")
 
     def first_insert_limit(self) -> int:
         """What one shard may accept before the learner is there to grant more."""
@@ -214,27 +222,36 @@ class Parts:
             batch_size=config.learner.batch_size,
         )
 
-    def learner_parts(self) -> LearnerParts:
-        """The learner with what its actor needs besides."""
-        from distdqn.learning.learner_actor import LearnerParts
+    def training(self) -> Training:
+        """The learner with its schedules."""
+        from distdqn.learning.training import Training
+
+        learner, replay = self.config.learner, self.config.replay
+        return Training(
+            self.learner(),
+            learner.learning_rate.at,
+            replay.importance_sampling_exponent.at,
+            with_target=replay.kind == "prioritized" and learner.gradient == "semi",
+        )
+
+    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """The training, where its batches come from, and `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
-        config, learner, limiter = self.config, self.config.learner, self.limiter()
+        learner = self.config.learner
         prefetcher = Prefetcher(
-            limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
+            self.limiter(),
+            learner.superbatch,
+            learner.batch_size,
+            learner.prefetch,
+            self.config.seed,
         )
-        made = self.learner()
-        return LearnerParts(
-            learner=made,
-            limiter=limiter,
-            prefetcher=prefetcher,
-            compile=self._compile if learner.compile and made.device.type == "cpu" else None,
-            learning_rate=learner.learning_rate.at,
-            importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
-        )
+        return self.training(), prefetcher, self.start_compiling
 
-    @staticmethod
-    def _compile(learner: Any, with_action_mask: bool) -> Any:
+    def start_compiling(self, learner: Learner, with_action_mask: bool) -> Any:
+        """Compiles the update beside the learner; None where it is to stay eager."""
+        if not self.config.learner.compile or learner.device.type != "cpu":
+            return None
         from distdqn.learning.compilation import CompiledCache, compile_in_background
         from distdqn.machine.cpu_threads import cpu_threads
 
@@ -311,3 +328,29 @@ class Parts:
             workers.envs_per_worker,
             workers.block_transitions,
         )
+
+
+def make_factory(
+    config: Config,
+    make_env: Callable[[], Any] | None = None,
+    make_network: Callable[[Any, int], Any] | None = None,
+) -> Factory:
+    """Describes the environment; every refusal that needs no Ray comes from here."""
+    from distdqn.envs import describe
+
+    description = describe(config.env, make_env)
+    factory = Factory(
+        config,
+        description.observation,
+        description.num_actions,
+        description.action_start,
+        description.observation_space,
+        make_env,
+        make_network,
+    )
+    check_compression(config.replay.compression, factory.observation)
+    if make_network is None:
+        check_torso(config.network.torso, factory.observation)
+    if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
+        check_replay_fits(factory.replay_bytes(), config.replay.capacity)
+    return factory

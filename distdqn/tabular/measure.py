@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from distdqn.envs import EnvSettings, TransitionTable, transition_table
+from distdqn.config import EnvConfig
+from distdqn.envs import TransitionTable, transition_table
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy
@@ -78,7 +79,7 @@ class Learned:
     points: tuple[Point, ...]
 
 
-def solve(settings: EnvSettings, discount: float) -> Solution:
+def solve(settings: EnvConfig, discount: float) -> Solution:
     """Solves an environment by its transition table; EnvError where it has none."""
     table = transition_table(settings)
     q_star = optimal_values(table, discount)

@@ -16,8 +16,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from distdqn.config import Config, from_values
-from distdqn.envs import EnvSettings, TransitionTable
+from distdqn.config import Config, EnvConfig, from_values
+from distdqn.envs import TransitionTable
 
 DISCOUNT = 0.99
 
@@ -221,7 +221,7 @@ def _slow_runs() -> list[PlannedRun]:
     ]
 
 
-def runs_of(settings: EnvSettings, table: TransitionTable) -> list[PlannedRun]:
+def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
     """Table, residual gradient and MLP on any environment with a table; without bounds.
 
     The settings are those of the standard runs, with step sizes in proportion to the

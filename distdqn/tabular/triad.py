@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.envs import EnvSettings, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import make_stepper
 from distdqn.tabular.measure import account_complaints, policies_over_time, solve
 from distdqn.tabular.plan import DISCOUNT, PlannedRun
 
@@ -163,7 +164,7 @@ class Outcome:
 
 def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
     """What came of a finished run; summary: as `summary.json` has it."""
-    settings = EnvSettings(summary["env_id"])
+    settings = EnvConfig(summary["env_id"])
     starts, exact = first_observations(settings), np.nan
     if setting.problem != CARTPOLE:
         exact = float(solve(settings, DISCOUNT).q_star[starts].max(axis=1).mean())
@@ -181,7 +182,7 @@ def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
     )
 
 
-def first_observations(settings: EnvSettings) -> np.ndarray:
+def first_observations(settings: EnvConfig) -> np.ndarray:
     """`[100, *shape]` observations after a reset, the same at each call."""
     with contextlib.closing(make_stepper(settings, _STARTS)) as stepper:
         return stepper.reset(_START_SEED).copy()

@@ -20,7 +20,7 @@ TINY = ["--device", "cpu", "--seconds", "0.05", "--repeats", "2", "--capacity", 
 def test_the_command_prints_its_figures_as_json():
     command = [sys.executable, "-m", "distdqn.bench.learner", *TINY, "--network", "minatar"]
     flags = ["--eager", "--batch-size", "8", "--superbatch", "2", "--prioritized", "--json"]
-    done = subprocess.run([*command, *flags], capture_output=True, timeout=120, check=True)
+    done = subprocess.run([*command, *flags], capture_output=True, timeout=300, check=True)
     result = json.loads(done.stdout)
     assert result["parameters"] == 592 + 131200 + 774 and result["device"] == "cpu"
     assert not result["compiled"] and result["options"]["prioritized"]

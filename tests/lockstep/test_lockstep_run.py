@@ -16,8 +16,6 @@ from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.run.checkpointer import Checkpointer
 
-pytestmark = pytest.mark.timeout(240)
-
 CONFIGURATIONS = list(itertools.product([1, 4], [1, 3], ["uniform", "prioritized"]))
 
 
@@ -38,27 +36,62 @@ def interrupted_after_first_checkpoint(monkeypatch, config, **arguments):
         return train(config, **arguments)
 
 
+def changes_of(workers, shards, kind, **changes):
+    shape = {"workers__count": workers, "replay__shards": shards, "replay__kind": kind}
+    return shape | changes
+
+
+def assert_alike(summaries, env_steps=3_000):
+    """Whole runs of one configuration: the same weights and returns, and the updates owed."""
+    assert len({s.weights_sha256 for s in summaries}) == 1
+    assert len({(s.train_return_mean, s.eval_return_mean) for s in summaries}) == 1
+    for summary in summaries:
+        assert_closed(summary)
+        assert summary.env_steps == env_steps
+        assert summary.gradient_steps == (env_steps - 512) * 2 // 32
+
+
+@pytest.mark.parametrize(("workers", "shards", "kind"), CONFIGURATIONS)
+def test_repeated_and_resumed_runs_give_the_same_weights(
+    tmp_path, monkeypatch, workers, shards, kind
+):
+    changes = changes_of(workers, shards, kind, total_env_steps=1_600, replay__capacity=1_000)
+
+    first = train(lockstep(tmp_path / "a", **changes))
+    again = train(lockstep(tmp_path / "b", **changes))
+    config = lockstep(tmp_path / "c", **changes)
+    broken_off = interrupted_after_first_checkpoint(monkeypatch, config)
+    resumed = distdqn.resume("run", tmp_path / "c" / "runs", display=False)
+
+    assert broken_off.stopped_by == "SIGINT" and broken_off.env_steps < 1_600
+    assert broken_off.weights_sha256 != first.weights_sha256
+    assert_alike([first, again, resumed], 1_600)
+
+
+@pytest.mark.parametrize(("workers", "shards", "kind"), [CONFIGURATIONS[0], CONFIGURATIONS[-1]])
+def test_one_process_and_actors_give_the_same_weights(ray_cluster, tmp_path, workers, shards, kind):
+    changes = changes_of(workers, shards, kind)
+
+    first = train(lockstep(tmp_path / "a", **changes))
+    over_ray = train(lockstep(tmp_path / "b", mode="lockstep_ray", **changes))
+
+    assert_alike([first, over_ray])
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "shards", "kind"), CONFIGURATIONS)
 def test_one_process_and_actors_repeated_and_resumed_give_the_same_weights(
     ray_cluster, tmp_path, monkeypatch, workers, shards, kind
 ):
-    shape = {"workers__count": workers, "replay__shards": shards, "replay__kind": kind}
+    changes = changes_of(workers, shards, kind)
 
-    first = train(lockstep(tmp_path / "a", **shape))
-    again = train(lockstep(tmp_path / "b", **shape))
-    over_ray = train(lockstep(tmp_path / "c", mode="lockstep_ray", **shape))
-    broken_off = interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path / "d", **shape))
+    first = train(lockstep(tmp_path / "a", **changes))
+    again = train(lockstep(tmp_path / "b", **changes))
+    over_ray = train(lockstep(tmp_path / "c", mode="lockstep_ray", **changes))
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path / "d", **changes))
     resumed = distdqn.resume("run", tmp_path / "d" / "runs", display=False)
 
-    assert broken_off.stopped_by == "SIGINT" and broken_off.env_steps < 3_000
-    assert len({s.weights_sha256 for s in (first, again, over_ray, resumed)}) == 1
-    assert broken_off.weights_sha256 != first.weights_sha256
-    for summary in (first, over_ray, resumed):
-        assert_closed(summary)
-        assert summary.env_steps == 3_000
-        assert summary.gradient_steps == (3_000 - 512) * 2 // 32
-    assert resumed.train_return_mean == first.train_return_mean
-    assert resumed.eval_return_mean == over_ray.eval_return_mean == first.eval_return_mean
+    assert_alike([first, again, over_ray, resumed])
 
 
 PICTURES = {
@@ -277,18 +310,19 @@ def test_a_refused_resume_changes_nothing(tmp_path, monkeypatch):
 def test_a_dead_learner_is_named(ray_cluster, tmp_path, monkeypatch):
     import ray
 
-    from distdqn.lockstep import members
+    from distdqn.lockstep.system import LockstepSystem
 
-    def exit_now(self, *arguments):
-        os._exit(1)
+    note_round = LockstepSystem.note_round
 
-    monkeypatch.setattr(members.LockstepLearner, "update", exit_now)
-    ray.cloudpickle.register_pickle_by_value(members)
-    try:
-        with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
-            train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(members)
+    def kill_the_learner(self):
+        note_round(self)
+        if self.lockstep.number == 3:
+            ray.kill(self.learner.actor)
+
+    monkeypatch.setattr(LockstepSystem, "note_round", kill_the_learner)
+
+    with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
+        train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
 
 
 def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
@@ -301,16 +335,16 @@ def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
 
 
 def test_fifo_uses_each_transition_once(tmp_path, monkeypatch):
-    from distdqn.lockstep.members import LockstepLearner
+    from distdqn.learning.training import Training
 
     item_ids = []
-    update = LockstepLearner.update
+    update = Training.update
 
     def noting_update(self, batch, *arguments):
         item_ids.append(batch.item_ids.ravel())
         return update(self, batch, *arguments)
 
-    monkeypatch.setattr(LockstepLearner, "update", noting_update)
+    monkeypatch.setattr(Training, "update", noting_update)
     config = lockstep(
         tmp_path, replay__kind="fifo", replay__shards=1, replay__samples_per_insert=1.0,
         replay__min_size_to_sample=32,
@@ -336,7 +370,7 @@ def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_p
 
     from test_cluster import nodes_of_actors
 
-    wait_for(lambda: not nodes_of_actors("LockstepLearner") + nodes_of_actors("LockstepShard"))
+    wait_for(lambda: not nodes_of_actors("MemberActor"))
 
 
 def test_a_part_that_cannot_be_made_over_actors_is_named(ray_cluster, tmp_path):
