@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import Config, from_yaml, to_values, to_yaml
+from distdqn.control.control import Control
 from distdqn.errors import DistDQNError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.members import LockstepWorker
@@ -274,4 +275,5 @@ def make_system(factory: Factory, look: Callable[[], None] = lambda: None) -> Lo
         "learner": [factory.training],
         "evaluator": [factory.evaluator],
     }
-    return LockstepSystem(factory.config, builders, factory.limiter(), factory.is_counted, look)
+    control = Control(**factory.control_arguments(min_grant=1, report_period_s=1.0))
+    return LockstepSystem(factory.config, builders, factory.limiter(), control, look)

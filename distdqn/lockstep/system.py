@@ -43,30 +43,19 @@ class LockstepSystem:
         config: Config,
         builders: Builders,
         limiter: RateLimiter,
-        is_counted: Callable[[int], bool],
+        control: Control,
         look: Callable[[], None] = lambda: None,
     ):
         """Makes the members.
 
-        limiter: the account of samples and inserts.
-        is_counted: whether the returns of an env count.
+        limiter: the account of samples and inserts.  control: that of the run.
         look: called while actors start; raises to give up.
         """
-        self._config, self._limiter = config, limiter
+        self._config, self._limiter, self._control = config, limiter, control
         make = _make_actors if config.mode == "lockstep_ray" else _make_objects
         self._made: dict[str, list[Any]] = make(config, builders, look)
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
-        self._control = Control(
-            total_env_steps=config.total_env_steps,
-            num_workers=config.workers.count,
-            num_shards=config.replay.shards,
-            min_grant=1,
-            report_period_s=1.0,
-            is_counted=is_counted,
-            stop_at_return=config.eval.stop_at_return,
-            discount=config.learner.discount,
-        )
         shards = range(config.replay.shards)
         self._control.set_shards(ShardMap(0, tuple(shards), tuple(0 for _ in shards)))
         self.lockstep: Lockstep
