@@ -10,10 +10,10 @@ from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 def build_replay(shard, epoch, prioritized):
     from distdqn.replay.replay import Replay
-    from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+    from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
     capacity = 4096
-    sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else UniformSampler(capacity)
+    sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else PlainSampler(capacity)
     return Replay(
         capacity=capacity,
         observation=ObservationSpec((1,), "float32"),

@@ -139,9 +139,6 @@ class Feed:
 
     def __init__(self, replay: Replay, learner: Learner, options: Options) -> None:
         self._replay, self._learner, self._options = replay, learner, options
-        spec = TASKS[options.network].observation
-        shape = (2, options.superbatch, options.batch_size, *spec.obs_shape)
-        self._out = np.zeros(shape, spec.dtype)
         self.reset()
 
     def reset(self) -> None:
@@ -149,7 +146,7 @@ class Feed:
         self._seconds = {"sample": 0.0, "learn": 0.0, "priorities": 0.0}
 
     def sample(self) -> ReplayBatch:
-        return self._replay.sample(self._options.superbatch, self._options.batch_size, self._out)
+        return self._replay.sample(self._options.superbatch, self._options.batch_size)
 
     def superbatch(self) -> int:
         """One superbatch from sampling to its priorities; the number of updates."""

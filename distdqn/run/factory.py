@@ -182,12 +182,12 @@ class Factory:
         return ShardAccount(self.replay(shard, epoch), shard)
 
     def _sampler(self, capacity: int) -> Any:
-        from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, UniformSampler
+        from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
         replay = self.config.replay
         if replay.kind == "prioritized":
             return PrioritizedSampler(capacity, replay.priority_exponent, replay.priority_epsilon)
-        return FifoSampler(capacity) if replay.kind == "fifo" else UniformSampler(capacity)
+        return PlainSampler(capacity, in_order=replay.kind == "fifo")
 
     def first_insert_limit(self) -> int:
         """What one shard may accept before the learner is there to grant more."""

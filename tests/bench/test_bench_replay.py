@@ -119,17 +119,6 @@ def test_the_nodes_that_change_are_those_that_a_sum_tree_changes(capacity):
     assert sorted(places.tolist()) == changed.tolist()
 
 
-@pytest.mark.parametrize("num_bytes", [1_000, 2**23, 2**23 + 4_096 + 5])
-@pytest.mark.parametrize("read_share", [1.0, 0.625])
-def test_the_limit_writes_every_byte_that_it_stands_for(num_bytes, read_share):
-    copying = Copying(num_bytes, 0, 0, read_share)
-    copying._target[:] = 0
-
-    copying()
-
-    assert copying._target.all() and len(copying._target) > num_bytes - 4_096
-
-
 def test_the_limit_goes_through_as_much_memory_as_the_work():
     copying = Copying(1_000, 5_500, 3_000)
     places = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 from distdqn.replay.shard import ReplayShard
 from distdqn.replay.shard_account import ShardAccount
 from distdqn.types import (
@@ -28,7 +28,7 @@ def make_shard(insert_limit=4, reports=None, capacity=64, epoch=0, prioritized=F
             observation=spec,
             num_actions=2,
             sampler=(
-                PrioritizedSampler(capacity, 0.5, 1e-6) if prioritized else UniformSampler(capacity)
+                PrioritizedSampler(capacity, 0.5, 1e-6) if prioritized else PlainSampler(capacity)
             ),
             seed=0,
             epoch=epoch,
