@@ -26,7 +26,7 @@ import numpy as np
 from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import WorkerReport
-from distdqn.types import ShardCounters, TransitionBlock, WeightsVersion
+from distdqn.types import ShardCounters, WeightsVersion
 
 
 class Answer(Protocol):
@@ -37,27 +37,6 @@ class Answer(Protocol):
 
 Ask = Callable[..., Answer]
 """`ask(method, *arguments) -> Answer` of one part; answers are welcome as arguments."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Collected:
-    """What a worker did in a round.
-
-    block: None where no window closed.  stepped, collected, refused: transitions.
-    episodes: (env over all workers, raw return, length).
-    env_s, inference_s: seconds.
-    """
-
-    block: TransitionBlock | None
-    stepped: int
-    collected: int
-    refused: int
-    episodes: tuple[tuple[int, float, int], ...]
-    env_s: float
-    inference_s: float
-    epsilon: float
-    reward_abs_max: float
-    pid: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +81,7 @@ class Lockstep:
         self.number = 0
         self.version = WeightsVersion(1, 0)
         self.totals = [WorkerReport(worker=i, incarnation=0) for i in range(len(workers))]
+        self._begun_with = list(self.totals)  # at the last border, where workers began anew
         self.snapshot = self._learner("snapshot", self.version, 0)
 
     @property
@@ -131,6 +111,7 @@ class Lockstep:
         """Makes the next round."""
         started = time.perf_counter()
         if self.at_border:
+            self._begun_with = list(self.totals)
             self._gather([ask("begin", self.number) for ask in self._workers])
         self.number += 1
         self._collect(self._rounds.vector_steps, flush=self.at_border)
@@ -174,11 +155,11 @@ class Lockstep:
         ]
         inserted = []
         for worker, answer in enumerate(answers):
-            collected: Collected = answer.get()
-            self._note(worker, collected)
-            if collected.block is not None:
+            block, report = answer.get()
+            self._note(worker, report)
+            if block is not None:
                 shard = self._shards[(worker + self.number) % len(self._shards)]
-                inserted.append(shard("add", collected.block, self.version))
+                inserted.append(shard("add", block, self.version))
         for counters in self._gather(inserted):
             self._counters[counters.shard] = counters
         self._limiter.observe_inserts(sum(counters.inserts for counters in self._counters))
@@ -191,20 +172,21 @@ class Lockstep:
             left -= allowances[-1]
         return allowances
 
-    def _note(self, worker: int, collected: Collected) -> None:
-        old = self.totals[worker]
+    def _note(self, worker: int, report: WorkerReport) -> None:
+        """report: of what the worker has done since the last border."""
+        before, known = self._begun_with[worker], self.totals[worker]
         self.totals[worker] = dataclasses.replace(
-            old,
-            stepped=old.stepped + collected.stepped,
-            collected=old.collected + collected.collected,
-            accepted=old.accepted + collected.collected - collected.refused,
-            refused=old.refused + collected.refused,
-            episodes=old.episodes + collected.episodes,
-            env_s=old.env_s + collected.env_s,
-            inference_s=old.inference_s + collected.inference_s,
-            epsilon=collected.epsilon,
-            reward_abs_max=max(old.reward_abs_max, collected.reward_abs_max),
-            pid=collected.pid,
+            known,
+            stepped=before.stepped + report.stepped,
+            collected=before.collected + report.collected,
+            accepted=before.accepted + report.collected - report.refused,
+            refused=before.refused + report.refused,
+            episodes=known.episodes + report.episodes,
+            env_s=before.env_s + report.env_s,
+            inference_s=before.inference_s + report.inference_s,
+            epsilon=report.epsilon,
+            reward_abs_max=max(before.reward_abs_max, report.reward_abs_max),
+            pid=report.pid,
         )
 
     def _note_time(self, seconds: float) -> None:

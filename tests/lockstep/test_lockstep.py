@@ -7,8 +7,9 @@ import pytest
 from ray_parts import block
 
 from distdqn.lockstep.members import Done
-from distdqn.lockstep.schedule import Collected, Lockstep, Rounds
+from distdqn.lockstep.schedule import Lockstep, Rounds
 from distdqn.rate_limiter import RateLimiter
+from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import PriorityUpdate, ShardCounters, WeightsVersion
 
 ROUNDS = Rounds(
@@ -34,6 +35,7 @@ class Parts:
         self.events = []
         self.lag, self.open = lag, [0] * num_workers
         self.inserts = [0] * num_shards
+        self.done = [None] * num_workers
         self.lockstep = Lockstep(
             [self.asked("worker", i) for i in range(num_workers)],
             [self.asked("shard", i) for i in range(num_shards)],
@@ -52,6 +54,7 @@ class Parts:
 
     def worker_begin(self, index, number):
         assert self.open[index] == 0, "windows are open over a border"
+        self.done[index] = WorkerReport(index, number)
 
     def worker_collect(self, index, snapshot, vector_steps, allowance, flush):
         stepped = min(allowance, vector_steps * 2)
@@ -59,7 +62,11 @@ class Parts:
         self.open[index] = 0 if flush else min(self.lag, held)
         num = held - self.open[index]
         made = block(num, worker=index) if num else None
-        return Collected(made, stepped, num, 0, (), 0.0, 0.0, 0.1, 1.0, pid=index)
+        done = self.done[index]
+        self.done[index] = dataclasses.replace(
+            done, stepped=done.stepped + stepped, collected=done.collected + num
+        )
+        return made, self.done[index]
 
     def shard_add(self, index, made, newest):
         self.inserts[index] += made.num_transitions
