@@ -9,7 +9,7 @@ The schedule is written over callables: an `Ask` is a part in this process or an
 since it never asks for the next thing before the last answer counts, both give the same
 weights, bit for bit. It is the oracle of the asynchronous mode and the mode for debugging.
 
-A round whose number is a multiple of `period_rounds` is a border: windows are flushed in
+A round whose number is a multiple of `checkpoint.period_rounds` is a border: windows are flushed in
 it, and before the next round every worker begins anew, its envs and its exploration seeded
 by (seed, worker, round). A checkpoint taken there needs no state of any worker.
 """
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distdqn.config import Config
 from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import WorkerReport
@@ -39,23 +40,9 @@ Ask = Callable[..., Answer]
 """`ask(method, *arguments) -> Answer` of one part; answers are welcome as arguments."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rounds:
-    """Constants of the schedule.
-
-    vector_steps, num_envs: of each worker in a round, and how many envs it steps.
-    superbatch, batch_size: K at most, and B.
-    period_rounds: from one border to the next.
-    """
-
-    total_env_steps: int
-    vector_steps: int
-    num_envs: int
-    superbatch: int
-    batch_size: int
-    period_rounds: int
-    prioritized: bool
-    seed: int
+def vector_steps(config: Config) -> int:
+    """Of each worker in a round."""
+    return config.workers.block_transitions // config.workers.envs_per_worker
 
 
 class Lockstep:
@@ -73,10 +60,10 @@ class Lockstep:
         shards: Sequence[Ask],
         learner: Ask,
         limiter: RateLimiter,
-        rounds: Rounds,
+        config: Config,
     ):
         self._workers, self._shards, self._learner = workers, shards, learner
-        self._limiter, self._rounds = limiter, rounds
+        self._limiter, self._config = limiter, config
         self._counters = [ShardCounters(i, 0, 0, 0, 0.0) for i in range(len(shards))]
         self.number = 0
         self.version = WeightsVersion(1, 0)
@@ -87,11 +74,11 @@ class Lockstep:
     @property
     def at_border(self) -> bool:
         """Whether a checkpoint here is complete."""
-        return self.number % self._rounds.period_rounds == 0
+        return self.number % self._config.checkpoint.period_rounds == 0
 
     @property
     def rounds_to_border(self) -> int:
-        return -self.number % self._rounds.period_rounds
+        return -self.number % self._config.checkpoint.period_rounds
 
     @property
     def env_steps(self) -> int:
@@ -101,7 +88,7 @@ class Lockstep:
     @property
     def finished(self) -> bool:
         """All env steps are taken; the updates they owe were made in the same round."""
-        return self.env_steps >= self._rounds.total_env_steps
+        return self.env_steps >= self._config.total_env_steps
 
     @property
     def samples_per_insert(self) -> float:
@@ -114,7 +101,7 @@ class Lockstep:
             self._begun_with = list(self.totals)
             self._gather([ask("begin", self.number) for ask in self._workers])
         self.number += 1
-        self._collect(self._rounds.vector_steps, flush=self.at_border)
+        self._collect(vector_steps(self._config), flush=self.at_border)
         if self.finished and not self.at_border:
             self._collect(0, flush=True)
         self._learn()
@@ -147,10 +134,10 @@ class Lockstep:
         self._limiter.set_state(state)
         self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
 
-    def _collect(self, vector_steps: int, flush: bool) -> None:
-        allowances = self._allowances(vector_steps)
+    def _collect(self, num_vector_steps: int, flush: bool) -> None:
+        allowances = self._allowances(num_vector_steps)
         answers = [
-            ask("collect", self.snapshot, vector_steps, allowance, flush)
+            ask("collect", self.snapshot, num_vector_steps, allowance, flush)
             for ask, allowance in zip(self._workers, allowances, strict=True)
         ]
         inserted = []
@@ -164,11 +151,11 @@ class Lockstep:
             self._counters[counters.shard] = counters
         self._limiter.observe_inserts(sum(counters.inserts for counters in self._counters))
 
-    def _allowances(self, vector_steps: int) -> list[int]:
+    def _allowances(self, num_vector_steps: int) -> list[int]:
         """Env steps that each worker may take; the last ones go to the first workers."""
-        left, allowances = self._rounds.total_env_steps - self.env_steps, []
+        left, allowances = self._config.total_env_steps - self.env_steps, []
         for _ in self._workers:
-            allowances.append(min(left, vector_steps * self._rounds.num_envs))
+            allowances.append(min(left, num_vector_steps * self._config.workers.envs_per_worker))
             left -= allowances[-1]
         return allowances
 
@@ -197,16 +184,16 @@ class Lockstep:
             self.totals[worker] = dataclasses.replace(total, elapsed_s=elapsed_s, wait_s=wait_s)
 
     def _learn(self) -> None:
-        limiter, size = self._limiter, self._rounds.batch_size
+        limiter, size = self._limiter, self._config.learner.batch_size
         owed = limiter.samples_owed(limiter.inserts) if limiter.latched else 0
         while limiter.samples < owed:
-            num_batches = min(self._rounds.superbatch, (owed - limiter.samples) // size)
+            num_batches = min(self._config.learner.superbatch, (owed - limiter.samples) // size)
             shard, probability, num_items = self._draw_shard()
             ask = self._shards[shard]
             batch = ask("sample", num_batches, size)
             update = self._learner("update", batch, probability, num_items, limiter.inserts)
             priorities = update.get()  # nothing piles up, and a dead learner is named
-            if self._rounds.prioritized:
+            if self._config.replay.kind == "prioritized":
                 self._counters[shard] = ask("update_priorities", priorities).get()
             else:
                 self._counters[shard] = ask("counters").get()
@@ -216,7 +203,7 @@ class Lockstep:
         """See `draw_shard`; each draw has a generator of its own, seeded by the samples made,
         so that there is no state to save.
         """
-        rng = np.random.Generator(np.random.PCG64([self._rounds.seed, 1, self._limiter.samples]))
+        rng = np.random.Generator(np.random.PCG64([self._config.seed, 1, self._limiter.samples]))
         drawn = draw_shard(self._counters, rng)
         assert drawn is not None, "samples are owed, but every shard is empty"
         return drawn

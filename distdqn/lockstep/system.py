@@ -15,7 +15,7 @@ import numpy as np
 from distdqn.config import Config
 from distdqn.control.control import Control
 from distdqn.lockstep.members import LocalMember
-from distdqn.lockstep.schedule import Lockstep, Rounds
+from distdqn.lockstep.schedule import Lockstep, vector_steps
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import (
     EVALUATION_TIMEOUT_S,
@@ -75,26 +75,13 @@ class LockstepSystem:
             for shard, shard_state in zip(self.shards, state["shards"], strict=True):
                 shard("set_state", shard_state).get()
         self.lockstep = Lockstep(
-            self._made["worker"], self.shards, self.learner, self._limiter, self._rounds()
+            self._made["worker"], self.shards, self.learner, self._limiter, self._config
         )
         if state is not None:
             self.lockstep.set_state(state["lockstep"])
             self._control.set_state(state["control"])
             self.note_round()  # or the next episodes would be spread over all steps so far
         self._control.set_running()
-
-    def _rounds(self) -> Rounds:
-        config, workers = self._config, self._config.workers
-        return Rounds(
-            total_env_steps=config.total_env_steps,
-            vector_steps=workers.block_transitions // workers.envs_per_worker,
-            num_envs=workers.envs_per_worker,
-            superbatch=config.learner.superbatch,
-            batch_size=config.learner.batch_size,
-            period_rounds=config.checkpoint.period_rounds,
-            prioritized=config.replay.kind == "prioritized",
-            seed=config.seed,
-        )
 
     def note_round(self) -> None:
         """Takes the workers' totals and episodes into the account, after each round."""
@@ -181,9 +168,8 @@ def _make_actors(
     from distdqn.lockstep.remote import RemoteMember, end
     from distdqn.run.start_up import actor_name, wait_until_ready
 
-    vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
     timeouts = {
-        "worker": config.workers.env_timeout_s * (vector_steps + 1),  # and the resets
+        "worker": config.workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
     options = lockstep_options(config)
