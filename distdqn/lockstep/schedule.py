@@ -49,7 +49,7 @@ class Lockstep:
     """The rounds of one run.
 
     workers, shards, learner: see `members` for the methods they are asked for.
-    limiter: the account of samples and inserts; its band plays no part.
+    limiter: the account of samples and inserts; its band does not matter.
     number: rounds done.  totals: of each worker over the whole run.
     snapshot: the newest weights, as an answer.
     """

@@ -248,8 +248,8 @@ class Factory:
             with_target=replay.kind == "prioritized" and learner.gradient == "semi",
         )
 
-    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
-        """The training, where its batches come from, and `start_compiling`."""
+    def learner_core(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """Of the learner's actor: training, where its batches come from, `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
         learner = self.config.learner

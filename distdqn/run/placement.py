@@ -69,7 +69,7 @@ class Placement:
             resources=dict(learner.resources),
             scheduling_strategy="DEFAULT" if free_to_move else self._near,
         ).remote(
-            build=self._factory.learner_parts,
+            build=self._factory.learner_core,
             incarnation=incarnation,
             control=self.control,
             weight_server=self.server,
