@@ -9,7 +9,6 @@ reproducible here). The first failure of an environment ends the run.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -30,7 +29,6 @@ from distdqn.reporting.verdict import judge_turns
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import SIGNALS, Interruption
 from distdqn.run.record import RunRecord
-from distdqn.telemetry.reports import EvaluationReport
 
 _LOOK_PERIOD_S = 0.2
 _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
@@ -202,12 +200,7 @@ class LockstepRun:
             [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
         )
         self._num_evaluations += 1
-        report: EvaluationReport = system.evaluate(
-            self._online(system), self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1)
-        )
-        system.report_evaluation(
-            dataclasses.replace(report, env_steps=env_steps, version=system.lockstep.version)
-        )
+        system.evaluate_now(self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1))
         self._record.hear(system.poll())
         return True
 

@@ -121,9 +121,13 @@ class LockstepSystem:
         }
         return busy | {"transfer": max(1.0 - sum(busy.values()), 0.0)}
 
-    def report_evaluation(self, report: EvaluationReport) -> None:
-        """Counts towards the end of the run, and is heard with the next poll."""
-        self._control.report_evaluation(report)
+    def evaluate_now(self, episodes: int, seed: int) -> None:
+        """Greedy episodes with the weights as they are; heard with the next poll."""
+        lockstep, online = self.lockstep, self.learner("online")
+        report = self._evaluator(
+            "evaluate", online, episodes, seed, lockstep.version, lockstep.env_steps
+        )
+        self._control.report_evaluation(report.get())
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Greedy episodes with `online [P]`."""
