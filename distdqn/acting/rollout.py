@@ -15,6 +15,7 @@ Symbols: `N` envs.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from distdqn.acting.exploration import EpsilonGreedy
 from distdqn.acting.frame_stack import FrameStack
 from distdqn.acting.n_step import BlockPart, NStepAccumulator
 from distdqn.errors import EnvFailure
+from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import BEFORE_ANY, Step, TransitionBlock, WeightSnapshot, WeightsVersion
 
 MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
@@ -112,11 +114,6 @@ class Rollout:
         self._policy = EpsilonGreedy(num_envs, stepper.num_actions, rng)
         self._accumulator.begin(frames, stepper.action_mask)
 
-    @property
-    def epsilon_mean(self) -> float:
-        """Exploration rate now, mean over the envs."""
-        return float(self._epsilons.mean())
-
     def set_weights(self, snapshot: WeightSnapshot) -> None:
         """Acts with these weights from now on. Its clock counts too.
 
@@ -188,10 +185,26 @@ class Rollout:
         self._episodes.clear()
         return episodes
 
-    def report_episodes(self) -> tuple[tuple[int, float, int], ...]:
-        """The same as (env over all workers, raw return, length)."""
+    def report(self, **others: Any) -> WorkerReport:
+        """Totals since the rollout began, and the episodes since the last report.
+
+        others: fields that it does not know, or not alone.
+        """
         first_env = self._worker * self._stepper.num_envs
-        return tuple((first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes())
+        own: dict[str, Any] = {
+            "stepped": self.stepped,
+            "collected": self.collected,
+            "refused": self.refused,
+            "episodes": tuple(
+                (first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes()
+            ),
+            "env_s": self.env_s,
+            "inference_s": self.inference_s,
+            "reward_abs_max": self.reward_abs_max,
+            "epsilon": float(self._epsilons.mean()),
+            "pid": os.getpid(),
+        }
+        return WorkerReport(self._worker, self._incarnation, **own | others)
 
     def _is_due(self, now: float) -> bool:
         if self._accumulator.num_ready >= self._block_transitions:

@@ -135,6 +135,20 @@ class Factory:
         own = rungs[worker * num_envs : (worker + 1) * num_envs]
         return lambda env_steps: own
 
+    def control_arguments(self, min_grant: int, report_period_s: float) -> dict[str, Any]:
+        """Of `Control`, in whichever process it is made."""
+        config = self.config
+        return {
+            "total_env_steps": config.total_env_steps,
+            "num_workers": config.workers.count,
+            "num_shards": config.replay.shards,
+            "min_grant": min_grant,
+            "report_period_s": report_period_s,
+            "is_counted": self.is_counted,
+            "stop_at_return": config.eval.stop_at_return,
+            "discount": config.learner.discount,
+        }
+
     def is_counted(self, env: int) -> bool:
         """Whether an env is in the third with the lowest epsilons (all, without a ladder)."""
         workers = self.config.workers
@@ -234,8 +248,8 @@ class Factory:
             with_target=replay.kind == "prioritized" and learner.gradient == "semi",
         )
 
-    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
-        """The training, where its batches come from, and `start_compiling`."""
+    def learner_core(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """Of the learner's actor: training, where its batches come from, `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
         learner = self.config.learner
@@ -294,30 +308,24 @@ class Factory:
         Compressed frames count with the least that they may take: refused before the start is
         only what cannot fit however well they shrink.
         """
-        replay = self.config.replay
-        held = replay_bytes(
-            replay.capacity,
-            self.observation,
-            self.num_actions,
-            replay.kind == "prioritized",
-            self._frames_per_item(),
-            compression=replay.compression,
-        )
+        held = replay_bytes(**self._what_is_held())
         saves = self.config.mode != "async"  # one shard after another
-        return held + (saving_bytes(held // replay.shards) if saves else 0)
+        return held + (saving_bytes(held // self.config.replay.shards) if saves else 0)
 
     def memory_budget(self) -> MemoryBudget:
         """What the full replay takes, for a person to read before the start."""
+        return memory_budget(shards=self.config.replay.shards, **self._what_is_held())
+
+    def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay
-        return memory_budget(
-            replay.capacity,
-            replay.shards,
-            self.observation,
-            self.num_actions,
-            replay.kind == "prioritized",
-            self._frames_per_item(),
-            replay.compression,
-        )
+        return {
+            "capacity": replay.capacity,
+            "observation": self.observation,
+            "num_actions": self.num_actions,
+            "prioritized": replay.kind == "prioritized",
+            "frames_per_item": self._frames_per_item(),
+            "compression": replay.compression,
+        }
 
     def _frames_per_item(self) -> float:
         workers = self.config.workers
