@@ -105,23 +105,21 @@ class Factory:
 
     def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
         """stepper: to go on with, None to make the envs."""
-        from distdqn.acting.rollout import Rollout
+        from distdqn.acting.rollout import Rollout, RolloutSettings
 
         config, workers = self.config, self.config.workers
-        return Rollout(
-            stepper=stepper or self.stepper(workers.envs_per_worker),
-            network=self.network(),
+        settings = RolloutSettings(
             n_step=config.learner.n_step,
             discount=config.learner.discount,
             block_transitions=workers.block_transitions,
             max_block_age_s=workers.max_block_age_s,
             seed=config.seed,
-            worker=worker,
-            incarnation=incarnation,
             with_priorities=config.replay.kind == "prioritized",
             double=config.learner.double,
-            epsilons=self.epsilons(worker),
         )
+        stepper = stepper or self.stepper(workers.envs_per_worker)
+        epsilons = self.epsilons(worker)
+        return Rollout(stepper, self.network(), settings, epsilons, worker, incarnation)
 
     def epsilons(self, worker: int) -> Callable[[int], np.ndarray]:
         """Exploration rates of one worker's envs by the env-step clock."""
