@@ -20,14 +20,11 @@ from distdqn.run.factory import Parts
 
 if TYPE_CHECKING:
     from distdqn.acting.rollout import Rollout
-    from distdqn.learning.learner import Learner
 
-_COMPILE_TIMEOUT_S = 300.0
-_START_TIMEOUT_S = 120.0  # of a process with torch in it
+_TIMEOUT_S = 420.0  # beyond the measuring: start of a process with torch in it, compile
 _SLICE_S = 0.02  # of acting, between two looks at the clock
 _MANY = 2**62  # env steps
 _UPDATES = 16  # between two looks at the clock
-_COLUMNS = 6  # of a minibatch without action masks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def measure_alone(parts: Parts, seconds: float, repeats: int) -> Alone:
 
 
 def _answer(receiver: Connection, measuring_s: float) -> Any:
-    limit_s = _START_TIMEOUT_S + _COMPILE_TIMEOUT_S + 2 * measuring_s
+    limit_s = _TIMEOUT_S + 2 * measuring_s
     try:
         if receiver.poll(limit_s):
             return receiver.recv()
@@ -99,16 +96,16 @@ def _child(sender: Connection, parts: Parts, seconds: float, repeats: int) -> No
 
 def alone_here(parts: Parts, seconds: float, repeats: int) -> Alone:
     """As `measure_alone`, in this process."""
+    from distdqn.bench.bare_updates import bare_updates, compile_now
+
     stepper = parts.stepper(parts.config.workers.envs_per_worker)
     rollout = parts.rollout(0, 0, stepper)
-    made = parts.learner_parts()
-    learner, has_mask = made.learner, stepper.action_mask is not None
-    updating = bare_updates(learner, has_mask)
+    learner, has_mask = parts.learner(), stepper.action_mask is not None
+    updating = bare_updates(learner, _UPDATES, has_mask)
     updating()  # on a GPU it captures the graph
-    note = learner.swap_refused
-    if made.compile is not None:
-        note = _compile(learner, made.compile(learner, has_mask))
+    how = compile_now(learner, has_mask) if parts.config.learner.compile else ""
     rates = in_turn({"learner": updating, "rollout": collecting(rollout)}, seconds, repeats)
+    note = "" if learner.compiled else how
     return Alone(rates["learner"], rates["rollout"], learner.compiled, note, learner.device.type)
 
 
@@ -122,36 +119,3 @@ def collecting(rollout: Rollout) -> Callable[[], int]:
         return rollout.stepped - before
 
     return work
-
-
-def bare_updates(learner: Learner, has_mask: bool) -> Callable[[], int]:
-    """Some updates, always on one minibatch; gives their number."""
-    import torch
-
-    from distdqn.machine.cpu_threads import cpu_threads
-
-    minibatch = learner.example_arguments(has_mask)[-_COLUMNS - has_mask :]
-    kind: dict[str, Any] = {"dtype": learner.settings.dtype, "device": learner.device}
-    abs_td_errors = torch.empty(learner.settings.batch_size, **kind)
-    figures = torch.empty(4, **kind)
-
-    def work() -> int:
-        with cpu_threads(learner.num_threads):
-            for _ in range(_UPDATES):
-                learner.update_minibatch(minibatch, abs_td_errors, figures)
-        torch.get_device_module(learner.device).synchronize()
-        return _UPDATES
-
-    return work
-
-
-def _compile(learner: Learner, compiling: Any) -> str:
-    """Puts the compiled update in place; why not, or ""."""
-    deadline = time.monotonic() + _COMPILE_TIMEOUT_S
-    while compiling.state == "compiling" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    function = compiling.poll()
-    if function is None:
-        compiling.cancel()
-        return compiling.reason or f"not compiled within {_COMPILE_TIMEOUT_S:g} s"
-    return "" if learner.swap(function) else learner.swap_refused

@@ -36,7 +36,6 @@ BENCHMARKS = {
     "pipeline": "the whole, and what limits it; limit: its slowest part alone, or all cores",
     "scaling": "1 to N workers and 1 to M shards; limits as of pipeline",
 }
-_MODULES = {"learner": "learner_sweep"}  # where the module's name is not the benchmark's
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     if words[0] not in BENCHMARKS:
         raise _unknown(words[0])
     name = words.pop(0)
-    module = importlib.import_module(f"distdqn.bench.{_MODULES.get(name, name)}")
+    module = importlib.import_module(f"distdqn.bench.{name}")
     takes_config = getattr(module, "TAKES_CONFIG", False)
     options = _parser(name, module, takes_config).read(words)
     if options.help:

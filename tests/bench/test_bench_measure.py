@@ -21,6 +21,7 @@ from distdqn.bench.measure import (
     rate_case,
     reset_peak,
 )
+from distdqn.machine.thread_times import usable_cores
 
 
 def test_works_are_measured_in_turn_and_every_second_round_backwards(monkeypatch):
@@ -96,7 +97,7 @@ def test_the_machine_is_described_without_loading_what_is_named():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
     machine = describe_machine()
-    assert machine["cores"] == len(os.sched_getaffinity(0))
+    assert machine["cores"] == usable_cores()
     assert machine["memory_bytes"] > 2**28 and len(machine["load_average"]) == 3
     assert machine["gpu"] is None and machine["numpy"] == np.__version__
 
