@@ -16,8 +16,8 @@ from guard.record import Record, compare
 from guard.turns import Item, Ratios
 
 from distdqn.bench.result import Figure
-from distdqn.machine.thread_times import ThreadTimes
 from distdqn.errors import DistDQNError
+from distdqn.machine.thread_times import ThreadTimes
 
 MACHINE = {"cpu": "A", "cores": 2, "torch": "2", "numpy": "2", "numba": "0"}
 
