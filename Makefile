@@ -1,5 +1,6 @@
 # make train   train CartPole-v1 until it is solved; ARGS="..." goes to `distdqn train` instead
-# make test    run every test
+# make test    run the tests, all but the long ones
+# make test-long  run the long ones, for which `make test` has shorter versions
 # make lint    ruff and mypy
 # make install .venv with the pinned dependencies
 # make bench-check  fail if sampling, updating or acting have become slower than recorded in
@@ -16,13 +17,16 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 INPUTS = pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: train test lint install bench-check
+.PHONY: train test test-long lint install bench-check
 
 train: $(VENV)/.installed
 	$(VENV)/bin/distdqn train $(or $(ARGS),--preset cartpole)
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest
+
+test-long: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest -m long
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check

@@ -89,11 +89,11 @@ class Game:
     """Breakout played at random, a lost life ending an episode, as blocks of transitions."""
 
     def __init__(self, n_step: int) -> None:
-        from distdqn.envs import EnvSettings, make_stepper
-        from distdqn.envs.settings import AtariSettings
+        from distdqn.config import AtariConfig, EnvConfig
+        from distdqn.envs import make_stepper
 
-        atari = AtariSettings(terminal_on_life_loss=True)
-        self.stepper = make_stepper(EnvSettings("ALE/Breakout-v5", atari=atari), NUM_ENVS)
+        atari = AtariConfig(terminal_on_life_loss=True)
+        self.stepper = make_stepper(EnvConfig("ALE/Breakout-v5", atari=atari), NUM_ENVS)
         self.observation = self.stepper.observation
         self.rng = np.random.default_rng(0)
         self.windows = NStepAccumulator(NUM_ENVS, n_step, 0.99, self.observation, NUM_ACTIONS)

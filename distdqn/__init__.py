@@ -24,9 +24,10 @@ Which room holds what, from the ground up. A room imports only from lower floors
     1  types errors version           what travels, what is refused
        plain_json value_learning      JSON; TD targets and errors, one equation each
        rate_limiter machine/          the account of samples and inserts; cores and memory
-    2  envs/ networks/ weights/       Gymnasium's envs; Q-networks; parameters on their way
+    2  networks/ weights/             Q-networks; parameters on their way
        telemetry/ config/             what parts report; what a user sets
-    3  acting/                        env worker: rollout, exploration, n-step, blocks
+    3  envs/                          Gymnasium's envs as streams of transitions
+       acting/                        env worker: rollout, exploration, n-step, blocks
        replay/                        shard: ring, sampler, rows of frames, saved state
        learning/                      learner: update, compilation, prefetch, publishing
        control/ reporting/            the run's counts; display, summary, verdict, plots

@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
-from distdqn.envs import describe
 from distdqn.errors import RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.networks.pictures import check_torso
-from distdqn.replay.memory_budget import check_compression, check_replay_fits
 from distdqn.reporting.progress import Progress, print_summary
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
-from distdqn.run.factory import Parts, env_settings
+from distdqn.run.factory import Parts, make_parts
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]
@@ -112,28 +109,6 @@ def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progr
     )
     with contextlib.closing(folder), progress:
         yield progress
-
-
-def make_parts(
-    config: Config, make_env: MakeEnv | None = None, make_network: MakeNetwork | None = None
-) -> Parts:
-    """Describes the environment; every refusal that needs no Ray comes from here."""
-    description = describe(env_settings(config.env), make_env)
-    parts = Parts(
-        config,
-        description.observation,
-        description.num_actions,
-        description.action_start,
-        description.observation_space,
-        make_env,
-        make_network,
-    )
-    check_compression(config.replay.compression, parts.observation)
-    if make_network is None:
-        check_torso(config.network.torso, parts.observation)
-    if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
-        check_replay_fits(parts.replay_bytes(), config.replay.capacity)
-    return parts
 
 
 @contextlib.contextmanager

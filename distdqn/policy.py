@@ -25,7 +25,6 @@ from distdqn.evaluation.video import record_video
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network as make_own_network
-from distdqn.run.factory import env_settings
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
 
@@ -148,7 +147,7 @@ def evaluate_run(
     policy, max_steps = loaded.policy, loaded.config.eval.max_episode_steps
     if epsilon is None:
         epsilon = loaded.config.eval.epsilon
-    steppers = functools.partial(make_stepper, env_settings(loaded.config.env), make_env=make_env)
+    steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
         result = evaluate(stepper, policy.q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = []
@@ -256,7 +255,7 @@ def _observation_space(
     config: Config, observation: ObservationSpec, make_env: MakeEnv | None
 ) -> Any:
     """The env's own space, when it is the one that the run saw."""
-    description = describe(env_settings(config.env), make_env)
+    description = describe(config.env, make_env)
     if description.observation != observation:
         raise RunError(
             f"observations of {config.env.id} are {description.observation.obs_shape}, the run's "

@@ -36,7 +36,7 @@ def start(tmp_path, *words, **environment):
 
 
 def wait_until_training(tmp_path, process):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not (metrics.exists() and "losses/td_loss" in metrics.read_text()):
         assert process.poll() is None, process.communicate()[1]

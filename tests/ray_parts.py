@@ -67,8 +67,8 @@ def shards(ray_cluster):
         ]
         made.extend(new)
         if waiting:  # an empty shard takes one block without credit
-            ray.get([actor.add.remote(block(1, worker=99)) for actor in new], timeout=60)
-        ray.get([actor.__ray_ready__.remote() for actor in new], timeout=60)
+            ray.get([actor.add.remote(block(1, worker=99)) for actor in new], timeout=300)
+        ray.get([actor.__ray_ready__.remote() for actor in new], timeout=300)
         return tuple(new)
 
     yield make

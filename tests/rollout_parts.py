@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from distdqn.acting.rollout import Rollout
-from distdqn.envs import Step
-from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
+from distdqn.types import ObservationSpec, Step, WeightSnapshot, WeightsVersion
 
 
 class FakeStepper:

@@ -6,8 +6,7 @@ import functools
 
 import numpy as np
 
-from distdqn.config import from_values
-from distdqn.envs import EnvSettings
+from distdqn.config import EnvConfig, from_values
 from distdqn.tabular.measure import measure_values, solve
 from distdqn.tabular.result import Bound, Learned, Outcome, PlannedRun, Result, Verification
 from distdqn.tabular.triad import SETTINGS
@@ -43,7 +42,7 @@ def tiny(name="tiny", bounds=(), **changes):
 
 @functools.cache
 def solution_of(env_id="FrozenLake-v1"):
-    return solve(EnvSettings(env_id), 0.99)
+    return solve(EnvConfig(env_id), 0.99)
 
 
 def made_up_result(

@@ -22,8 +22,8 @@ PACKAGE = Path(__file__).parents[1] / "distdqn"
 
 FLOORS = [
     "types errors version plain_json value_learning rate_limiter machine",
-    "envs networks weights telemetry config",
-    "acting replay learning control reporting",
+    "networks weights telemetry config",
+    "envs acting replay learning control reporting",
     "evaluation files",
     "run",
     "lockstep policy",
@@ -217,7 +217,7 @@ def test_torch_stays_out_of_acting_and_remembering(name):
 def test_torch_is_not_loaded_in_a_replay_shard():
     assert "torch" not in loaded_with("distdqn.replay.shard")
     code = "import sys, distdqn.replay.shard; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -239,7 +239,7 @@ def test_the_learner_can_be_measured_where_little_is_installed():
     assert outside <= wanted
     absent = ["ray", "gymnasium", "yaml", "tyro", "rich", "psutil", "lz4"]
     code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import distdqn.bench.learner"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 def test_config_needs_only_the_standard_library():
@@ -251,9 +251,11 @@ def test_config_needs_only_the_standard_library():
 
 
 def test_no_file_sees_the_whole_configuration_below_the_wiring():
+    """A room may take its own section of it, from where the sections are."""
     for name in INSIDE:
         if FLOOR_OF[room(name)] < FLOOR_OF["run"] and room(name) != "config":
-            assert "config" not in {room(found.module) for found in imports(name)}, name
+            taken = {found.module for found in imports(name) if room(found.module) == "config"}
+            assert taken <= {"distdqn.config.sections"}, name
 
 
 @pytest.mark.parametrize("name", ["utils", "base", "common", "helpers", "misc"])

@@ -334,14 +334,15 @@ def test_no_random_order_of_events_deadlocks_or_leaves_the_band(
         capacity=1 + min_size // num_shards,
         losses=losses,
     )
+    band = Fraction(parts.smallest_band).limit_denominator(1_000)  # 76.8 as a float is too little
     weights = dict(zip(("add", "grant", "request", "deliver"), eagerness, strict=True))
     rng = random.Random(seed)
     now = start(parts)
     while options := moves(parts, now):
         _, now = rng.choices(options, [weights.get(kind, 1) for kind, _ in options])[0]
         deficit = RATIOS[ratio] * (sum(now.inserts) - min_size) - now.samples
-        assert now.samples == 0 or deficit >= -parts.smallest_band
+        assert now.samples == 0 or deficit >= -band
         if num_shards == 1:
             overshoot = block * (1 + now.losses) * RATIOS[ratio]
-            assert deficit <= parts.smallest_band + overshoot
+            assert deficit <= band + overshoot
     assert_finished(parts, now)

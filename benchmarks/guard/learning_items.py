@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from distdqn.acting.rollout import Rollout
 from distdqn.bench.bare_updates import compile_now
-from distdqn.envs import EnvSettings, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import make_stepper
 from distdqn.errors import DistDQNError
 from distdqn.learning.learner import Learner, LearnerSettings
 from distdqn.networks.q_network import make_network
@@ -199,7 +200,7 @@ def make_cartpole() -> Any:
 
 def cartpole_rollout() -> Rollout:
     """Whose network differs by chance alone from that of the reference."""
-    stepper = make_stepper(EnvSettings("CartPole-v1"), NUM_ENVS)
+    stepper = make_stepper(EnvConfig("CartPole-v1"), NUM_ENVS)
     torch.manual_seed(0)
     return Rollout(
         stepper=stepper,

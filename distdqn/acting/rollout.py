@@ -18,19 +18,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
+from distdqn.acting.episodes import Episode, EpisodeTracker
 from distdqn.acting.exploration import EpsilonGreedy
 from distdqn.acting.frame_stack import FrameStack
 from distdqn.acting.n_step import BlockPart, NStepAccumulator
-from distdqn.envs.episodes import Episode, EpisodeTracker
-from distdqn.envs.step import Step
-from distdqn.envs.stepper import VectorStepper
 from distdqn.errors import EnvFailure
-from distdqn.types import BEFORE_ANY, TransitionBlock, WeightSnapshot, WeightsVersion
+from distdqn.types import BEFORE_ANY, Step, TransitionBlock, WeightSnapshot, WeightsVersion
 
 MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
 BAD_STEP_PERIOD = 1_000  # steps of an env within which a second bad one is a failure
@@ -57,7 +56,7 @@ class Rollout:
 
     def __init__(
         self,
-        stepper: VectorStepper,
+        stepper: Any,
         network: nn.Module,
         n_step: int,
         discount: float,
@@ -73,6 +72,7 @@ class Rollout:
         """Takes over the stepper and the network (whose parameters become views).
 
         Args:
+          stepper: an `envs.VectorStepper`, or what answers as it does.
           n_step, discount: of the windows.
           block_transitions: over all envs.
           seed, worker, incarnation: seed envs and exploration together, so a worker that

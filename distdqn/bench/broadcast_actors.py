@@ -23,7 +23,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distdqn.acting.env_worker import EnvWorker
 from distdqn.acting.rollout import Rollout
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
-from distdqn.envs.step import Step
 from distdqn.learning.learner import Learner, LearnerSettings
 from distdqn.learning.publish import Publisher
 from distdqn.learning.training import learner_report
@@ -32,6 +31,7 @@ from distdqn.telemetry.reports import LearnerReport, WorkerReport
 from distdqn.types import (
     LearnerDirective,
     ShardMap,
+    Step,
     WeightSnapshot,
     WeightsVersion,
     WorkerDirective,

@@ -18,12 +18,12 @@ from typing import Any
 
 import psutil
 
-from distdqn.api import make_parts as make_run_parts
 from distdqn.config import Config, to_yaml
 from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.process_memory import tree_pss_bytes
 from distdqn.run.factory import Parts
+from distdqn.run.factory import make_parts as make_run_parts
 from distdqn.run.session import open_session
 from distdqn.run.supervisor import System
 from distdqn.telemetry.reports import Poll

@@ -24,7 +24,8 @@ from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting
 from distdqn.bench.synthetic import make_frames
-from distdqn.envs import EnvSettings, VectorStepper, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.bare import BareEnv
 from distdqn.errors import ConfigError
 from distdqn.machine.cpu_threads import cpu_threads
@@ -71,7 +72,7 @@ def run(options: Options, say: Callable[[str], None]) -> Result:
     cases: list[Case] = []
     notes: list[str] = []
     for env_id in options.env_ids:
-        settings = EnvSettings(env_id, reward_clip=1.0)
+        settings = EnvConfig(env_id, reward_clip=1.0)
         if settings.is_atari and importlib.util.find_spec("ale_py") is None:
             notes.append(f"left out: {env_id}, ale-py is not installed")
             continue
@@ -96,7 +97,7 @@ def _check(options: Options) -> None:
             raise ConfigError(f"--{name} must be 1 or more, got {value}")
 
 
-def _measure(settings: EnvSettings, num_envs: int, options: Options) -> Iterator[Case]:
+def _measure(settings: EnvConfig, num_envs: int, options: Options) -> Iterator[Case]:
     reset_peak()
     stepper, bare = make_stepper(settings, num_envs), BareEnv(settings, num_envs)
     works = {

@@ -93,7 +93,7 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
     import yaml
 
     from distdqn.config import from_values
-    from distdqn.envs import EnvSettings, transition_table
+    from distdqn.envs import transition_table
 
     try:
         kwargs = yaml.safe_load(options.env_kwargs or "{}")
@@ -101,8 +101,7 @@ def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
         message = f"--env.kwargs is {options.env_kwargs!r}, not JSON or YAML"
         raise UsageError(f"distdqn verify: {message}") from None
     env = from_values({"env.id": options.env_id, "env.kwargs": kwargs}).env
-    settings = EnvSettings(env.id, env.kwargs)
-    return runs_of(settings, transition_table(settings)), ()
+    return runs_of(env, transition_table(env)), ()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from distdqn.config.files import (
     unknown_key,
 )
 from distdqn.config.sections import (
+    AtariConfig,
     CheckpointConfig,
     EnvConfig,
     EpsilonConfig,
@@ -36,6 +37,7 @@ from distdqn.config.tree import Config, resolved_error_band
 from distdqn.config.values import Schedule, nearest, nearest_key, plain_type
 
 __all__ = [
+    "AtariConfig",
     "CheckpointConfig",
     "Config",
     "EnvConfig",

@@ -17,7 +17,11 @@ _NO_RESERVE = "Ray cannot reserve less than nothing"
 
 @dataclasses.dataclass(frozen=True)
 class AtariConfig:
-    """Atari games (ids ALE/<Game>-v5), whose own settings these replace."""
+    """Atari games (ids ALE/<Game>-v5), whose own settings these replace.
+
+    For the same actions both backends give the same frames, rewards and ends where nothing
+    is random. `sticky_actions` is that of Machado et al. 2018, section 5.3.
+    """
 
     backend: Literal["ale", "gymnasium"] = "ale"
     """ale: the vector env of ale-py; gymnasium: single envs behind Gymnasium's wrappers."""
@@ -48,7 +52,11 @@ class AtariConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
-    """The environment and its rewards."""
+    """The environment and its rewards.
+
+    With a `make_env`, `id` and `kwargs` are not read, a changed `atari` is refused, and
+    `frame_stack` none is 1.
+    """
 
     id: str = "CartPole-v1"
     """Gymnasium id, or `module:Id-v0` to import the module that registers it first."""
@@ -71,6 +79,11 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         settle(self, "env.")
+
+    @property
+    def is_atari(self) -> bool:
+        """Whether the id is of a game that `atari` is about."""
+        return self.id.rpartition(":")[2].startswith("ALE/")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 The only package that knows Gymnasium, and the only place where `terminated` and
 `truncated` are told apart before they become a discount.
 
-    settings.py      EnvSettings: id, arguments, reward scaling
     describe.py      what a run must know before it starts; refuses what it cannot train on
     make.py          native vector env or single envs in series
     atari.py         ids of Atari games, and what env.atari.* decides
@@ -16,28 +15,19 @@ The only package that knows Gymnasium, and the only place where `terminated` and
     stepper.py       VectorStepper: reset, step -> Step, for every autoreset mode
     lives.py         lost lives as ends, FIRE at starts
     same_step.py     final observations where the reset hides them
-    step.py          Step
     values.py        reward scaling; NaN and infinity
-    episodes.py      returns and lengths
     failures.py      one-line messages
     tables.py        the whole env as arrays, for envs that expose their transition table
 """
 
 from distdqn.envs.describe import EnvDescription, describe
-from distdqn.envs.episodes import Episode, EpisodeTracker
-from distdqn.envs.settings import AtariSettings, EnvSettings, MakeEnv
-from distdqn.envs.step import Step
+from distdqn.envs.make import MakeEnv
 from distdqn.envs.stepper import VectorStepper, make_stepper
 from distdqn.envs.tables import TransitionTable, transition_table
 
 __all__ = [
-    "AtariSettings",
     "EnvDescription",
-    "EnvSettings",
-    "Episode",
-    "EpisodeTracker",
     "MakeEnv",
-    "Step",
     "TransitionTable",
     "VectorStepper",
     "describe",

@@ -17,9 +17,9 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from distdqn import errors
+from distdqn.config.sections import AtariConfig, EnvConfig
 from distdqn.envs.atari_backends import AleVectorEnv, AtariFrames
 from distdqn.envs.failures import env_error
-from distdqn.envs.settings import AtariSettings, EnvSettings
 
 MAX_SUGGESTIONS = 3
 
@@ -93,7 +93,7 @@ def _game_ids() -> list[str]:
     return [name for name in gymnasium.registry if re.fullmatch(r"ALE/\w+-v5", name)]
 
 
-def check_kwargs(settings: EnvSettings) -> None:
+def check_kwargs(settings: EnvConfig) -> None:
     """Refuses constructor arguments that `env.atari.*` replaces, or that nobody would read.
 
     Raises:
@@ -112,13 +112,13 @@ def check_kwargs(settings: EnvSettings) -> None:
         )
 
 
-def check_unused(settings: EnvSettings, env: str) -> None:
+def check_unused(settings: EnvConfig, env: str) -> None:
     """Refuses changes of `env.atari.*` for `env`, which is no Atari game of ours.
 
     Raises:
       ConfigError: naming the first field that was changed.
     """
-    for field in dataclasses.fields(AtariSettings):
+    for field in dataclasses.fields(AtariConfig):
         value = getattr(settings.atari, field.name)
         if value != field.default:
             raise errors.ConfigError(
@@ -127,12 +127,12 @@ def check_unused(settings: EnvSettings, env: str) -> None:
             )
 
 
-def max_steps(atari: AtariSettings) -> int:
+def max_steps(atari: AtariConfig) -> int:
     """Agent steps after which a game is truncated."""
     return math.ceil(atari.max_frames / atari.frame_skip)
 
 
-def make_native(spec: EnvSpec, settings: EnvSettings, num_envs: int) -> AleVectorEnv:
+def make_native(spec: EnvSpec, settings: EnvConfig, num_envs: int) -> AleVectorEnv:
     """The games on ale-py's own vector env.
 
     Raises:
@@ -144,7 +144,7 @@ def make_native(spec: EnvSpec, settings: EnvSettings, num_envs: int) -> AleVecto
         raise env_error(settings.id, "make", error) from error
 
 
-def make_single(spec: EnvSpec, settings: EnvSettings, render_mode: str | None) -> AtariFrames:
+def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> AtariFrames:
     """One game behind Gymnasium's wrapper.
 
     Raises:

@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import AtariPreprocessing
 
-from distdqn.envs.settings import AtariSettings
+from distdqn.config.sections import AtariConfig
 
 SCREENS_PER_S = 60  # of the console (NTSC)
 
@@ -38,7 +38,7 @@ class AleVectorEnv:
 
     seeds_singly = True
 
-    def __init__(self, spec: EnvSpec, atari: AtariSettings, num_envs: int) -> None:
+    def __init__(self, spec: EnvSpec, atari: AtariConfig, num_envs: int) -> None:
         from ale_py.vector_env import AtariVectorEnv
 
         self.num_envs, self.spec = num_envs, spec
@@ -108,7 +108,7 @@ class AleVectorEnv:
 class AtariFrames(AtariPreprocessing):
     """Gymnasium's preprocessing, with a limit on frames and the maximum left out on demand."""
 
-    def __init__(self, env: gymnasium.Env, atari: AtariSettings) -> None:
+    def __init__(self, env: gymnasium.Env, atari: AtariConfig) -> None:
         """Takes over an `ale_py.AtariEnv` of frame skip 1."""
         self._limit, self._max_frames, self._max_pool = (
             _FrameLimit(env),

@@ -12,9 +12,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.make import find_spec
-from distdqn.envs.settings import EnvSettings
 
 
 class BareEnv:
@@ -23,7 +23,7 @@ class BareEnv:
     Rewards, observations and lost lives stay as they come: nothing looks at them.
     """
 
-    def __init__(self, settings: EnvSettings, num_envs: int) -> None:
+    def __init__(self, settings: EnvConfig, num_envs: int) -> None:
         """Raises EnvError: see `find_spec`, or an action space that is not Discrete."""
         spec = find_spec(settings.id)
         self._env = _ale(spec, settings, num_envs) if settings.is_atari else _gym(spec, num_envs)
@@ -53,7 +53,7 @@ def _gym(spec: gymnasium.envs.registration.EnvSpec, num_envs: int) -> Any:
     return gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode=mode)
 
 
-def _ale(spec: gymnasium.envs.registration.EnvSpec, settings: EnvSettings, num_envs: int) -> Any:
+def _ale(spec: gymnasium.envs.registration.EnvSpec, settings: EnvConfig, num_envs: int) -> Any:
     from ale_py.vector_env import AtariVectorEnv
 
     atari = settings.atari

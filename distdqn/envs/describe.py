@@ -10,11 +10,11 @@ from typing import Any
 
 import gymnasium
 
+from distdqn.config.sections import EnvConfig
 from distdqn.envs import atari
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.make import env_label, find_spec, make_vector_env, time_limit
+from distdqn.envs.make import MakeEnv, env_label, find_spec, make_vector_env, time_limit
 from distdqn.envs.observations import ObservationEncoder
-from distdqn.envs.settings import EnvSettings, MakeEnv
 from distdqn.envs.stacks import frames_stacked, stacked_space, stacked_spec
 from distdqn.types import ObservationSpec
 
@@ -38,7 +38,7 @@ class EnvDescription:
     max_episode_steps: int | None
 
 
-def describe(settings: EnvSettings, make_env: MakeEnv | None = None) -> EnvDescription:
+def describe(settings: EnvConfig, make_env: MakeEnv | None = None) -> EnvDescription:
     """Describes the environment, or says in one line why distdqn cannot train on it.
 
     Raises:
@@ -64,7 +64,7 @@ def describe(settings: EnvSettings, make_env: MakeEnv | None = None) -> EnvDescr
         vector_env.close()
 
 
-def _max_episode_steps(settings: EnvSettings, make_env: MakeEnv | None, made: Any) -> int | None:
+def _max_episode_steps(settings: EnvConfig, make_env: MakeEnv | None, made: Any) -> int | None:
     """made: the spec of what `make_env` built."""
     if make_env is not None:
         return time_limit(made, {})

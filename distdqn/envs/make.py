@@ -11,7 +11,7 @@ import difflib
 import importlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -19,17 +19,20 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
+from distdqn.config.sections import EnvConfig
 from distdqn.envs import atari, minatar
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.failures import env_error, one_line
 from distdqn.envs.serial import SerialVectorEnv
-from distdqn.envs.settings import EnvSettings, MakeEnv
 
 # pygame, which envs import when they render, prints a banner to stdout; that belongs
 # to `--json`.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 MAX_SUGGESTIONS = 3
+
+MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
+"""Builds one new environment at each call; distdqn vectorises, seeds and closes it."""
 
 # Namespaces in lower case, and what registers their envs.
 _REGISTER = {"ale": lambda: importlib.import_module("ale_py"), "minatar": minatar.register}
@@ -38,13 +41,13 @@ _REGISTER = {"ale": lambda: importlib.import_module("ale_py"), "minatar": minata
 _TIME_LIMIT_NAMES = ("max_episode_steps", "time_limit")
 
 
-def env_label(settings: EnvSettings, make_env: MakeEnv | None) -> str:
+def env_label(settings: EnvConfig, make_env: MakeEnv | None) -> str:
     """How messages name the environment."""
     return settings.id if make_env is None else "make_env()"
 
 
 def make_vector_env(
-    settings: EnvSettings,
+    settings: EnvConfig,
     num_envs: int,
     make_env: MakeEnv | None = None,
     render_mode: str | None = None,
@@ -162,9 +165,7 @@ def _closest(name: str) -> str:
     return "; closest: " + ", ".join(by_lower[match] for match in close)
 
 
-def _make_atari(
-    spec: EnvSpec, settings: EnvSettings, num_envs: int, render_mode: str | None
-) -> Any:
+def _make_atari(spec: EnvSpec, settings: EnvConfig, num_envs: int, render_mode: str | None) -> Any:
     atari.check_kwargs(settings)
     if render_mode is None and settings.atari.backend == "ale":
         return atari.make_native(spec, settings, num_envs)
@@ -202,7 +203,7 @@ def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any
     return None
 
 
-def _make_single(spec: EnvSpec, settings: EnvSettings, render_mode: str | None) -> Any:
+def _make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> Any:
     """One env; without Gymnasium's checker, which would only repeat our own checks."""
     kwargs: dict[str, Any] = {"disable_env_checker": True, **settings.kwargs}
     try:

@@ -13,14 +13,14 @@ import numpy as np
 from gymnasium import spaces
 
 from distdqn import errors
+from distdqn.config.sections import EnvConfig
 from distdqn.envs.failures import shorten
-from distdqn.envs.settings import EnvSettings
 from distdqn.types import ObservationSpec
 
 ATARI_STACK = 4  # frames; "agent history length" of Mnih et al. 2015, extended data table 1
 
 
-def frames_stacked(settings: EnvSettings, is_atari: bool) -> int:
+def frames_stacked(settings: EnvConfig, is_atari: bool) -> int:
     """Frames in an observation, where `settings` leave it open too."""
     if settings.frame_stack is not None:
         return settings.frame_stack

@@ -22,17 +22,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
+from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
 from distdqn.envs.atari import fire_action
 from distdqn.envs.failures import env_error
 from distdqn.envs.lives import Lives
-from distdqn.envs.make import autoreset_mode, env_label, make_vector_env
+from distdqn.envs.make import MakeEnv, autoreset_mode, env_label, make_vector_env
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.same_step import final_observations
-from distdqn.envs.settings import EnvSettings, MakeEnv
 from distdqn.envs.stacks import frames_stacked, stacked_spec
-from distdqn.envs.step import Step
 from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
+from distdqn.types import Step
 
 DEFAULT_FPS = 30  # of a video where the env does not say
 
@@ -40,7 +40,7 @@ _Source = tuple[np.ndarray, "np.ndarray | None"]  # observations [N, *shape], ma
 
 
 def make_stepper(
-    settings: EnvSettings,
+    settings: EnvConfig,
     num_envs: int,
     make_env: MakeEnv | None = None,
     render_mode: str | None = None,
@@ -97,7 +97,7 @@ class VectorStepper:
         Args:
           vector_env: a `gymnasium.vector.VectorEnv` or `SerialVectorEnv`.
           label: names the environment in messages.
-          reward_scale, reward_clip, frame_stack, stack_padding: see `EnvSettings`.
+          reward_scale, reward_clip, frame_stack, stack_padding: see `EnvConfig`.
           terminal_on_life_loss, fire_action: see `Lives`.
 
         Raises:

@@ -15,11 +15,11 @@ import gymnasium
 import numpy as np
 
 from distdqn import errors
+from distdqn.config.sections import EnvConfig
 from distdqn.envs import atari
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.failures import env_error, one_line, shorten
 from distdqn.envs.make import find_spec, time_limit
-from distdqn.envs.settings import EnvSettings
 from distdqn.envs.values import scaled_reward
 
 WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
@@ -60,7 +60,7 @@ class TransitionTable:
         return self.probabilities.shape[1]
 
 
-def transition_table(settings: EnvSettings) -> TransitionTable:
+def transition_table(settings: EnvConfig) -> TransitionTable:
     """Reads an environment's own table, `env.unwrapped.P`, as Gymnasium's toy text has it.
 
     Raises:

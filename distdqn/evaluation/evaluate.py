@@ -17,7 +17,8 @@ from distdqn.acting.exploration import epsilon_greedy
 from distdqn.acting.frame_stack import FrameStack
 
 if TYPE_CHECKING:
-    from distdqn.envs import Step, VectorStepper
+    from distdqn.envs import VectorStepper
+    from distdqn.types import Step
 
 QValues = Callable[[np.ndarray], np.ndarray]
 """Observations `[N, *obs_shape]` in the stored dtype to action values `[N, A]`."""

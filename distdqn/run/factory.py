@@ -8,16 +8,19 @@ never loads torch.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.config import Config, EnvConfig, resolved_error_band
+from distdqn.config import Config, resolved_error_band
 from distdqn.files.replay_files import saving_bytes
-from distdqn.networks.pictures import suited_torso
+from distdqn.networks.pictures import check_torso, suited_torso
 from distdqn.replay.memory_budget import (
     MemoryBudget,
+    check_compression,
+    check_replay_fits,
     memory_budget,
     planned_frames_per_item,
     replay_bytes,
@@ -28,27 +31,11 @@ if TYPE_CHECKING:
     import torch
 
     from distdqn.acting.rollout import Rollout
-    from distdqn.envs import EnvSettings
     from distdqn.evaluation.greedy import Greedy
     from distdqn.learning.learner import Learner
     from distdqn.learning.learner_actor import LearnerParts
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay.replay import Replay
-
-
-def env_settings(env: EnvConfig) -> EnvSettings:
-    """What names the environment below the configuration."""
-    from distdqn.envs import AtariSettings, EnvSettings
-
-    return EnvSettings(
-        id=env.id,
-        kwargs=env.kwargs,
-        reward_scale=env.reward_scale,
-        reward_clip=env.reward_clip,
-        frame_stack=env.frame_stack,
-        stack_padding=env.stack_padding,
-        atari=AtariSettings(**dataclasses.asdict(env.atari)),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +85,8 @@ class Parts:
     def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
         from distdqn.envs import make_stepper
 
-        settings = env_settings(self.config.env)
-        return make_stepper(settings, num_envs, make_env=self.make_env, render_mode=render_mode)
+        env = self.config.env
+        return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
 
     def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
         """stepper: to go on with, None to make the envs."""
@@ -311,3 +298,29 @@ class Parts:
             workers.envs_per_worker,
             workers.block_transitions,
         )
+
+
+def make_parts(
+    config: Config,
+    make_env: Callable[[], Any] | None = None,
+    make_network: Callable[[Any, int], Any] | None = None,
+) -> Parts:
+    """Describes the environment; every refusal that needs no Ray comes from here."""
+    from distdqn.envs import describe
+
+    description = describe(config.env, make_env)
+    parts = Parts(
+        config,
+        description.observation,
+        description.num_actions,
+        description.action_start,
+        description.observation_space,
+        make_env,
+        make_network,
+    )
+    check_compression(config.replay.compression, parts.observation)
+    if make_network is None:
+        check_torso(config.network.torso, parts.observation)
+    if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
+        check_replay_fits(parts.replay_bytes(), config.replay.capacity)
+    return parts

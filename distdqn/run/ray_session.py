@@ -16,12 +16,17 @@ import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 from distdqn.errors import ResourceError, RunError
 
 _MIN_SHM_BYTES = 1 << 30
 _KNOCK_TIMEOUT_S = 10.0
+_START_TRIES = 2
+_START_WAIT_S = 90  # for Ray's own processes; Ray's default of 30 is short on a busy machine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,6 @@ def connect(
 
 
 def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path) -> RaySession:
-    import ray
 
     used_token = ""
     token_file = token_file.resolve()
@@ -85,18 +89,76 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
         os.environ.pop("RAY_AUTH_TOKEN", None)
     # Ray starts actors at nice 15; what is to give way to what is said in niceness.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with _quiet():
-        context = ray.init(
-            address="local",
-            namespace=namespace,
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
-    address = context.address_info["gcs_address"]
-    return RaySession(address, namespace, used_token, True, _shm_warnings())
+    # Ray reads this where it turns token authentication on, above, or when it is imported.
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
+    context, failures = _start(
+        address="local",
+        namespace=namespace,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    warnings = (*(f"{line}; the next try worked" for line in failures), *_shm_warnings())
+    return RaySession(context.address_info["gcs_address"], namespace, used_token, True, warnings)
+
+
+def _start(**options: Any) -> tuple[Any, list[str]]:
+    """`ray.init`, once more where Ray did not come up; also says what failed before.
+
+    Raises RunError after the last try; what another try cannot mend, as it comes.
+    """
+    import psutil
+    import ray
+
+    failures: list[str] = []
+    for _ in range(_START_TRIES):
+        older = {child.pid for child in psutil.Process().children(recursive=True)}
+        began = time.monotonic()
+        try:
+            with _quiet():
+                return ray.init(**options), failures
+        except Exception as error:
+            ray.shutdown()
+            end_half_started(older)
+            if not _came_up_too_slowly(error):
+                raise
+            waited_s, cause = time.monotonic() - began, error
+            failures.append(f"Ray did not start within {waited_s:.0f} s ({_first_line(error)})")
+    raise RunError(
+        f"{failures[-1]}, tried {_START_TRIES} times; the machine may be too busy or short of "
+        "memory: try again when it is quieter, or run `ray start --head` and add --address auto"
+    ) from cause
+
+
+def _came_up_too_slowly(error: Exception) -> bool:
+    """Whether another try may help; Ray says so with a bare Exception or RuntimeError."""
+    from ray.exceptions import AuthenticationError, RayError
+
+    if isinstance(error, RayError):
+        return not isinstance(error, AuthenticationError)
+    slow = isinstance(error, TimeoutError | ConnectionError)
+    return slow or type(error) in (Exception, RuntimeError)
+
+
+def end_half_started(older: Set[int]) -> None:
+    """Ends Ray's processes below this one that are not in `older`.
+
+    `ray.shutdown` knows them only once `ray.init` has returned.
+    """
+    import psutil
+    import ray
+
+    folder, left = str(Path(ray.__file__).parent), []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.pid not in older and any(folder in word for word in child.cmdline()):
+                left += [child, *child.children(recursive=True)]
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=10)
 
 
 @functools.cache

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from distdqn.envs import EnvSettings, make_stepper, transition_table
+from distdqn.config import EnvConfig
+from distdqn.envs import make_stepper, transition_table
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy
@@ -41,7 +42,7 @@ MAX_POINTS = 24
 _STARTS, _START_SEED = 100, 1_000_003
 
 
-def solve(settings: EnvSettings, discount: float) -> Solution:
+def solve(settings: EnvConfig, discount: float) -> Solution:
     """Solves an environment by its transition table; EnvError where it has none."""
     table = transition_table(settings)
     q_star = optimal_values(table, discount)
@@ -107,7 +108,7 @@ def _read_visits(run_folder: Path) -> np.ndarray:
 
 def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
     """What came of a finished run; summary: as `summary.json` has it."""
-    settings = EnvSettings(summary["env_id"])
+    settings = EnvConfig(summary["env_id"])
     starts, exact = first_observations(settings), np.nan
     if np.issubdtype(starts.dtype, np.integer):  # a state, of which the exact values are known
         exact = float(solve(settings, DISCOUNT).q_star[starts].max(axis=1).mean())
@@ -125,7 +126,7 @@ def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
     )
 
 
-def first_observations(settings: EnvSettings) -> np.ndarray:
+def first_observations(settings: EnvConfig) -> np.ndarray:
     """`[100, *shape]` observations after a reset, the same at each call."""
     with contextlib.closing(make_stepper(settings, _STARTS)) as stepper:
         return stepper.reset(_START_SEED).copy()

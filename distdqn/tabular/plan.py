@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distdqn.envs import EnvSettings, TransitionTable
+from distdqn.config import EnvConfig
+from distdqn.envs import TransitionTable
 from distdqn.tabular.result import DISCOUNT, Bound, PlannedRun
 
 Problem = tuple[str, Mapping[str, Any]]
@@ -153,7 +154,7 @@ def standard_runs(full: bool = False) -> list[PlannedRun]:
     return [*_RUNS, *(_SLOW_RUNS if full else ())]
 
 
-def runs_of(settings: EnvSettings, table: TransitionTable) -> list[PlannedRun]:
+def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
     """Table, residual gradient and MLP on any environment with a table; without bounds.
 
     The settings are those of the standard runs, with step sizes in proportion to the

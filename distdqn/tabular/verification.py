@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from distdqn.api import train
-from distdqn.envs import EnvSettings
 from distdqn.reporting.summary import Summary
 from distdqn.tabular.counterexamples import baird_features, baird_sweeps, tsitsiklis_van_roy_sweeps
 from distdqn.tabular.measure import measure_outcome, measure_run, solve
@@ -94,9 +93,7 @@ def divergence() -> tuple[dict[str, np.ndarray], dict[float, np.ndarray]]:
 
 def _result(run: PlannedRun, folder: str, seed: int) -> Result:
     config = run.config(folder, seed)
-    env = config.env
-    settings = EnvSettings(env.id, env.kwargs, env.reward_scale, env.reward_clip)
-    solution = solve(settings, config.learner.discount)
+    solution = solve(config.env, config.learner.discount)
     summary = _train(run, folder, seed)
     learned = measure_run(summary.run_folder, solution)
     return Result(run, config, summary.to_json(), solution, learned)

@@ -5,7 +5,7 @@ import time
 import pytest
 from ray_parts import block, shard_map, shards  # noqa: F401
 
-TIMEOUT_S = 30
+TIMEOUT_S = 300
 
 
 def collect_until(window, condition):
@@ -22,7 +22,7 @@ def window(ray_cluster):
     return PushWindow(max_in_flight=2, first_shard=0)
 
 
-def test_shards_get_equal_shares(window, shards):  # noqa: F811
+def test_shards_that_keep_up_get_equal_shares(window, shards):  # noqa: F811
     import ray
 
     from distdqn.types import BEFORE_ANY
@@ -30,12 +30,10 @@ def test_shards_get_equal_shares(window, shards):  # noqa: F811
     handles = shards(3)
     window.set_shards(shard_map(handles))
     for sequence in range(30):
-        collect_until(window, lambda: not window.full)
         window.push(block(10, sequence))
-    collect_until(window, lambda: not window.in_flight)
-    inserts = [ray.get(h.grant.remote(0, BEFORE_ANY), timeout=30).inserts for h in handles]
-    assert max(inserts) - min(inserts) <= 20
-    assert sum(inserts) == 300
+        collect_until(window, lambda: not window.in_flight)
+    inserts = [ray.get(h.grant.remote(0, BEFORE_ANY), timeout=300).inserts for h in handles]
+    assert inserts == [100, 100, 100]
     assert (window.accepted, window.refused) == (300, 0)
 
 
@@ -80,9 +78,7 @@ def test_without_any_living_shard_blocks_wait_for_a_new_map(window, shards):  # 
     window.set_shards(shard_map((dying,)))
     window.push(block(10, 0))
     ray.kill(dying)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and window._sent:
-        window.collect(0.05)
+    collect_until(window, lambda: not window._sent)
     assert window.in_flight == 10
     window.set_shards(shard_map(shards(1, epoch=1), generation=1, epoch=1))
     collect_until(window, lambda: window.accepted == 10)
@@ -92,7 +88,7 @@ def test_refusals_are_counted_as_such(window, shards):  # noqa: F811
     import ray
 
     (handle,) = shards(1)
-    ray.get(handle.close.remote(), timeout=30)
+    ray.get(handle.close.remote(), timeout=300)
     window.set_shards(shard_map((handle,)))
     window.push(block(10, 0))
     collect_until(window, lambda: not window.in_flight)

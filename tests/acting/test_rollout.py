@@ -84,14 +84,21 @@ def test_an_allowance_of_zero_and_a_time_gone_by_take_no_step():
     assert stepper.steps == 0
 
 
-def test_an_old_block_goes_before_it_is_full_once_a_window_has_closed():
+def test_an_old_block_goes_before_it_is_full_once_a_window_has_closed(monkeypatch):
+    clock = [100.0]
+
+    def now():
+        clock[0] += 0.001
+        return clock[0]
+
+    monkeypatch.setattr("distdqn.rollout.time.monotonic", now)
     stepper = FakeStepper(2)
     rollout = make_rollout(stepper, n_step=3, block_transitions=100, max_block_age_s=0.0)
     assert rollout.collect(100, FOREVER).num_transitions == 2
     assert stepper.steps == 3
     rollout = make_rollout(FakeStepper(2), block_transitions=100, max_block_age_s=0.05)
     assert rollout.collect(2, FOREVER) is None
-    time.sleep(0.06)
+    clock[0] += 0.06
     assert rollout.collect(0, FOREVER).num_transitions == 2
 
 

@@ -98,11 +98,11 @@ def test_bytes_are_received_until_the_peer_closes():
     ours, theirs = socket.socketpair()
     sent, received = np.arange(300_000, dtype=np.float32), np.zeros(300_000, np.float32)
     with ours, theirs:
-        ours.settimeout(10)
+        ours.settimeout(300)
         sender = threading.Thread(target=lambda: (theirs.sendall(sent), theirs.close()))
         sender.start()
         assert receive_into(ours, received) and not receive_into(ours, np.zeros(1, np.float32))
-        sender.join(timeout=10)
+        sender.join(timeout=300)
     np.testing.assert_array_equal(received, sent)
 
 

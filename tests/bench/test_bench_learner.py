@@ -23,7 +23,7 @@ QUICK = dict(repeats=2, seconds=0.01, devices=("cpu",))
 def test_the_command_prints_its_figures_as_json():
     command = [sys.executable, "-m", "distdqn.bench.learner", *TINY, "--network", "minatar"]
     flags = ["--eager", "--batch-size", "8", "--superbatch", "2", "--prioritized", "--json"]
-    done = subprocess.run([*command, *flags], capture_output=True, timeout=120, check=True)
+    done = subprocess.run([*command, *flags], capture_output=True, timeout=300, check=True)
 
     result = Result.from_json(json.loads(done.stdout))
 

@@ -94,7 +94,7 @@ def test_the_machine_is_described_without_loading_what_is_named():
         "assert m['ray'] and m['gymnasium'] and m['torch'] and m['numba'], m; "
         "sys.exit(len({'ray', 'torch', 'gymnasium', 'numba'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
     machine = describe_machine()
     assert machine["cores"] == usable_cores()

@@ -140,7 +140,6 @@ def test_the_limit_goes_through_as_much_memory_as_the_work():
     assert places == [(0, 0), (1000, 1000), (2000, 2000), (3000, 0), (4000, 1000), (0, 2000)]
 
 
-@pytest.mark.timeout(120)
 def test_shards_sample_in_processes_of_their_own():
     with Shards(POINT, 2) as shards:
         assert len(set(shards.pids)) == 2

@@ -8,7 +8,7 @@ import pytest
 from distdqn.bench import rollout as bench
 from distdqn.bench.measure import Rates
 from distdqn.bench.result import Result
-from distdqn.envs import EnvSettings
+from distdqn.config import EnvConfig
 from distdqn.envs.bare import BareEnv
 from distdqn.errors import ConfigError, UnknownEnvError
 
@@ -89,7 +89,7 @@ def test_steps_that_only_reset_an_env_are_not_counted(monkeypatch, mode, taken):
         gymnasium.vector.AutoresetMode[mode], gymnasium.spaces.Discrete(3, start=5)
     )
     monkeypatch.setattr(gymnasium, "make_vec", lambda *args, **kwargs: fake)
-    env = BareEnv(EnvSettings("CartPole-v1"), 2)
+    env = BareEnv(EnvConfig("CartPole-v1"), 2)
     assert [env.step() for _ in range(4)] == taken
     env.close()
     assert fake.closed and {5, 6, 7} >= set(np.concatenate(fake.actions).tolist())
@@ -99,6 +99,6 @@ def test_steps_that_only_reset_an_env_are_not_counted(monkeypatch, mode, taken):
 def test_envs_step_by_their_makers_means(env_id):
     if env_id.startswith("ALE"):
         pytest.importorskip("ale_py")
-    env = BareEnv(EnvSettings(env_id), 2)
+    env = BareEnv(EnvConfig(env_id), 2)
     assert sum(env.step() for _ in range(20)) > 20
     env.close()

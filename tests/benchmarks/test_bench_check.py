@@ -185,7 +185,7 @@ def test_a_bad_moment_of_the_machine_cancels():
 
 def test_own_time_counts_sleeping_but_not_waiting_for_a_core(monkeypatch):
     clock = turns.OwnTime()
-    started, began = clock(), time.perf_counter()
+    began, started = time.perf_counter(), clock()
     time.sleep(0.05)
     assert 0.04 < clock() - started <= time.perf_counter() - began
     waited = iter([0.0, 0.0, 3.0])

@@ -264,7 +264,6 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(
     assert "options" not in benchmark["asked"]
 
 
-@pytest.mark.timeout(120)
 def test_ctrl_c_ends_a_benchmark_with_130(tmp_path):
     words = "bench replay --observations cartpole --sizes 600 --seconds 60 --quick"
     with subprocess.Popen(
@@ -273,10 +272,13 @@ def test_ctrl_c_ends_a_benchmark_with_130(tmp_path):
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("cartpole")
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert "Traceback" not in process.stderr.read()
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("cartpole")
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=300) == 130
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
     assert not list(tmp_path.iterdir())

@@ -46,7 +46,7 @@ def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(ma
         [sys.executable, "-c", f"import sys; {code}", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

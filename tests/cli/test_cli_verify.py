@@ -159,10 +159,9 @@ def start(tmp_path: Path, names: list[str]) -> subprocess.Popen:
     )
 
 
-@pytest.mark.timeout(240)
 def test_one_ray_serves_all_runs(tmp_path):
     process = start(tmp_path, ["first", "second"])
-    shown = process.communicate(timeout=200)[1]
+    shown = process.communicate(timeout=300)[1]
 
     assert process.returncode == 0, shown
     (folder,) = tmp_path.iterdir()
@@ -174,16 +173,15 @@ def test_one_ray_serves_all_runs(tmp_path):
     assert "2/2 FrozenLake 4x4, table" in shown
 
 
-@pytest.mark.timeout(240)
 def test_ctrl_c_ends_with_130(tmp_path):
     process = start(tmp_path, [f"run-{i}" for i in range(50)])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob("*/run-0/config.yaml")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
 
-    shown = process.communicate(timeout=100)[1]
+    shown = process.communicate(timeout=300)[1]
 
     assert process.returncode == 130, shown
     assert shown.rstrip().endswith("distdqn: interrupted")

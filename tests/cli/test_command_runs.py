@@ -9,8 +9,6 @@ import time
 import pytest
 from command_parts import start, wait_until_training
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_an_embedded_run_with_its_weights_saved(tmp_path, number, status):
@@ -19,7 +17,7 @@ def test_a_signal_ends_an_embedded_run_with_its_weights_saved(tmp_path, number, 
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert stat.S_IMODE(os.stat(run["token_file"]).st_mode) == 0o600
     process.send_signal(number)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     summary = json.loads(out)
     assert summary["stopped_by"] == number.name
@@ -38,7 +36,7 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
 
 
@@ -50,7 +48,7 @@ def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
         "--json",
         RAY_AUTH_MODE="disabled",
     )
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert json.loads(out)["env_steps"] == 6000
 
@@ -64,7 +62,7 @@ def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
 )
 def test_an_address_that_cannot_be_joined_is_one_line(tmp_path, address, line):
     process = start(tmp_path, f"--address={address}")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     errors = [text for text in err.splitlines() if text.startswith("distdqn: error:")]
     assert len(errors) == 1

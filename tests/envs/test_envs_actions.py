@@ -17,7 +17,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, VectorStepper, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import VectorStepper, make_stepper
 
 
 def test_actions_count_from_zero_whatever_their_start():
@@ -121,7 +122,7 @@ def test_final_masks_without_marks_count_only_where_an_episode_ended():
 
 
 def test_taxis_masks_arrive_with_their_observations():
-    stepper: Any = make_stepper(EnvSettings("Taxi-v4"), 3)
+    stepper: Any = make_stepper(EnvConfig("Taxi-v4"), 3)
     obs = stepper.reset(seed=0)
     taxi: Any = gymnasium.make("Taxi-v4").unwrapped
     for _ in range(20):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from distdqn import errors
-from distdqn.envs import AtariSettings, EnvSettings, EpisodeTracker, describe, make_stepper
+from distdqn.acting.episodes import EpisodeTracker
+from distdqn.config import AtariConfig, EnvConfig
+from distdqn.envs import describe, make_stepper
 from distdqn.envs.make import make_vector_env
 
 pytest.importorskip("ale_py", reason="needs distdqn[atari]")
@@ -19,7 +21,7 @@ BREAKOUT, INVADERS, PONG = "ALE/Breakout-v5", "ALE/SpaceInvaders-v5", "ALE/Pong-
 
 def game(env_id=BREAKOUT, num_envs=1, **atari):
     atari = {"sticky_actions": 0.0, **atari}
-    return make_stepper(EnvSettings(env_id, atari=AtariSettings(**atari)), num_envs)
+    return make_stepper(EnvConfig(env_id, atari=AtariConfig(**atari)), num_envs)
 
 
 def assert_alike(a, b, num_steps, seed=0):
@@ -99,8 +101,8 @@ def test_a_game_is_truncated_after_its_frames(backend):
 
 @pytest.mark.parametrize("backend, games", [("ale", 240), ("gymnasium", 120)])
 def test_no_ops_are_uniform_from_one(backend, games):
-    atari = AtariSettings(backend=backend, noop_max=4)
-    vector_env = make_vector_env(EnvSettings(BREAKOUT, atari=atari), 1)
+    atari = AtariConfig(backend=backend, noop_max=4)
+    vector_env = make_vector_env(EnvConfig(BREAKOUT, atari=atari), 1)
     if backend == "gymnasium":
         vector_env = vector_env._envs[0]
     first = vector_env.reset(seed=[1] if backend == "ale" else 1)
@@ -167,8 +169,8 @@ def test_returns_are_of_whole_games_whatever_the_learner_sees():
 @pytest.mark.parametrize("backend", ["ale", "gymnasium"])
 def test_the_description_is_of_the_settings(backend):
     def description(env_id=BREAKOUT, frame_stack=None, **atari):
-        atari = AtariSettings(backend=backend, **atari)
-        return describe(EnvSettings(env_id, frame_stack=frame_stack, atari=atari))
+        atari = AtariConfig(backend=backend, **atari)
+        return describe(EnvConfig(env_id, frame_stack=frame_stack, atari=atari))
 
     breakout = description()
     assert breakout.num_actions == 4 and breakout.max_episode_steps == 27_000
@@ -181,7 +183,7 @@ def test_the_description_is_of_the_settings(backend):
 
 
 def test_games_are_drawn_as_the_console_shows_them():
-    settings = EnvSettings(BREAKOUT)
+    settings = EnvConfig(BREAKOUT)
     stepper = make_stepper(settings, 1, render_mode="rgb_array")
     assert stepper.reset(seed=1).shape == (1, 84, 84) and stepper.observation.stack == 4
     assert stepper.render().shape == (210, 160, 3) and stepper.frames_per_second == 15
@@ -202,14 +204,14 @@ def test_games_are_drawn_as_the_console_shows_them():
 )
 def test_ids_of_the_old_style_are_refused_with_the_right_one(env_id, hint):
     with pytest.raises(errors.UnknownEnvError, match="old style") as caught:
-        describe(EnvSettings(env_id))
+        describe(EnvConfig(env_id))
     assert hint in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("env_id", ["BreakoutNoFrameskip-v4", "ale_py:ALE/Breakout-v4"])
 def test_old_ids_are_refused_before_settings_that_do_not_fit_them(env_id):
     with pytest.raises(errors.UnknownEnvError, match="old style; use ALE/Breakout-v5"):
-        describe(EnvSettings(env_id, atari=AtariSettings(noop_max=30)))
+        describe(EnvConfig(env_id, atari=AtariConfig(noop_max=30)))
 
 
 def test_games_that_a_module_registers_under_old_names_are_the_users_own(tmp_path, monkeypatch):
@@ -218,30 +220,30 @@ def test_games_that_a_module_registers_under_old_names_are_the_users_own(tmp_pat
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        assert describe(EnvSettings("users_games:Pong-v1")).max_episode_steps == 2
+        assert describe(EnvConfig("users_games:Pong-v1")).max_episode_steps == 2
         with pytest.raises(errors.UnknownEnvError, match="old style; use ALE/Pong-v5"):
-            describe(EnvSettings("users_games:Pong-v2"))
+            describe(EnvConfig("users_games:Pong-v2"))
     finally:
         gymnasium.registry.pop("Pong-v1", None)
     with pytest.raises(errors.UnknownEnvError, match="old style; use ALE/Pong-v5"):
-        describe(EnvSettings("ale_py:Pong-v4"))
+        describe(EnvConfig("ale_py:Pong-v4"))
 
 
 @pytest.mark.parametrize("env_id", ["ALE/Breakouts-v5", "ALE/breakout-v5", "ale/Breakout-v5"])
 def test_unknown_games_name_the_closest(env_id):
     with pytest.raises(errors.UnknownEnvError, match="closest: ALE/Breakout-v5") as caught:
-        describe(EnvSettings(env_id))
+        describe(EnvConfig(env_id))
     assert all(close.startswith("ALE/") for close in str(caught.value).split(": ")[1].split(", "))
 
 
 def test_no_old_id_is_suggested():
     with pytest.raises(errors.UnknownEnvError) as caught:
-        describe(EnvSettings("Breakot-v4"))
+        describe(EnvConfig("Breakot-v4"))
     assert "Breakout-v4" not in str(caught.value) and "Breakout-v0" not in str(caught.value)
 
 
 def test_a_module_before_the_id_leaves_it_an_atari_game():
-    settings = EnvSettings("ale_py:" + BREAKOUT, atari=AtariSettings(max_frames=101))
+    settings = EnvConfig("ale_py:" + BREAKOUT, atari=AtariConfig(max_frames=101))
     description = describe(settings)
     assert description.max_episode_steps == 26 and description.observation.stack == 4
 
@@ -259,17 +261,17 @@ def test_a_module_before_the_id_leaves_it_an_atari_game():
 )
 def test_arguments_that_the_settings_replace_are_refused(kwargs, hint):
     with pytest.raises(errors.ConfigError, match=hint):
-        describe(EnvSettings(BREAKOUT, kwargs))
+        describe(EnvConfig(BREAKOUT, kwargs))
 
 
 def test_modes_of_a_game_are_for_the_gymnasium_backend():
-    atari = AtariSettings(backend="gymnasium")
-    assert describe(EnvSettings(BREAKOUT, {"mode": 4}, atari=atari)).num_actions == 4
+    atari = AtariConfig(backend="gymnasium")
+    assert describe(EnvConfig(BREAKOUT, {"mode": 4}, atari=atari)).num_actions == 4
     with pytest.raises(errors.EnvFailure, match="Breakout-v5' raised in make"):
-        describe(EnvSettings(BREAKOUT, {"colour": 4}, atari=atari))
+        describe(EnvConfig(BREAKOUT, {"colour": 4}, atari=atari))
 
 
 def test_opencv_missing_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(errors.MissingExtraError, match=r"cv2.* pip install 'distdqn\[atari\]'"):
-        describe(EnvSettings(BREAKOUT, atari=AtariSettings(backend="gymnasium")))
+        describe(EnvConfig(BREAKOUT, atari=AtariConfig(backend="gymnasium")))

@@ -9,7 +9,8 @@ from fake_envs import FaultyEnv, ScriptedEnv, ScriptedVectorEnv, faulty_maker, s
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, VectorStepper, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import VectorStepper, make_stepper
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_reset_that_heals_nothing_is_a_failure():
 def test_a_failure_is_one_line_that_names_the_env(fault, message):
     make_faulty = cloudpickle.loads(cloudpickle.dumps(faulty_maker(fault, lengths=(3,))))
     first = iter([ScriptedEnv()])
-    stepper = make_stepper(EnvSettings(""), 2, lambda: next(first, None) or make_faulty())
+    stepper = make_stepper(EnvConfig(), 2, lambda: next(first, None) or make_faulty())
     stepper.reset(seed=0)
     with pytest.raises(errors.EnvFailure) as caught:
         for _ in range(4):

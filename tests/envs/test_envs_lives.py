@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.envs import Episode, EpisodeTracker, VectorStepper
+from distdqn.acting.episodes import Episode, EpisodeTracker
+from distdqn.envs import VectorStepper
 from distdqn.envs.lives import Lives
 from distdqn.envs.serial import SerialVectorEnv
 

@@ -15,7 +15,8 @@ from fake_envs import (
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from distdqn import errors
-from distdqn.envs import AtariSettings, EnvSettings, describe, make_stepper
+from distdqn.config import AtariConfig, EnvConfig
+from distdqn.envs import describe, make_stepper
 from distdqn.envs.make import make_vector_env
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.tables import transition_table
@@ -37,13 +38,13 @@ def message_of(error_class, settings, make_env=None, **kwargs):
 
 
 def test_describe_says_what_a_run_must_know():
-    cartpole = describe(EnvSettings("CartPole-v1"))
+    cartpole = describe(EnvConfig("CartPole-v1"))
     assert cartpole.observation == ObservationSpec((4,), "float32")
     assert (cartpole.num_actions, cartpole.action_start) == (2, 0)
     assert cartpole.observation_space.shape == (4,) and cartpole.max_episode_steps == 500
-    assert describe(EnvSettings("FrozenLake-v1")).observation.num_categories == 16
-    assert describe(EnvSettings("CartPole-v1", {"max_episode_steps": 9})).max_episode_steps == 9
-    assert describe(EnvSettings("CartPole-v1", {"max_episode_steps": -1})).max_episode_steps is None
+    assert describe(EnvConfig("FrozenLake-v1")).observation.num_categories == 16
+    assert describe(EnvConfig("CartPole-v1", {"max_episode_steps": 9})).max_episode_steps == 9
+    assert describe(EnvConfig("CartPole-v1", {"max_episode_steps": -1})).max_episode_steps is None
 
 
 def test_describe_reads_what_make_env_builds_and_closes_it():
@@ -53,11 +54,11 @@ def test_describe_reads_what_make_env_builds_and_closes_it():
         built.append(ScriptedEnv())
         return gymnasium.wrappers.TimeLimit(built[-1], 6)
 
-    description = describe(EnvSettings("CartPole-v1"), make_env)
+    description = describe(EnvConfig("CartPole-v1"), make_env)
     assert description.observation.shape == (3,) and description.num_actions == 3
     assert description.max_episode_steps is None  # not registered: it has no spec to say it
     assert built[0].closed
-    registered = describe(EnvSettings(""), lambda: gymnasium.make("CartPole-v1"))
+    registered = describe(EnvConfig(), lambda: gymnasium.make("CartPole-v1"))
     assert registered.max_episode_steps == 500
 
 
@@ -71,12 +72,12 @@ def test_describe_reads_what_make_env_builds_and_closes_it():
     ],
 )
 def test_an_unknown_id_names_the_closest(env_id, closest):
-    message = message_of(errors.UnknownEnvError, EnvSettings(env_id))
+    message = message_of(errors.UnknownEnvError, EnvConfig(env_id))
     assert message.startswith(f"no environment '{env_id}' is registered; closest: {closest}")
 
 
 def test_an_id_like_no_other_says_how_to_name_a_module():
-    message = message_of(errors.UnknownEnvError, EnvSettings("Zzzzzz-v7"))
+    message = message_of(errors.UnknownEnvError, EnvConfig("Zzzzzz-v7"))
     assert message.endswith("an id from another package is written module:Id-v0")
 
 
@@ -86,12 +87,12 @@ def test_a_module_before_the_id_is_imported(tmp_path, monkeypatch, env_id):
     (tmp_path / "broken_module.py").write_text("import no_such_package_of_theirs")
     (tmp_path / "raising_module.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
-    assert describe(EnvSettings(f"scripted_module:{env_id}")).max_episode_steps == 2
-    message = message_of(errors.UnknownEnvError, EnvSettings(f"no_such_module:{env_id}"))
+    assert describe(EnvConfig(f"scripted_module:{env_id}")).max_episode_steps == 2
+    message = message_of(errors.UnknownEnvError, EnvConfig(f"no_such_module:{env_id}"))
     assert "no module 'no_such_module' to import" in message
-    message = message_of(errors.MissingExtraError, EnvSettings(f"broken_module:{env_id}"))
+    message = message_of(errors.MissingExtraError, EnvConfig(f"broken_module:{env_id}"))
     assert message.endswith("pip install 'no_such_package_of_theirs'")
-    message = message_of(errors.EnvFailure, EnvSettings(f"raising_module:{env_id}"))
+    message = message_of(errors.EnvFailure, EnvConfig(f"raising_module:{env_id}"))
     assert "raised in import: ZeroDivisionError" in message
 
 
@@ -101,7 +102,7 @@ def test_a_module_before_the_id_is_imported(tmp_path, monkeypatch, env_id):
 )
 def test_a_namespace_without_its_package_names_the_extra(monkeypatch, env_id, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
-    message = message_of(errors.MissingExtraError, EnvSettings(env_id))
+    message = message_of(errors.MissingExtraError, EnvConfig(env_id))
     assert f"environment '{env_id}' needs the package {package}" in message
     assert message.endswith(f"pip install 'distdqn[{extra}]'")
 
@@ -126,11 +127,11 @@ def test_a_missing_package_of_an_env_becomes_a_pip_line(env_id, error, end):
         raise error
 
     register_scripted(env_id, entry_point=fail)
-    assert message_of(errors.MissingExtraError, EnvSettings(env_id)).endswith(end)
+    assert message_of(errors.MissingExtraError, EnvConfig(env_id)).endswith(end)
 
 
 def test_an_argument_that_the_env_refuses_is_named():
-    message = message_of(errors.EnvFailure, EnvSettings("FrozenLake-v1", {"colour": 3}))
+    message = message_of(errors.EnvFailure, EnvConfig("FrozenLake-v1", {"colour": 3}))
     assert message.startswith("environment 'FrozenLake-v1' raised in make: TypeError:")
     assert "'colour'" in message
 
@@ -139,22 +140,22 @@ def test_what_make_env_must_do_is_said():
     def fail():
         raise OSError("no licence")
 
-    message = message_of(errors.EnvFailure, EnvSettings(""), fail)
+    message = message_of(errors.EnvFailure, EnvConfig(), fail)
     assert message == "environment 'make_env()' raised in make: OSError: no licence"
     assert "must return a gymnasium.Env, returned a int" in message_of(
-        errors.EnvError, EnvSettings(""), lambda: 3
+        errors.EnvError, EnvConfig(), lambda: 3
     )
     env = ScriptedEnv()
     with pytest.raises(errors.EnvError, match="the same environment twice"):
-        make_vector_env(EnvSettings(""), 2, lambda: env)
+        make_vector_env(EnvConfig(), 2, lambda: env)
     different = iter([gymnasium.make("CartPole-v1"), gymnasium.make("Acrobot-v1")])
     with pytest.raises(errors.EnvError, match="different observation spaces"):
-        make_vector_env(EnvSettings(""), 2, lambda: next(different))
+        make_vector_env(EnvConfig(), 2, lambda: next(different))
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "gymnasium:CartPole-v1", "FrozenLake-v1"])
 def test_settings_of_atari_are_refused_for_other_ids(env_id):
-    settings = EnvSettings(env_id, atari=AtariSettings(noop_max=30, fire_on_reset=True))
+    settings = EnvConfig(env_id, atari=AtariConfig(noop_max=30, fire_on_reset=True))
     message = message_of(errors.ConfigError, settings)
     assert message == (
         f"env.atari.noop_max is 30, must be left at its default 0 with env.id '{env_id}': "
@@ -166,16 +167,16 @@ def test_settings_of_atari_are_refused_for_other_ids(env_id):
 
 
 class TestMakeEnvWithAnIdOfAtari:
-    @pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "CartPole-v1", ""])
+    @pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "CartPole-v1"])
     def test_refuses_settings_that_it_would_ignore(self, env_id):
-        settings = EnvSettings(env_id, atari=AtariSettings(sticky_actions=0.0))
+        settings = EnvConfig(env_id, atari=AtariConfig(sticky_actions=0.0))
         message = message_of(errors.ConfigError, settings, make_scripted)
         assert "env.atari.sticky_actions is 0.0, must be left at its default 0.25" in message
         assert "with make_env()" in message and "would be ignored" in message
 
     def test_stacks_no_frames_unless_told_to(self):
         for frame_stack, stack in ((None, 1), (3, 3)):
-            settings = EnvSettings("ALE/Breakout-v5", frame_stack=frame_stack)
+            settings = EnvConfig("ALE/Breakout-v5", frame_stack=frame_stack)
             described = describe(settings, make_scripted).observation
             assert described.stack == stack
             assert make_stepper(settings, 1, make_scripted).observation == described
@@ -183,7 +184,7 @@ class TestMakeEnvWithAnIdOfAtari:
 
 class TestVectorEntryPoint:
     def test_is_used_with_its_arguments_and_time_limit(self):
-        settings = EnvSettings("CartPole-v1", {"sutton_barto_reward": True})
+        settings = EnvConfig("CartPole-v1", {"sutton_barto_reward": True})
         vector_env = make_vector_env(settings, 3)
         assert type(vector_env) is CartPoleVectorEnv and vector_env.num_envs == 3
         assert vector_env.max_episode_steps == 500 and vector_env._sutton_barto_reward
@@ -193,11 +194,11 @@ class TestVectorEntryPoint:
         [(7, CartPoleVectorEnv), (-1, SerialVectorEnv), (None, SerialVectorEnv)],
     )
     def test_is_left_where_the_time_limit_means_something_to_gymnasium_only(self, limit, env_class):
-        settings = EnvSettings("CartPole-v1", {"max_episode_steps": limit})
+        settings = EnvConfig("CartPole-v1", {"max_episode_steps": limit})
         assert type(make_vector_env(settings, 1)) is env_class
 
     def test_is_left_where_it_refuses_the_arguments(self):
-        settings = EnvSettings("CartPole-v1", {"disable_env_checker": False})
+        settings = EnvConfig("CartPole-v1", {"disable_env_checker": False})
         assert type(make_vector_env(settings, 1)) is SerialVectorEnv
 
     @pytest.mark.parametrize(
@@ -208,43 +209,41 @@ class TestVectorEntryPoint:
             return ScriptedVectorEnv(num_envs, max_episode_steps=max_episode_steps if kept else 99)
 
         register_scripted(env_id, vector_entry_point=vector_entry_point, max_episode_steps=4)
-        assert type(make_vector_env(EnvSettings(env_id), 2)) is env_class
+        assert type(make_vector_env(EnvConfig(env_id), 2)) is env_class
 
     def test_is_left_where_it_has_a_time_limit_of_its_own(self, env_id):
         def vector_entry_point(num_envs):
             return ScriptedVectorEnv(num_envs, max_episode_steps=500)
 
         register_scripted(env_id, vector_entry_point=vector_entry_point)
-        assert type(make_vector_env(EnvSettings(env_id), 2)) is SerialVectorEnv
+        assert type(make_vector_env(EnvConfig(env_id), 2)) is SerialVectorEnv
 
     def test_that_raises_is_a_failure(self, env_id):
         def vector_entry_point(num_envs):
             raise OSError("no device")
 
         register_scripted(env_id, vector_entry_point=vector_entry_point)
-        message = message_of(errors.EnvFailure, EnvSettings(env_id))
+        message = message_of(errors.EnvFailure, EnvConfig(env_id))
         assert message.endswith("raised in make: OSError: no device")
 
 
 class TestRendering:
     def test_gives_a_picture_at_the_envs_pace(self):
         make_env = functools.partial(make_scripted, render_mode="rgb_array")
-        stepper = make_stepper(EnvSettings(""), 2, make_env, render_mode="rgb_array")
+        stepper = make_stepper(EnvConfig(), 2, make_env, render_mode="rgb_array")
         stepper.reset()
         stepper.step(np.ones(2, np.int64))
         assert stepper.frames_per_second == 7
         np.testing.assert_array_equal(stepper.render(), np.full((32, 48, 3), 40, np.uint8))
 
     def test_is_left_to_single_envs(self):
-        stepper = make_stepper(EnvSettings("CartPole-v1"), 1, render_mode="rgb_array")
+        stepper = make_stepper(EnvConfig("CartPole-v1"), 1, render_mode="rgb_array")
         stepper.reset(seed=0)
         assert stepper.render().shape == (400, 600, 3) and stepper.frames_per_second == 50
         stepper.close()
 
     def test_is_refused_where_make_env_did_not_ask_for_it(self):
-        message = message_of(
-            errors.EnvError, EnvSettings(""), make_scripted, render_mode="rgb_array"
-        )
+        message = message_of(errors.EnvError, EnvConfig(), make_scripted, render_mode="rgb_array")
         assert "cannot be rendered: it was made with render_mode=None" in message
 
     def test_is_refused_where_the_env_has_no_pictures(self, env_id):
@@ -252,17 +251,17 @@ class TestRendering:
             metadata = {"render_modes": ["ansi"]}
 
         register_scripted(env_id, entry_point=Blind)
-        message = message_of(errors.EnvError, EnvSettings(env_id), render_mode="rgb_array")
+        message = message_of(errors.EnvError, EnvConfig(env_id), render_mode="rgb_array")
         assert "its render modes are ['ansi'], 'rgb_array' is needed" in message
 
     def test_is_refused_where_the_env_takes_no_render_mode(self, env_id):
         register_scripted(env_id, entry_point=lambda: ScriptedEnv())
-        message = message_of(errors.EnvError, EnvSettings(env_id), render_mode="rgb_array")
+        message = message_of(errors.EnvError, EnvConfig(env_id), render_mode="rgb_array")
         assert f"environment '{env_id}' cannot be rendered: TypeError" in message
 
     def test_says_what_came_instead_of_a_picture(self):
         make_env = functools.partial(make_scripted, render_mode="rgb_array")
-        stepper = make_stepper(EnvSettings(""), 1, make_env)
+        stepper = make_stepper(EnvConfig(), 1, make_env)
         stepper._vector_env.render = lambda: [None]
         with pytest.raises(errors.EnvError, match=r"rendered object\[\], an RGB picture"):
             stepper.render()

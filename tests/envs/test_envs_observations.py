@@ -9,7 +9,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, describe, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import describe, make_stepper
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.types import ObservationSpec
 
@@ -83,7 +84,7 @@ def test_a_composite_observation_is_gymnasiums_flat_vector(space):
 
 
 def test_a_composite_observation_comes_through_a_stepper():
-    settings = EnvSettings("")
+    settings = EnvConfig()
     stepper = make_stepper(settings, 2, lambda: make_space_env(NESTED_SPACE))
     obs = stepper.reset(seed=[3, 4])
     NESTED_SPACE.seed(4)
@@ -107,7 +108,7 @@ def test_a_composite_observation_comes_through_a_stepper():
 )
 def test_other_observation_spaces_are_refused(space):
     with pytest.raises(errors.UnsupportedSpaceError) as caught:
-        describe(EnvSettings(""), lambda: make_space_env(space))
+        describe(EnvConfig(), lambda: make_space_env(space))
     message = str(caught.value)
     assert message.startswith("environment 'make_env()' has the observation space")
     assert "supports Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple" in message
@@ -126,7 +127,7 @@ def test_other_observation_spaces_are_refused(space):
 )
 def test_other_action_spaces_are_refused(space):
     with pytest.raises(errors.UnsupportedSpaceError) as caught:
-        describe(EnvSettings(""), lambda: make_space_env(spaces.Discrete(2), space))
+        describe(EnvConfig(), lambda: make_space_env(spaces.Discrete(2), space))
     message = str(caught.value)
     assert "has the action space" in message and "supports Discrete action spaces" in message
     assert "\n" not in message

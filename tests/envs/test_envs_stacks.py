@@ -6,12 +6,13 @@ from fake_envs import make_space_env
 from gymnasium import spaces
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, describe, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import describe, make_stepper
 from distdqn.envs.stacks import stacked_space
 
 
 def test_a_network_is_told_of_stacks_and_a_stepper_gives_frames():
-    settings = EnvSettings("CartPole-v1", frame_stack=3, stack_padding="repeat")
+    settings = EnvConfig("CartPole-v1", frame_stack=3, stack_padding="repeat")
     description = describe(settings)
     spec = description.observation
     assert (spec.shape, spec.obs_shape) == ((4,), (3, 4))
@@ -24,7 +25,7 @@ def test_a_network_is_told_of_stacks_and_a_stepper_gives_frames():
 def test_without_a_stack_the_space_is_the_envs_own():
     space = spaces.Box(1, 2, (2,), np.float32)
     assert stacked_space(space, 1) is space
-    description = describe(EnvSettings(""), lambda: make_space_env(space))
+    description = describe(EnvConfig(), lambda: make_space_env(space))
     assert description.observation_space == space and description.observation.stack == 1
 
 
@@ -43,8 +44,8 @@ def test_a_stacks_space_holds_its_frames_and_zeros():
     ids=str,
 )
 def test_only_boxes_are_stacked(space):
-    settings = EnvSettings("", frame_stack=2)
+    settings = EnvConfig(frame_stack=2)
     for make in (describe, lambda settings, make_env: make_stepper(settings, 1, make_env)):
         with pytest.raises(errors.UnsupportedSpaceError, match="env.frame_stack is 2: only Box"):
             make(settings, lambda: make_space_env(space))
-    assert describe(EnvSettings("", frame_stack=1), lambda: make_space_env(space))
+    assert describe(EnvConfig(frame_stack=1), lambda: make_space_env(space))

@@ -15,7 +15,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.envs import EnvSettings, VectorStepper, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.serial import SerialVectorEnv
 
 NUM_ENVS = 4
@@ -123,7 +124,7 @@ def test_any_pattern_of_ends_gives_the_stream_of_single_envs(lengths, ends, name
 
 
 def test_real_envs_in_series_step_as_single_envs():
-    stepper = make_stepper(EnvSettings("CartPole-v1"), 2, lambda: gymnasium.make("CartPole-v1"))
+    stepper = make_stepper(EnvConfig("CartPole-v1"), 2, lambda: gymnasium.make("CartPole-v1"))
     obs, stream = stepper.reset(seed=[5, 9]), []
     for _ in range(60):
         step = stepper.step((obs[:, 2] > 0).astype(np.int64))
@@ -155,7 +156,7 @@ def test_a_step_that_only_resets_is_not_valid_and_rewards_nothing(make):
 
 
 def test_cartpoles_own_vector_env_is_cut_at_the_registered_limit_with_its_final_observation():
-    stepper = make_stepper(EnvSettings("CartPole-v1", {"max_episode_steps": 4}), 2)
+    stepper = make_stepper(EnvConfig("CartPole-v1", {"max_episode_steps": 4}), 2)
     stepper.reset(seed=1)
     for time in range(1, 5):
         step = stepper.step(np.array([time % 2, 1 - time % 2]))

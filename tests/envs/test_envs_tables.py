@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from distdqn.envs import EnvSettings, TransitionTable, transition_table
+from distdqn.config import EnvConfig
+from distdqn.envs import TransitionTable, transition_table
 from distdqn.errors import EnvError, EnvFailure, UnknownEnvError, UnsupportedSpaceError
 
 
@@ -47,7 +48,9 @@ class ForkEnv(gymnasium.Env):
 def fork():
     """Settings of a registered ForkEnv with the given arguments."""
     gymnasium.register("Fork-v0", ForkEnv, max_episode_steps=30)
-    yield lambda scale=1.0, clip=None, **kwargs: EnvSettings("Fork-v0", kwargs, scale, clip)
+    yield lambda scale=1.0, clip=None, **kwargs: EnvConfig(
+        "Fork-v0", kwargs, reward_scale=scale, reward_clip=clip
+    )
     gymnasium.registry.pop("Fork-v0")
 
 
@@ -103,12 +106,12 @@ def test_a_table_that_cannot_be_read_is_refused_with_what_it_should_be(fork, fau
 
 
 def test_an_env_without_a_table_is_refused_and_four_that_have_one_are_named():
-    message = message_of(EnvError, EnvSettings("CartPole-v1"))
+    message = message_of(EnvError, EnvConfig("CartPole-v1"))
 
     assert "'CartPole-v1' has no transition table" in message
     for env_id in ("FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "Taxi-v4"):
         assert env_id in message
-        assert isinstance(transition_table(EnvSettings(env_id)), TransitionTable)
+        assert isinstance(transition_table(EnvConfig(env_id)), TransitionTable)
 
 
 def test_observations_that_are_no_states_are_refused(fork):
@@ -118,15 +121,15 @@ def test_observations_that_are_no_states_are_refused(fork):
 
 
 def test_what_cannot_be_made_is_refused_as_in_training(fork):
-    assert "FrozenLake-v1" in message_of(UnknownEnvError, EnvSettings("FrozenLakes-v1"))
+    assert "FrozenLake-v1" in message_of(UnknownEnvError, EnvConfig("FrozenLakes-v1"))
     assert "no such map" in message_of(EnvFailure, fork(fault="raises"))
-    message_of(UnsupportedSpaceError, EnvSettings("Pendulum-v1"))
+    message_of(UnsupportedSpaceError, EnvConfig("Pendulum-v1"))
 
 
 def test_frozen_lake_slips_to_three_sides_and_cliff_walking_does_not():
-    lake = transition_table(EnvSettings("FrozenLake-v1"))
-    dry = transition_table(EnvSettings("FrozenLake-v1", {"is_slippery": False}))
-    cliff = transition_table(EnvSettings("CliffWalking-v1"))
+    lake = transition_table(EnvConfig("FrozenLake-v1"))
+    dry = transition_table(EnvConfig("FrozenLake-v1", {"is_slippery": False}))
+    cliff = transition_table(EnvConfig("CliffWalking-v1"))
 
     assert lake.probabilities.shape == (16, 4, 3) and dry.probabilities.shape == (16, 4, 1)
     assert (lake.max_episode_steps, cliff.max_episode_steps) == (100, None)
@@ -144,7 +147,7 @@ def test_frozen_lake_slips_to_three_sides_and_cliff_walking_does_not():
     [("FrozenLake-v1", {}), ("CliffWalking-v1", {"is_slippery": True}), ("Taxi-v4", {})],
 )
 def test_every_step_of_the_env_is_an_outcome_of_its_table(env_id, kwargs):
-    table = transition_table(EnvSettings(env_id, kwargs))
+    table = transition_table(EnvConfig(env_id, kwargs))
     env = gymnasium.make(env_id, **kwargs)
     rng = np.random.default_rng(3)
     state, info = env.reset(seed=3)

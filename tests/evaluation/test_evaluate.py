@@ -7,9 +7,11 @@ from gymnasium.vector import AutoresetMode
 from rollout_parts import FakeStepper
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, Step, VectorStepper, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.evaluation.evaluate import evaluate
+from distdqn.types import Step
 
 LENGTHS = (3, 5, 1, 2)
 MODES = ["serial", *AutoresetMode]
@@ -90,7 +92,7 @@ def test_discounted_returns_are_of_scaled_and_clipped_rewards():
 
 
 def test_the_seed_decides_and_a_stepper_can_be_used_again():
-    stepper = make_stepper(EnvSettings("CartPole-v1"), 3)
+    stepper = make_stepper(EnvConfig("CartPole-v1"), 3)
 
     def q_values(obs):
         return np.stack([-obs[:, 2], obs[:, 2]], axis=1)  # push to where the pole leans

@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from distdqn.envs import EnvSettings, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import make_stepper
 from distdqn.evaluation.greedy import Greedy
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
 
-SETTINGS = EnvSettings("CartPole-v1")
+SETTINGS = EnvConfig("CartPole-v1")
 
 
 def make_greedy(hidden=(8,), max_episode_steps=50, **options):

@@ -11,7 +11,8 @@ import pytest
 from fake_envs import NUM_ACTIONS, make_scripted
 
 from distdqn import errors
-from distdqn.envs import EnvSettings, make_stepper
+from distdqn.config import EnvConfig
+from distdqn.envs import make_stepper
 from distdqn.evaluation.video import record_video
 
 ENLARGED = 13  # pictures of 32x48 pixels, to 400 or more
@@ -24,7 +25,7 @@ def prefer(*values):
 
 def recorder(**kwargs):
     make_env = functools.partial(make_scripted, render_mode="rgb_array", **kwargs)
-    return lambda: make_stepper(EnvSettings(""), 1, make_env, render_mode="rgb_array")
+    return lambda: make_stepper(EnvConfig(), 1, make_env, render_mode="rgb_array")
 
 
 def test_has_a_frame_for_each_observation_acted_on(tmp_path):
@@ -45,7 +46,7 @@ def test_has_a_frame_for_each_observation_acted_on(tmp_path):
 
 def test_shows_an_env_with_stacked_frames(tmp_path):
     make_env = functools.partial(make_scripted, render_mode="rgb_array", lengths=(3,))
-    settings = EnvSettings("", frame_stack=2)
+    settings = EnvConfig(frame_stack=2)
     seen = []
 
     def q_values(obs):
@@ -76,7 +77,7 @@ def test_leaves_no_file_behind_when_it_fails(tmp_path):
 
 def test_of_an_env_without_pictures_is_refused_in_one_line(tmp_path):
     def make():
-        return make_stepper(EnvSettings(""), 1, make_scripted, render_mode="rgb_array")
+        return make_stepper(EnvConfig(), 1, make_scripted, render_mode="rgb_array")
 
     with pytest.raises(errors.EnvError) as caught:
         record_video(make, prefer(*range(NUM_ACTIONS)), tmp_path / "v.mp4", 0, 9)

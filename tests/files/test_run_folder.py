@@ -67,7 +67,7 @@ def test_a_run_is_live_only_while_its_very_process_is(tmp_path):
         "import sys; from distdqn.files.run_folder import RunFolder\n"
         f"print(RunFolder.create({str(tmp_path)!r}, 'one', 'E', '').is_live)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
     assert done.stdout == b"True\n", done.stderr
     folder = RunFolder.find("one", tmp_path)
     assert not folder.is_live
@@ -92,7 +92,7 @@ def test_of_two_that_take_one_name_one_succeeds(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=300)
     assert len(results) == 8 and results.count("one") == 1
 
 

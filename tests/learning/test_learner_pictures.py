@@ -191,7 +191,7 @@ def test_a_compiled_update_on_pictures_takes_the_eager_ones_place(tmp_path):
     options = {"dueling": True, "double": True, "precision": "bfloat16", **NATURE_2015}
     learner, eager = make_learner(**options), make_learner(**options)
     compiling = start_compiling(learner, tmp_path)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while compiling.state == "compiling":
         assert time.monotonic() < deadline
         time.sleep(0.05)

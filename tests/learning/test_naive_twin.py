@@ -2,7 +2,6 @@
 
 import fake_envs
 import numpy as np
-import pytest
 import torch
 from naive_dqn import naive_dqn
 from torch import nn
@@ -79,7 +78,6 @@ def run_both(tmp_path, monkeypatch, num_updates, precision):
     return ours, (twins_actions, np.abs(twins_td_errors), twins_parameters)
 
 
-@pytest.mark.timeout(240)
 def test_in_float64_actions_are_equal_and_parameters_agree_after_2000_updates(
     tmp_path, monkeypatch
 ):

@@ -7,7 +7,7 @@ from ray_parts import block, shard_map, shards  # noqa: F401
 
 from distdqn.types import BEFORE_ANY, PriorityUpdate
 
-TIMEOUT_S = 30
+TIMEOUT_S = 300
 
 
 def make_prefetcher(total=1000, min_size=100, spi=4.0, superbatch=2, batch_size=10, **changes):
@@ -38,7 +38,7 @@ def test_exactly_the_owed_samples_are_drawn_and_the_last_superbatch_is_shorter(s
     import ray
 
     handles = shards(2)
-    ray.get([handles[0].add.remote(block(300)), handles[1].add.remote(block(123))], timeout=30)
+    ray.get([handles[0].add.remote(block(300)), handles[1].add.remote(block(123))], timeout=300)
     limiter, prefetcher = make_prefetcher(superbatch=4)
     prefetcher.set_shards(shard_map(handles))
     prefetcher.start()
@@ -55,12 +55,12 @@ def test_nothing_is_drawn_before_the_minimum_of_inserts(shards):  # noqa: F811
     import ray
 
     handles = shards(1)
-    ray.get(handles[0].add.remote(block(99)), timeout=30)
+    ray.get(handles[0].add.remote(block(99)), timeout=300)
     _, prefetcher = make_prefetcher()
     prefetcher.set_shards(shard_map(handles))
     prefetcher.start()
     assert prefetcher.get(0.5) is None
-    ray.get(handles[0].add.remote(block(1, sequence=1)), timeout=30)
+    ray.get(handles[0].add.remote(block(1, sequence=1)), timeout=300)
     assert prefetcher.get(TIMEOUT_S) is not None
     prefetcher.stop()
 
@@ -69,7 +69,7 @@ def test_shards_are_drawn_in_proportion_to_their_items(shards):  # noqa: F811
     import ray
 
     handles = shards(2)
-    ray.get([handles[0].add.remote(block(100)), handles[1].add.remote(block(300))], timeout=30)
+    ray.get([handles[0].add.remote(block(100)), handles[1].add.remote(block(300))], timeout=300)
     _, prefetcher = make_prefetcher(superbatch=1, error_band=4000.0)
     prefetcher.set_shards(shard_map(handles))
     prefetcher.start()
@@ -90,7 +90,7 @@ def test_priorities_reach_the_shard_they_belong_to(shards):  # noqa: F811
     import ray
 
     handles = shards(1, prioritized=True)
-    ray.get(handles[0].add.remote(block(200)), timeout=30)
+    ray.get(handles[0].add.remote(block(200)), timeout=300)
     _, prefetcher = make_prefetcher()
     prefetcher.set_shards(shard_map(handles))
     prefetcher.start()
@@ -98,7 +98,7 @@ def test_priorities_reach_the_shard_they_belong_to(shards):  # noqa: F811
     ids = superbatch.batch.item_ids[0, :1]
     prefetcher.send_priorities(0, PriorityUpdate(ids, np.array([50.0], np.float32)))
     deadline = time.monotonic() + TIMEOUT_S
-    while ray.get(handles[0].grant.remote(0, BEFORE_ANY), timeout=30).mass < 205:
+    while ray.get(handles[0].grant.remote(0, BEFORE_ANY), timeout=300).mass < 205:
         assert time.monotonic() < deadline
         prefetcher.get(0.01)
     prefetcher.stop()
@@ -108,7 +108,7 @@ def test_a_dead_shard_is_passed_over_and_its_successor_taken_up(shards):  # noqa
     import ray
 
     handles = shards(2)
-    ray.get([h.add.remote(block(200)) for h in handles], timeout=30)
+    ray.get([h.add.remote(block(200)) for h in handles], timeout=300)
     _, prefetcher = make_prefetcher(superbatch=1, error_band=4000.0)
     prefetcher.set_shards(shard_map(handles))
     prefetcher.start()
@@ -122,7 +122,7 @@ def test_a_dead_shard_is_passed_over_and_its_successor_taken_up(shards):  # noqa
     from distdqn.types import ShardMap
 
     prefetcher.set_shards(ShardMap(1, (handles[0], successor), (0, 1)))
-    ray.get(successor.add.remote(block(50, sequence=5)), timeout=30)
+    ray.get(successor.add.remote(block(50, sequence=5)), timeout=300)
     while prefetcher.get(TIMEOUT_S).num_items != 250:
         assert time.monotonic() < deadline
     assert prefetcher.env_steps == 450  # inserts of the dead shard stay counted

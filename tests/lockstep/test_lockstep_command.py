@@ -10,8 +10,6 @@ import time
 import pytest
 from command_parts import start, wait_until_training
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def lockstep(tmp_path, *words, steps=40_000, period=20):
     return start(
@@ -29,12 +27,12 @@ def resume(tmp_path, *words):
         [sys.executable, "-m", "distdqn", "resume", "run", f"--runs-dir={tmp_path}", *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
 def wait_for_checkpoints(tmp_path, process, count):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list((tmp_path / "run" / "checkpoints").glob("step_*/manifest.json"))) < count:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no checkpoint came"
@@ -43,7 +41,7 @@ def wait_for_checkpoints(tmp_path, process, count):
 
 def whole(tmp_path):
     process = lockstep(tmp_path / "whole", "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out)
 
@@ -52,7 +50,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path):
     process = lockstep(tmp_path)
     wait_for_checkpoints(tmp_path, process, 2)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
 
     done = resume(tmp_path, "--json")
 
@@ -69,7 +67,7 @@ def test_a_signal_waits_for_the_next_checkpoint_and_the_run_can_be_resumed(
     process = lockstep(tmp_path, "--json")
     wait_until_training(tmp_path, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     summary = json.loads(out)
     assert summary["stopped_by"] == number.name and summary["env_steps"] < 40_000
@@ -87,15 +85,16 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
     process = lockstep(tmp_path, steps=50_000_000, period=10_000_000)
     wait_until_training(tmp_path, process)
     process.send_signal(signal.SIGINT)
-    time.sleep(1.0)
-    assert process.poll() is None
+    at_the_end = "stopping (SIGINT) at the end, which comes before the next checkpoint"
+    while at_the_end not in (line := process.stderr.readline()):
+        assert process.poll() is None
+    assert "all the work, there is none yet, is lost" in line
 
     process.send_signal(signal.SIGINT)
 
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "stopping (SIGINT) at the end, which comes before the next checkpoint" in err
-    assert "all the work, there is none yet, is lost" in err and "ended at once" in err
+    assert "ended at once" in err
     assert "no checkpoint to resume from" in resume(tmp_path).stderr
 
 
@@ -107,7 +106,7 @@ def test_lockstep_in_one_process_needs_no_ray(tmp_path):
         f" '--eval.final-episodes=1', '--eval.video-episodes=0', '--runs-dir={tmp_path}']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=os.environ
     )
 
     assert done.returncode == 0, done.stderr

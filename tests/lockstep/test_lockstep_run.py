@@ -16,8 +16,6 @@ from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.run.checkpointer import Checkpointer
 
-pytestmark = pytest.mark.timeout(240)
-
 CONFIGURATIONS = list(itertools.product([1, 4], [1, 3], ["uniform", "prioritized"]))
 
 
@@ -38,27 +36,62 @@ def interrupted_after_first_checkpoint(monkeypatch, config, **arguments):
         return train(config, **arguments)
 
 
+def changes_of(workers, shards, kind, **changes):
+    shape = {"workers__count": workers, "replay__shards": shards, "replay__kind": kind}
+    return shape | changes
+
+
+def assert_alike(summaries, env_steps=3_000):
+    """Whole runs of one configuration: the same weights and returns, and the updates owed."""
+    assert len({s.weights_sha256 for s in summaries}) == 1
+    assert len({(s.train_return_mean, s.eval_return_mean) for s in summaries}) == 1
+    for summary in summaries:
+        assert_closed(summary)
+        assert summary.env_steps == env_steps
+        assert summary.gradient_steps == (env_steps - 512) * 2 // 32
+
+
+@pytest.mark.parametrize(("workers", "shards", "kind"), CONFIGURATIONS)
+def test_repeated_and_resumed_runs_give_the_same_weights(
+    tmp_path, monkeypatch, workers, shards, kind
+):
+    changes = changes_of(workers, shards, kind, total_env_steps=1_600, replay__capacity=1_000)
+
+    first = train(lockstep(tmp_path / "a", **changes))
+    again = train(lockstep(tmp_path / "b", **changes))
+    config = lockstep(tmp_path / "c", **changes)
+    broken_off = interrupted_after_first_checkpoint(monkeypatch, config)
+    resumed = distdqn.resume("run", tmp_path / "c" / "runs", display=False)
+
+    assert broken_off.stopped_by == "SIGINT" and broken_off.env_steps < 1_600
+    assert broken_off.weights_sha256 != first.weights_sha256
+    assert_alike([first, again, resumed], 1_600)
+
+
+@pytest.mark.parametrize(("workers", "shards", "kind"), [CONFIGURATIONS[0], CONFIGURATIONS[-1]])
+def test_one_process_and_actors_give_the_same_weights(ray_cluster, tmp_path, workers, shards, kind):
+    changes = changes_of(workers, shards, kind)
+
+    first = train(lockstep(tmp_path / "a", **changes))
+    over_ray = train(lockstep(tmp_path / "b", mode="lockstep_ray", **changes))
+
+    assert_alike([first, over_ray])
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "shards", "kind"), CONFIGURATIONS)
 def test_one_process_and_actors_repeated_and_resumed_give_the_same_weights(
     ray_cluster, tmp_path, monkeypatch, workers, shards, kind
 ):
-    shape = {"workers__count": workers, "replay__shards": shards, "replay__kind": kind}
+    changes = changes_of(workers, shards, kind)
 
-    first = train(lockstep(tmp_path / "a", **shape))
-    again = train(lockstep(tmp_path / "b", **shape))
-    over_ray = train(lockstep(tmp_path / "c", mode="lockstep_ray", **shape))
-    broken_off = interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path / "d", **shape))
+    first = train(lockstep(tmp_path / "a", **changes))
+    again = train(lockstep(tmp_path / "b", **changes))
+    over_ray = train(lockstep(tmp_path / "c", mode="lockstep_ray", **changes))
+    interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path / "d", **changes))
     resumed = distdqn.resume("run", tmp_path / "d" / "runs", display=False)
 
-    assert broken_off.stopped_by == "SIGINT" and broken_off.env_steps < 3_000
-    assert len({s.weights_sha256 for s in (first, again, over_ray, resumed)}) == 1
-    assert broken_off.weights_sha256 != first.weights_sha256
-    for summary in (first, over_ray, resumed):
-        assert_closed(summary)
-        assert summary.env_steps == 3_000
-        assert summary.gradient_steps == (3_000 - 512) * 2 // 32
-    assert resumed.train_return_mean == first.train_return_mean
-    assert resumed.eval_return_mean == over_ray.eval_return_mean == first.eval_return_mean
+    assert_alike([first, again, over_ray, resumed])
 
 
 PICTURES = {

@@ -5,8 +5,8 @@ import pytest
 from ray_parts import block, build_replay
 from run_parts import lockstep
 
+from distdqn.config import EnvConfig
 from distdqn.envs import describe
-from distdqn.envs.settings import EnvSettings
 from distdqn.lockstep.members import LockstepShard
 from distdqn.lockstep.system import LockstepSystem
 from distdqn.run.factory import Parts
@@ -23,7 +23,7 @@ def version(counter):
 
 def make_system(tmp_path, **changes):
     config = lockstep(tmp_path, **changes)
-    env = describe(EnvSettings("CartPole-v1"))
+    env = describe(EnvConfig("CartPole-v1"))
     parts = Parts(config, env.observation, env.num_actions, env.action_start, None)
     system = LockstepSystem(parts)
     system.start(None)

@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def page_faults(how):
     command = [sys.executable, "-c", FAULTS_OF_TEN_ARRAYS, how]
-    return int(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    return int(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")

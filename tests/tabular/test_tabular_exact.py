@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.envs import EnvSettings, TransitionTable, transition_table
+from distdqn.config import EnvConfig
+from distdqn.envs import TransitionTable, transition_table
 from distdqn.tabular.exact import (
     expected_return,
     greedy_policy,
@@ -40,7 +41,7 @@ EXACT: list[tuple[str, dict, float, float]] = [
 
 
 def table_of(env_id, kwargs=None):
-    return transition_table(EnvSettings(env_id, kwargs or {}))
+    return transition_table(EnvConfig(env_id, kwargs or {}))
 
 
 def corridor(length=3, limit=None, mask=None):
@@ -138,7 +139,7 @@ def test_without_discount_value_iteration_ends_or_says_that_it_does_not():
 
 
 def test_values_are_of_scaled_rewards_and_returns_of_raw_ones():
-    scaled = transition_table(EnvSettings("CliffWalking-v1", reward_scale=0.1))
+    scaled = transition_table(EnvConfig("CliffWalking-v1", reward_scale=0.1))
     q, plain = optimal_values(scaled, 0.99), optimal_values(table_of("CliffWalking-v1"), 0.99)
 
     np.testing.assert_allclose(q, 0.1 * plain, rtol=1e-6)  # rewards are float32 in training

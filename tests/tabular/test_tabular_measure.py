@@ -7,7 +7,7 @@ import pytest
 from tabular_parts import solution_of, tiny
 
 from distdqn import train
-from distdqn.envs import EnvSettings
+from distdqn.config import EnvConfig
 from distdqn.errors import EnvError, RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import load_policy
@@ -29,7 +29,7 @@ def test_a_solved_env_knows_its_optimum_and_which_pairs_count():
     assert lake.optimal_return == pytest.approx(0.740165, abs=1e-6)
     assert solution_of("Taxi-v4").optimal_return == pytest.approx(7.93)
     with pytest.raises(EnvError, match="no transition table"):
-        solve(EnvSettings("CartPole-v1"), 0.99)
+        solve(EnvConfig("CartPole-v1"), 0.99)
 
 
 def test_exact_values_have_no_error_and_the_optimal_return():

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from distdqn.config import to_values
-from distdqn.envs import EnvSettings, transition_table
+from distdqn.config import EnvConfig, to_values
+from distdqn.envs import transition_table
 from distdqn.tabular.plan import runs_of, standard_runs
 from distdqn.tabular.result import Bound
 from distdqn.tabular.triad import CARTPOLE, LAKE, SETTINGS, planned
@@ -20,7 +20,7 @@ def values_of(run):
 
 
 def planned_for(env_id, **kwargs):
-    settings = EnvSettings(env_id, kwargs)
+    settings = EnvConfig(env_id, kwargs)
     return runs_of(settings, transition_table(settings))
 
 

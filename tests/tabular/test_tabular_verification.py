@@ -10,7 +10,7 @@ import pytest
 from tabular_parts import solution_of, tiny
 
 from distdqn import train
-from distdqn.envs import EnvSettings
+from distdqn.config import EnvConfig
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import load_policy
 from distdqn.tabular import measure, triad, verification
@@ -63,9 +63,9 @@ def test_the_ablation_makes_each_setting_with_each_seed(tmp_path, small_ablation
 
 def test_start_values_are_means_of_the_best_values_at_first_observations(tmp_path):
     summary = train(tiny().config(str(tmp_path), seed=1), display=False)
-    starts = measure.first_observations(EnvSettings("CartPole-v1"))
+    starts = measure.first_observations(EnvConfig("CartPole-v1"))
     assert starts.shape == (100, 4) and np.abs(starts).max() <= 0.05
-    np.testing.assert_array_equal(starts, measure.first_observations(EnvSettings("CartPole-v1")))
+    np.testing.assert_array_equal(starts, measure.first_observations(EnvConfig("CartPole-v1")))
 
     values = measure.start_values(summary.run_folder, np.array([0, 4, 4], np.int32))
 

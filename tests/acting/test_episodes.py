@@ -3,7 +3,8 @@
 import numpy as np
 from fake_envs import FaultyEnv, ScriptedEnv, ScriptedVectorEnv
 
-from distdqn.envs import Episode, EpisodeTracker, VectorStepper
+from distdqn.acting.episodes import Episode, EpisodeTracker
+from distdqn.envs import VectorStepper
 from distdqn.envs.serial import SerialVectorEnv
 
 

@@ -7,12 +7,10 @@ length counts only steps that are transitions, the return also what a press of F
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from distdqn.envs.stepper import Step
+from distdqn.types import Step
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
