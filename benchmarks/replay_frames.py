@@ -1,9 +1,8 @@
 """Times and weighs a replay of stacked pictures, against what the machine can do.
 
 Without flags: stacks of one batch gathered from the frame ring, in turn with
-`torch.index_select` over the same rows; one thread, preallocated output on both sides,
-every call at places of its own. `--sample` times whole draws, with fresh and with kept
-memory; `--memory` fills a replay with Breakout played at random and weighs the process;
+`torch.index_select` over the same rows; one thread, every call at places of its own.
+`--memory` fills a replay with Breakout played at random and weighs the process;
 `--compression` times and weighs such a replay plain and compressed.
 
     python benchmarks/replay_frames.py --json
@@ -69,15 +68,12 @@ def measure_gather(arguments: argparse.Namespace) -> dict[str, Any]:
     numbers = np.concatenate([newest, newest + arguments.n_step], axis=1)  # [calls, 2, batch]
     depths = np.full((2, batch), 3, np.uint8)
     indices = torch.from_numpy((numbers[..., None] + np.arange(-3, 1)).reshape(len(numbers), -1))
-    ours = np.zeros((2, batch, 4, 84, 84), np.uint8)
-    theirs = torch.from_numpy(np.zeros((2 * batch * 4, 84 * 84), np.uint8))
-    ring.gather(numbers[0], depths, ours)
-    torch.index_select(rows, 0, indices[0], out=theirs)
+    ours, theirs = ring.gather(numbers[0], depths), torch.index_select(rows, 0, indices[0])
     assert (ours.reshape(theirs.shape) == theirs.numpy()).all(), "the two sides differ"
     result: dict[str, Any] = alternate(
         {
-            "gather": lambda k: ring.gather(numbers[k], depths, ours),
-            "torch.index_select": lambda k: torch.index_select(rows, 0, indices[k], out=theirs),
+            "gather": lambda k: ring.gather(numbers[k], depths),
+            "torch.index_select": lambda k: torch.index_select(rows, 0, indices[k]),
         },
         repeats,
     )
@@ -188,26 +184,6 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_sample(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Whole draws, observations written to fresh memory or to memory that is kept."""
-    game = Game(arguments.n_step)
-    replay = make_replay(20_000, arguments.n_step)
-    for _ in range(50):
-        replay.add(game.block())
-    sizes = arguments.batches, arguments.batch_size
-    out = np.zeros((2, *sizes, *PICTURE.obs_shape), np.uint8)
-    held = [np.zeros(8)]
-
-    def keep_last(_: int) -> None:  # a batch is let go when the next is there
-        held[0] = replay.sample(*sizes).obs_t
-
-    result: dict[str, Any] = alternate(
-        {"fresh memory": keep_last, "out": lambda _: replay.sample(*sizes, out)},
-        arguments.repeats,
-    )
-    return result | {"megabytes": round(out.nbytes / 1e6, 1)}
-
-
 def measure_compression(arguments: argparse.Namespace) -> dict[str, Any]:
     """One replay plain and one compressed, with the same blocks."""
     game = Game(arguments.n_step)
@@ -221,9 +197,8 @@ def measure_compression(arguments: argparse.Namespace) -> dict[str, Any]:
             started = time.perf_counter()
             replay.add(block)
             adds[name].append(1e3 * (time.perf_counter() - started))
-    out = np.zeros((2, 1, arguments.batch_size, *PICTURE.obs_shape), np.uint8)
     calls: dict[str, Callable[..., Any]] = {
-        name: lambda _, replay=replay: replay.sample(1, arguments.batch_size, out)
+        name: lambda _, replay=replay: replay.sample(1, arguments.batch_size)
         for name, replay in replays.items()
     }
     result: dict[str, Any] = alternate(calls, arguments.repeats)
@@ -237,12 +212,11 @@ def measure_compression(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     kinds = parser.add_mutually_exclusive_group()
-    for name in ("sample", "memory", "compression"):
+    for name in ("memory", "compression"):
         kinds.add_argument(f"--{name}", action="store_true", help=f"measure {name}")
     add = parser.add_argument
     add("--frames", type=int, default=100_000, help="in the ring that is gathered from")
     add("--batch-size", type=int, default=512, help="transitions of a batch")
-    add("--batches", type=int, default=1, help="batches of a draw (--sample)")
     add("--n-step", type=int, default=3)
     add("--repeats", type=int, default=100, help="timed calls of each kind")
     add("--transitions", type=int, default=200_000, help="filled in (--memory, --compression)")
@@ -254,11 +228,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    kinds = {
-        "memory": measure_memory,
-        "sample": measure_sample,
-        "compression": measure_compression,
-    }
+    kinds = {"memory": measure_memory, "compression": measure_compression}
     chosen = next((kind for kind in kinds if getattr(arguments, kind)), "gather")
     measure = kinds.get(chosen, measure_gather)
     result = {"measured": chosen, "n_step": arguments.n_step, **measure(arguments)}

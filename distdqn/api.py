@@ -20,7 +20,7 @@ from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress, print_summary
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
-from distdqn.run.factory import Parts, make_parts
+from distdqn.run.factory import Factory, make_factory
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]
@@ -43,18 +43,18 @@ def train(
     Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    parts = make_parts(config, make_env, make_network)
+    factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     with _display(config, folder, display) as progress:
         if config.mode == "async":
             from distdqn.run.async_run import AsyncRun
 
-            run: Any = AsyncRun(config, parts, folder, progress)
+            run: Any = AsyncRun(factory, folder, progress)
         else:
-            run = _lockstep_run(config, parts, folder, progress)
+            run = _lockstep_run(factory, folder, progress)
         with _signals(run.interruption.note):
-            progress.say(parts.memory_budget().line())
+            progress.say(factory.memory_budget().line())
             summary = run.execute(initial)
     if display:
         print_summary(summary.to_json(), folder.path)
@@ -82,21 +82,21 @@ def resume(
             f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
             f"--init-from {folder.name} starts a new run from its weights"
         )
-    parts = make_parts(config, make_env, make_network)
+    factory = make_factory(config, make_env, make_network)
     with _display(config, folder, display) as progress:
-        lockstep = _lockstep_run(config, parts, folder, progress)
+        lockstep = _lockstep_run(factory, folder, progress)
         with _signals(lockstep.interruption.note):
-            progress.say(parts.memory_budget().line())
+            progress.say(factory.memory_budget().line())
             summary = lockstep.resume()
     if display:
         print_summary(summary.to_json(), folder.path)
     return summary
 
 
-def _lockstep_run(config: Config, parts: Parts, folder: RunFolder, progress: Progress) -> Any:
+def _lockstep_run(factory: Factory, folder: RunFolder, progress: Progress) -> Any:
     from distdqn.lockstep.run import LockstepRun
 
-    return LockstepRun(config, parts, folder, progress)
+    return LockstepRun(factory, folder, progress)
 
 
 @contextlib.contextmanager

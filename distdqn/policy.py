@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from distdqn.config import Config, load_config
-from distdqn.envs import describe, make_stepper
+from distdqn.envs.describe import describe
+from distdqn.envs.stepper import make_stepper
 from distdqn.errors import CheckpointError, RunError
-from distdqn.evaluation.evaluate import evaluate
+from distdqn.evaluation.play import EvaluationResult, play_episodes
 from distdqn.evaluation.video import record_video
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from distdqn.files.run_folder import RunFolder
@@ -144,17 +145,17 @@ def evaluate_run(
       As `load_policy`, and EnvError where the environment fails or renders no picture.
     """
     loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
-    policy, max_steps = loaded.policy, loaded.config.eval.max_episode_steps
-    if epsilon is None:
-        epsilon = loaded.config.eval.epsilon
+    evaluation, q_values = loaded.config.eval, loaded.policy.q_values
+    epsilon = evaluation.epsilon if epsilon is None else epsilon
+    max_steps = evaluation.max_episode_steps
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
-        result = evaluate(stepper, policy.q_values, episodes, seed, max_steps, epsilon=epsilon)
+        result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = []
     if video:
         path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
         make_stepper_to_film = functools.partial(steppers, 1, render_mode="rgb_array")
-        record_video(make_stepper_to_film, policy.q_values, path, seed, max_steps, epsilon)
+        record_video(make_stepper_to_film, q_values, path, seed, max_steps, epsilon)
         videos.append(str(path))
     return {
         "run_name": loaded.folder.name,
@@ -164,14 +165,21 @@ def evaluate_run(
         "episodes": episodes,
         "seed": seed,
         "epsilon": epsilon,
-        "return_mean": float(result.returns.mean()),
-        "return_std": float(result.returns.std()),
-        "return_min": float(result.returns.min()),
-        "return_max": float(result.returns.max()),
-        "length_mean": float(result.lengths.mean()),
-        "num_cut": result.num_cut,
+        **_figures(result),
         "videos": videos,
         "warnings": list(loaded.warnings),
+    }
+
+
+def _figures(result: EvaluationResult) -> dict[str, float]:
+    returns = result.returns
+    return {
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "length_mean": float(result.lengths.mean()),
+        "num_cut": result.num_cut,
     }
 
 

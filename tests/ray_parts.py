@@ -10,10 +10,10 @@ from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 def build_replay(shard, epoch, prioritized):
     from distdqn.replay.replay import Replay
-    from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+    from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
     capacity = 4096
-    sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else UniformSampler(capacity)
+    sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else PlainSampler(capacity)
     return Replay(
         capacity=capacity,
         observation=ObservationSpec((1,), "float32"),
@@ -22,6 +22,12 @@ def build_replay(shard, epoch, prioritized):
         seed=shard,
         epoch=epoch,
     )
+
+
+def build_shard(shard, epoch, prioritized):
+    from distdqn.replay.shard_account import ShardAccount
+
+    return ShardAccount(build_replay(shard, epoch, prioritized), shard)
 
 
 def ignore(report):
@@ -60,9 +66,7 @@ def shards(ray_cluster):
         new = [
             ray.remote(ReplayShard)
             .options(num_cpus=0)
-            .remote(
-                partial(build_replay, i, epoch, prioritized), i, epoch, insert_limit, ignore, 1.0
-            )
+            .remote(partial(build_shard, i, epoch, prioritized), insert_limit, ignore, 1.0)
             for i in range(count)
         ]
         made.extend(new)

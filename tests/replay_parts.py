@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, Sampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler, Sampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock, WeightsVersion
 
 NUM_ACTIONS = 3
@@ -58,7 +58,7 @@ class Worker:
 def make_sampler(kind: str, capacity: int) -> Sampler:
     if kind == "prioritized":
         return PrioritizedSampler(capacity, 0.6, 0.01)
-    return FifoSampler(capacity) if kind == "fifo" else UniformSampler(capacity)
+    return PlainSampler(capacity, in_order=kind == "fifo")
 
 
 def make_replay(

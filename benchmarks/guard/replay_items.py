@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 from distdqn.types import (
     BEFORE_ANY,
     ObservationSpec,
@@ -171,7 +172,7 @@ def _gathers(rng: np.random.Generator) -> Work:
 
 def _uniform_item(rng: np.random.Generator) -> Item:
     capacity, num_batches, batch_size = 10_000, 32, 128
-    ours = Replay(capacity, NUMBERS, NUM_ACTIONS, UniformSampler(capacity), seed=0)
+    ours = Replay(capacity, NUMBERS, NUM_ACTIONS, PlainSampler(capacity), seed=0)
     reference = ReferenceReplay(capacity, NUMBERS.shape)
     for _ in range(capacity // _BLOCK):
         block = make_block(NUMBERS, _BLOCK, rng)
@@ -189,11 +190,11 @@ def _uniform_item(rng: np.random.Generator) -> Item:
 
 def _pictures_item(rng: np.random.Generator) -> Item:
     capacity, batch_size = 16_000, 256
-    ours = Replay(capacity, PICTURES, NUM_ACTIONS, UniformSampler(capacity), seed=0)
+    ours = Replay(capacity, PICTURES, NUM_ACTIONS, PlainSampler(capacity), seed=0)
     blocks = [make_block(PICTURES, _BLOCK, rng) for _ in range(capacity // _BLOCK)]
     for block in blocks:
         ours.add(block)
-    out = np.zeros((2, 1, batch_size, *PICTURES.obs_shape), np.uint8)
+    num_bytes = 2 * batch_size * math.prod(PICTURES.obs_shape)
     frames = np.concatenate([block.frames for block in blocks])
     depths = np.full(batch_size, PICTURES.stack - 1)
 
@@ -205,8 +206,8 @@ def _pictures_item(rng: np.random.Generator) -> Item:
     return Item(
         name=f"sample {batch_size} pairs of stacked pictures",
         part="replay",
-        ours=lambda: ours.sample(1, batch_size, out),
-        limit=copies(out.nbytes),
+        ours=lambda: ours.sample(1, batch_size),
+        limit=copies(num_bytes),
         limit_name="the same bytes copied",
         reference=stack,
     )

@@ -17,7 +17,7 @@ from typing import Any
 from distdqn.acting.rollout import Rollout
 from distdqn.learning.learner import Learner
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 from guard.record import Verdict
 
 SLOWDOWN = 0.3
@@ -44,7 +44,7 @@ TARGETS = (
         (
             (PrioritizedSampler, "sample"),
             (PrioritizedSampler, "update"),
-            (UniformSampler, "sample"),
+            (PlainSampler, "sample"),
         ),
         touched=("replay",),
     ),

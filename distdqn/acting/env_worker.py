@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -36,8 +36,7 @@ class EnvWorker:
     """Runs a `Rollout` and feeds the shards.
 
     build: makes the `Rollout` inside this process.
-    worker, incarnation: index, and how many of this index died before.
-    first_env: number of its first env over all workers.
+    stream: (worker, incarnation): its index, and how many of this index died before.
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env_timeout_s: one vector step may take this long before the env counts as hung.
@@ -47,9 +46,7 @@ class EnvWorker:
     def __init__(
         self,
         build: Callable[[], Rollout],
-        worker: int,
-        incarnation: int,
-        first_env: int,
+        stream: tuple[int, int],
         control: Any,
         weight_server: Any,
         max_in_flight: int,
@@ -59,12 +56,9 @@ class EnvWorker:
     ):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         give_most_way() if gives_most_way else give_way()
-        self._build = build
-        self._worker, self._incarnation = worker, incarnation
-        self._first_env = first_env
-        self._control = control
+        self._build, self._stream, self._control = build, stream, control
         self._weights = WeightClient(weight_server)
-        self._window = PushWindow(max_in_flight, first_shard=worker)
+        self._window = PushWindow(max_in_flight, first_shard=stream[0])
         self._env_timeout_s, self._report_period_s = env_timeout_s, report_period_s
         self._rollout: Rollout
         self._busy_since: float | None = None
@@ -77,7 +71,7 @@ class EnvWorker:
         threading.Thread(target=self._watch, daemon=True).start()
         self._started, self._meter = time.monotonic(), Meter()
         try:
-            with _Busy(self):
+            with self._in_env():
                 self._rollout = self._build()
         except EnvFailure as failure:
             return str(failure)
@@ -106,7 +100,7 @@ class EnvWorker:
                 with self._meter.waiting():
                     window.collect(timeout_s=0.05)
                 continue
-            with _Busy(self):
+            with self._in_env():
                 block = rollout.collect(left, time.monotonic() + _SLICE_S)
             if block is not None:
                 window.push(block)
@@ -150,8 +144,7 @@ class EnvWorker:
     def _report(self, finished: bool = False) -> ray.ObjectRef:
         rollout = self._rollout
         report = WorkerReport(
-            worker=self._worker,
-            incarnation=self._incarnation,
+            *self._stream,
             wait_s=self._window.wait_s,
             elapsed_s=time.monotonic() - self._started,
             pid=os.getpid(),
@@ -161,10 +154,7 @@ class EnvWorker:
             stepped=rollout.stepped,
             collected=rollout.collected,
             refused=rollout.refused + self._window.refused,
-            episodes=tuple(
-                (self._first_env + e.env, e.episode_return, e.length)
-                for e in rollout.drain_episodes()
-            ),
+            episodes=rollout.report_episodes(),
             env_s=rollout.env_s,
             inference_s=rollout.inference_s,
             reward_abs_max=rollout.reward_abs_max,
@@ -173,6 +163,15 @@ class EnvWorker:
         )
         return self._control.report_worker.remote(report, self._window.generation)
 
+    @contextlib.contextmanager
+    def _in_env(self) -> Iterator[None]:
+        """Marks the time inside environment code for the watchdog."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
+
     def _watch(self) -> None:
         """Ends the process when an environment does not return in time."""
         while True:
@@ -180,19 +179,6 @@ class EnvWorker:
             since = self._busy_since
             if since is not None and time.monotonic() - since > self._env_timeout_s:
                 line = f"an environment did not return within {self._env_timeout_s:g} s"
-                told = self._control.report_failure.remote(self._worker, self._incarnation, line)
+                told = self._control.report_failure.remote(*self._stream, line)
                 ray.wait([told], timeout=5)
                 os._exit(_HUNG_EXIT_STATUS)
-
-
-class _Busy:
-    """Marks the time inside environment code for the watchdog."""
-
-    def __init__(self, worker: EnvWorker):
-        self._worker = worker
-
-    def __enter__(self) -> None:
-        self._worker._busy_since = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._worker._busy_since = None

@@ -188,6 +188,11 @@ class Rollout:
         self._episodes.clear()
         return episodes
 
+    def report_episodes(self) -> tuple[tuple[int, float, int], ...]:
+        """The same as (env over all workers, raw return, length)."""
+        first_env = self._worker * self._stepper.num_envs
+        return tuple((first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes())
+
     def _is_due(self, now: float) -> bool:
         if self._accumulator.num_ready >= self._block_transitions:
             return True

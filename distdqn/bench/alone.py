@@ -7,16 +7,13 @@ process of its own at the priority of the caller: nothing of the run is beside i
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from distdqn.bench.children import without_ctrl_c
+from distdqn.bench.children import Child
 from distdqn.bench.measure import Rates, in_turn
-from distdqn.errors import DistDQNError, RunError
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 
 if TYPE_CHECKING:
     from distdqn.acting.rollout import Rollout
@@ -45,65 +42,25 @@ class Alone:
     device: str = "cpu"
 
 
-def measure_alone(parts: Parts, seconds: float, repeats: int) -> Alone:
+def measure_alone(factory: Factory, seconds: float, repeats: int) -> Alone:
     """Measures both in a new process; `seconds` is one repetition of one of them.
 
     Raises DistDQNError, one line, where either fails.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(
-        target=_child, args=(sender, parts, seconds, repeats), daemon=True, name="distdqn-alone"
-    )
-    with without_ctrl_c():
-        child.start()
-    try:
-        sender.close()  # the child's death then ends the wait
-        answer = _answer(receiver, 2 * seconds * (repeats + 1))
-    finally:
-        child.kill()
-        child.join()
-        receiver.close()
-    if isinstance(answer, DistDQNError):
-        raise answer
-    return answer
+    with Child("learner and rollout alone", alone_here, factory, seconds, repeats) as child:
+        return child.answer(_TIMEOUT_S + 4 * seconds * (repeats + 1))
 
 
-def _answer(receiver: Connection, measuring_s: float) -> Any:
-    limit_s = _TIMEOUT_S + 2 * measuring_s
-    try:
-        if receiver.poll(limit_s):
-            return receiver.recv()
-    except EOFError:
-        return RunError(
-            "the process that measures learner and rollout alone died; was its memory used up?"
-        )
-    return RunError(
-        f"learner and rollout alone were not measured within {limit_s:g} s; does the env hang?"
-    )
-
-
-def _child(sender: Connection, parts: Parts, seconds: float, repeats: int) -> None:
-    try:
-        answer: Any = alone_here(parts, seconds, repeats)
-    except DistDQNError as error:
-        answer = error
-    except Exception as error:  # users' envs and networks raise what they like
-        line = (str(error).strip().splitlines() or [""])[0]
-        answer = RunError(f"learner and rollout alone: {type(error).__name__}: {line}")
-    sender.send(answer)
-
-
-def alone_here(parts: Parts, seconds: float, repeats: int) -> Alone:
+def alone_here(factory: Factory, seconds: float, repeats: int) -> Alone:
     """As `measure_alone`, in this process."""
     from distdqn.bench.bare_updates import bare_updates, compile_now
 
-    stepper = parts.stepper(parts.config.workers.envs_per_worker)
-    rollout = parts.rollout(0, 0, stepper)
-    learner, has_mask = parts.learner(), stepper.action_mask is not None
+    stepper = factory.stepper(factory.config.workers.envs_per_worker)
+    rollout = factory.rollout(0, 0, stepper)
+    learner, has_mask = factory.learner(), stepper.action_mask is not None
     updating = bare_updates(learner, _UPDATES, has_mask)
     updating()  # on a GPU it captures the graph
-    how = compile_now(learner, has_mask) if parts.config.learner.compile else ""
+    how = compile_now(learner, has_mask) if factory.config.learner.compile else ""
     rates = in_turn({"learner": updating, "rollout": collecting(rollout)}, seconds, repeats)
     note = "" if learner.compiled else how
     return Alone(rates["learner"], rates["rollout"], learner.compiled, note, learner.device.type)

@@ -126,9 +126,7 @@ class BroadcastWorker:
         self._env = WaitingEnv(TASKS[torso], wait_s)
         EnvWorker(
             build=partial(_watched, self._env, torso, index),  # type: ignore[arg-type]
-            worker=index,
-            incarnation=1,
-            first_env=index,
+            stream=(index, 1),
             control=control,
             weight_server=server,
             max_in_flight=1,

@@ -26,7 +26,7 @@ import torch
 
 from distdqn.bench.bare_updates import bare_updates, compile_now
 from distdqn.bench.host import new_result
-from distdqn.bench.measure import Rates, in_turn, peak_memory_bytes, rate_case, reset_peak
+from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
 from distdqn.errors import DistDQNError
@@ -129,19 +129,17 @@ def plan(options: Options, network: Torso) -> Iterator[Point]:
 
 def _measure(point: Point, replay: Replay, options: Options) -> tuple[list[Case], str]:
     """The cases of one point, and how compiling went."""
-    reset_peak()
-    if point.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak(point.device)
     works: dict[str, Callable[[], int]] = {}
     feeds: dict[str, Feed] = {}
     line = "not compiled by --modes"
     for wanted in options.modes:
         learner = make_learner(point, options, cuda_graph=wanted == "compiled")
-        Feed(replay, learner, point.network, options).superbatch()  # on a GPU it captures the graph
+        Feed(replay, learner, options).superbatch()  # on a GPU it captures the graph
         if wanted == "compiled":
             line = compile_now(learner)
         mode = "compiled" if learner.compiled else "eager"
-        feed = feeds[f"fed {mode}"] = Feed(replay, learner, point.network, options)
+        feed = feeds[f"fed {mode}"] = Feed(replay, learner, options)
         works[f"update {mode}"] = bare_updates(learner, options.superbatch)
         works[f"fed {mode}"] = feed.superbatch
     works["staged"] = _staged(feed.sample(), learner.device)
@@ -158,7 +156,7 @@ def cases_of(
     shares: Mapping[str, Mapping[str, float]],
 ) -> list[Case]:
     """measured: by kind and mode, "fed compiled"; facts: details of all of them."""
-    limit, peak = measured.get("update compiled"), peak_memory_bytes(point.device)
+    limit, peak = measured.get("update compiled"), peak_bytes(point.device)
     cases = []
     for name, rates in measured.items():
         kind, _, mode = name.partition(" ")
@@ -171,7 +169,7 @@ def cases_of(
                 rates,
                 limit if bounded else None,
                 LIMIT if bounded else "",
-                peak_bytes=peak["device"] or peak["host"],
+                peak_bytes=peak,
                 details={**facts, **shares.get(name, {})},
             )
         )
@@ -205,16 +203,14 @@ def make_learner(point: Point, options: Options, cuda_graph: bool) -> Learner:
 class Feed:
     """A replay that feeds a learner, and the time that each of its steps took."""
 
-    def __init__(self, replay: Replay, learner: Learner, network: Torso, options: Options) -> None:
+    def __init__(self, replay: Replay, learner: Learner, options: Options) -> None:
         self.learner = learner
         self._replay, self._options = replay, options
         self._size = options.superbatch, learner.settings.batch_size
-        spec = TASKS[network].observation
-        self._out = np.zeros((2, *self._size, *spec.obs_shape), spec.dtype)
         self._seconds = {"sample": 0.0, "learn": 0.0, "priorities": 0.0}
 
     def sample(self) -> ReplayBatch:
-        return self._replay.sample(*self._size, self._out)
+        return self._replay.sample(*self._size)
 
     def superbatch(self) -> int:
         """One superbatch from sampling to its priorities; the number of updates."""

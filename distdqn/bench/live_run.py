@@ -22,9 +22,10 @@ from distdqn.config import Config, to_yaml
 from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.process_memory import tree_pss_bytes
-from distdqn.run.factory import Parts
-from distdqn.run.factory import make_parts as make_run_parts
-from distdqn.run.session import open_session
+from distdqn.run.factory import Factory
+from distdqn.run.factory import make_factory as make_run_factory
+from distdqn.run.placement import Placement
+from distdqn.run.ray_session import open_session
 from distdqn.run.supervisor import System
 from distdqn.telemetry.reports import Poll
 from distdqn.telemetry.usage import Usage
@@ -62,23 +63,23 @@ def without_end(config: Config) -> Config:
     )
 
 
-def make_parts(config: Config, make_env: Callable[[], Any] | None = None) -> Parts:
-    """The parts of a run without end.
+def make_factory(config: Config, make_env: Callable[[], Any] | None = None) -> Factory:
+    """What makes a run without end.
 
     make_env: picklable, or None for `env.id`.
     Raises DistDQNError, one line, for an env or a replay that cannot be.
     """
-    return make_run_parts(without_end(config), make_env)
+    return make_run_factory(without_end(config), make_env)
 
 
 @contextlib.contextmanager
-def opened_ray(parts: Parts, say: Say) -> Iterator[str]:
-    """Ray with room for these parts, the caller's where there is one; gives a run name."""
+def opened_ray(factory: Factory, say: Say) -> Iterator[str]:
+    """Ray with room for such a run, the caller's where there is one; gives a run name."""
     with tempfile.TemporaryDirectory(prefix="distdqn-bench-") as place:
-        config = parts.config
+        config = factory.config
         name = f"bench-{secrets.token_hex(4)}"
         folder = RunFolder.create(place, name, config.env.id, to_yaml(config))
-        with contextlib.closing(folder), contextlib.closing(open_session(parts, folder, say)):
+        with contextlib.closing(folder), contextlib.closing(open_session(config, folder, say)):
             yield name
 
 
@@ -119,10 +120,10 @@ class LiveRun:
     after an error, Ctrl-C among them, ends them at once.
     """
 
-    def __init__(self, parts: Parts, run_name: str, say: Say) -> None:
+    def __init__(self, factory: Factory, run_name: str, say: Say) -> None:
         """run_name: not in use on the cluster.  say: takes lines for a person."""
-        self._parts, self._say = parts, say
-        self._system = System(parts, run_name, say)
+        self._factory, self._say = factory, say
+        self._system = System(factory.config, Placement(factory, run_name), say)
 
     def __enter__(self) -> LiveRun:
         try:
@@ -145,7 +146,7 @@ class LiveRun:
         warm_up_s: that it runs on for after the first updates.
         compiled: whether a compiled update can be expected, which is then waited for.
         """
-        needed = self._parts.config.replay.min_size_to_sample
+        needed = self._factory.config.replay.min_size_to_sample
         while not (usage := self._poll_for(_SAY_PERIOD_S, _updates).usage).gradient_steps:
             self._say(f"{usage.env_steps:,} of {needed:,} transitions before the first update")
         if compiled and not self._poll_for(_COMPILE_TIMEOUT_S, _is_settled).usage.compiled:

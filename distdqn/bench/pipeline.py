@@ -16,12 +16,12 @@ import numpy as np
 
 from distdqn.bench.alone import Alone, measure_alone
 from distdqn.bench.host import new_result
-from distdqn.bench.live_run import LiveRun, Measured, Say, make_parts, opened_ray
+from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
 from distdqn.bench.result import Case, Figure, Result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import Verdict, judge
 from distdqn.run.async_run import setup_of
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.telemetry.usage import PartUsage, Usage
 
 TAKES_CONFIG = True
@@ -94,17 +94,18 @@ def run(
     make_env: as for `train`, picklable.
     Raises DistDQNError, one line, where the run cannot be made or fails; no actor is left.
     """
-    parts = make_parts(config, make_env)
-    alone = [measure_parts(parts, options, say)]
-    with opened_ray(parts, say) as name:
-        measured = measure_system(parts, name, options, alone[0].compiled, say)
-    alone.append(measure_parts(parts, options, say))
-    limits = limits_of(measured, alone, parts.config)
-    verdict = judge(measured.whole, setup_of(parts.config))
-    case = case_of(measured, limits, verdict, parts.config)
+    factory = make_factory(config, make_env)
+    config = factory.config
+    alone = [measure_parts(factory, options, say)]
+    with opened_ray(factory, say) as name:
+        measured = measure_system(factory, name, options, alone[0].compiled, say)
+    alone.append(measure_parts(factory, options, say))
+    limits = limits_of(measured, alone, config)
+    verdict = judge(measured.whole, setup_of(config))
+    case = case_of(measured, limits, verdict, config)
     notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
-    cases = [case, *alone_cases(alone, limits, parts.config)]
-    return new_result("pipeline", options, cases, notes, configured(parts.config, alone[0].device))
+    cases = [case, *alone_cases(alone, limits, config)]
+    return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
 
 
 def configured(config: Config, device: str) -> dict[str, Any]:
@@ -113,17 +114,19 @@ def configured(config: Config, device: str) -> dict[str, Any]:
     return plain | {"device": device}
 
 
-def measure_parts(parts: Parts, options: Any, say: Say) -> Alone:
+def measure_parts(factory: Factory, options: Any, say: Say) -> Alone:
     """Learner and rollout alone; options: with `alone_seconds` and `repeats`."""
-    alone = measure_alone(parts, options.alone_seconds, options.repeats)
+    alone = measure_alone(factory, options.alone_seconds, options.repeats)
     updates, env_steps = (np.median(x.per_s) for x in (alone.updates, alone.env_steps))
     say(f"alone: the learner {updates:,.0f} updates/s, a worker {env_steps:,.0f} env steps/s")
     return alone
 
 
-def measure_system(parts: Parts, run_name: str, options: Any, compiled: bool, say: Say) -> Measured:
+def measure_system(
+    factory: Factory, run_name: str, options: Any, compiled: bool, say: Say
+) -> Measured:
     """The running system; options: with `seconds`, `repeats` and `warm_up_s`."""
-    with LiveRun(parts, run_name, say) as live:
+    with LiveRun(factory, run_name, say) as live:
         live.settle(options.warm_up_s, compiled)
         measured = live.measure(options.seconds, options.repeats)
     whole = measured.whole

@@ -11,18 +11,11 @@ import itertools
 from collections.abc import Callable
 from typing import Literal
 
-import numba
 import numpy as np
 
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
 from distdqn.replay.layout import BUCKET, ITEM, num_buckets, tree_bytes
 from distdqn.replay.memory_budget import planned_frames_per_item, replay_bytes
-from distdqn.replay.streaming import (
-    STREAM_BYTES,
-    STREAMED_FROM_BYTES,
-    finish_streaming,
-    store_streaming,
-)
 from distdqn.types import PriorityUpdate, ReplayBatch, TransitionBlock
 
 Kind = Literal["prioritized", "uniform"]
@@ -31,7 +24,6 @@ KINDS: tuple[Kind, ...] = ("prioritized", "uniform")
 _DRAWN = 16  # blocks and updates that are made before
 _DRAWN_BYTES = 1 << 25  # of such blocks, at most
 _AREA_BYTES = 1 << 26  # beyond the caches of most processors
-_PIECE = 1 << 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,14 +68,9 @@ class ReplayWork:
         first = self._block()
         num_blocks = int(np.clip(_DRAWN_BYTES // first.frames.nbytes, 1, _DRAWN))
         self._blocks = itertools.cycle([first, *(self._block() for _ in range(num_blocks - 1))])
-        shape = (2, point.superbatch, point.batch_size, *point.task.observation.obs_shape)
-        self._out = np.zeros(shape, point.task.observation.dtype)
         added = first.frames.nbytes + first.num_transitions * ITEM.itemsize
         self._added = Copying(added, num_blocks * added, self.replay.nbytes)
-        stack, n_step = point.task.observation.stack, point.n_step
-        self._sampled = Copying(
-            _nbytes(self._draw()), self.replay.nbytes, 0, min(stack + n_step, 2 * stack) / 2 / stack
-        )
+        self._sampled = Copying(_nbytes(self._draw()), self.replay.nbytes, 0)
         self._updates = itertools.cycle([self._update() for _ in range(_DRAWN)])
         self._nodes = np.ones(tree_bytes(point.size) // 8)
 
@@ -131,7 +118,7 @@ class ReplayWork:
         return numbers.size
 
     def _draw(self) -> ReplayBatch:
-        return self.replay.sample(self._point.superbatch, self._point.batch_size, self._out)
+        return self.replay.sample(self._point.superbatch, self._point.batch_size)
 
     def _block(self) -> TransitionBlock:
         point = self._point
@@ -178,52 +165,26 @@ class Copying:
 
     Source and target move on through as much memory as the work itself goes through
     (`source_area`, `target_area`, at most 64 MB each), so that both find as much in the
-    caches. What is large is stored past the caches, as the work does.
-
-    read_share: of what is stored past the caches, how much is read from memory: an
-      observation and the one after it share frames.
+    caches.
     """
 
-    def __init__(
-        self, num_bytes: int, source_area: int, target_area: int, read_share: float = 1.0
-    ) -> None:
-        self._streams = num_bytes >= STREAMED_FROM_BYTES
-        self._num = self._read = num_bytes
-        if self._streams:
-            self._num -= num_bytes % _PIECE
-            self._read = int(read_share * self._num) // _PIECE * _PIECE
+    def __init__(self, num_bytes: int, source_area: int, target_area: int) -> None:
+        self._num = num_bytes
         # Not zeros: their pages come only when they are first written, in the midst of a timing.
-        self._source = np.ones(_area(self._read, source_area), np.uint8)
-        self._target = np.ones(_area(self._num, target_area), np.uint8)
+        self._source = np.ones(_area(num_bytes, source_area), np.uint8)
+        self._target = np.ones(_area(num_bytes, target_area), np.uint8)
         self._from = self._to = 0
 
     def __call__(self) -> None:
-        source = self._source[self._from : self._from + self._read]
-        target = self._target[self._to : self._to + self._num]
-        if self._streams:
-            _copy_streaming(source, target)
-        else:
-            np.copyto(target, source)
-        self._from = (self._from + self._read) % len(self._source)
+        source = self._source[self._from : self._from + self._num]
+        np.copyto(self._target[self._to : self._to + self._num], source)
+        self._from = (self._from + self._num) % len(self._source)
         self._to = (self._to + self._num) % len(self._target)
 
 
 def _area(of_one: int, area: int) -> int:
     """Whole pieces of `of_one` bytes: at least one."""
     return max(min(area, _AREA_BYTES) // of_one, 1) * of_one
-
-
-@numba.njit(cache=True)
-def _copy_streaming(source: np.ndarray, target: np.ndarray) -> None:
-    """Fills the target; what is too short of the source is read again while it is cached."""
-    written = 0
-    for start in range(0, len(source), _PIECE):
-        ends = len(target) * (start + _PIECE) // len(source)
-        for to in range(written, ends - STREAM_BYTES + 1, STREAM_BYTES):
-            place = start + (to - written) % _PIECE
-            store_streaming(target, to, source, place)  # type: ignore[call-arg]
-        written = ends - ends % STREAM_BYTES
-    finish_streaming()  # type: ignore[call-arg]
 
 
 def _nbytes(batch: ReplayBatch) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from distdqn.bench.alone import Alone
 from distdqn.bench.host import new_result
-from distdqn.bench.live_run import Measured, Say, make_parts, opened_ray
+from distdqn.bench.live_run import Measured, Say, make_factory, opened_ray
 from distdqn.bench.pipeline import (
     DEFAULT_PRESET,
     TAKES_CONFIG,
@@ -68,18 +68,18 @@ def run(
     started, or where a run fails; no actor is left.
     """
     points = [(workers, shards) for shards in options.shards for workers in options.workers]
-    parts = {point: make_parts(with_parts(config, *point), make_env) for point in points}
-    largest = make_parts(with_parts(config, max(options.workers), max(options.shards)), make_env)
+    factories = {point: make_factory(with_parts(config, *point), make_env) for point in points}
+    largest = make_factory(with_parts(config, max(options.workers), max(options.shards)), make_env)
     alone = [measure_parts(largest, options, say)]
     measured: dict[Point, Measured] = {}
     with opened_ray(largest, say) as name:
-        for number, (point, its_parts) in enumerate(parts.items()):
+        for number, (point, factory) in enumerate(factories.items()):
             say("workers {}, shards {}".format(*point))
             measured[point] = measure_system(
-                its_parts, f"{name}-{number}", options, alone[0].compiled, say
+                factory, f"{name}-{number}", options, alone[0].compiled, say
             )
     alone.append(measure_parts(largest, options, say))
-    cases = [_case(measured, point, alone, parts[point].config) for point in points]
+    cases = [_case(measured, point, alone, factories[point].config) for point in points]
     notes = [_told(case) for case in cases]
     notes += [note for each in measured.values() for note in remarks(each, alone)]
     more = configured(config, alone[0].device)

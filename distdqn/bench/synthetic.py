@@ -13,7 +13,7 @@ import numpy as np
 
 from distdqn.replay.memory_budget import planned_frames_per_item
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, Sampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler, Sampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
 
 Torso = Literal["nature", "minatar", "mlp"]
@@ -51,7 +51,7 @@ def filled_replay(
 
     steps: of each env in a block.
     """
-    uniform: Sampler = UniformSampler(capacity)
+    uniform: Sampler = PlainSampler(capacity)
     sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else uniform
     stack = task.observation.stack
     replay = Replay(

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import FlagParser, UsageError, add_config_flags, config_values
-from distdqn.cli.folders import make_folder
 from distdqn.cli.option_flags import add_option_flags, option_values
 from distdqn.cli.output import json_only
 from distdqn.config import load_config, nearest
 from distdqn.errors import ConfigError, DistDQNError
+from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:

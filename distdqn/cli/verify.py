@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distdqn.cli.flags import FlagParser, UsageError, whole_number
-from distdqn.cli.folders import make_folder
 from distdqn.cli.output import json_only
+from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:

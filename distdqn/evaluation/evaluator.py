@@ -64,14 +64,14 @@ class Evaluator:
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Fresh greedy episodes with given weights."""
-        return self._greedy.report(online, episodes, seed)
+        return self._greedy.evaluate(online, episodes, seed)
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
         """One greedy episode as the bytes of an mp4 file."""
         return self._greedy.record(online, seed)
 
     def _report(self, snapshot: WeightSnapshot) -> EvaluationReport:
-        report = self._greedy.report(
+        report = self._greedy.evaluate(
             snapshot.online,
             self._episodes,
             int(self._rng.integers(2**31)),

@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
-from distdqn.evaluation.evaluate import EvaluationResult, evaluate
+from distdqn.evaluation.play import play_episodes
 from distdqn.evaluation.video import record_video
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
@@ -59,12 +59,22 @@ class Greedy:
         acting.set(WeightSnapshot(BEFORE_ANY, BEFORE_ANY, 0, online))
         return acting.q_values
 
-    def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationResult:
-        """`episodes` greedy episodes; at most 100 envs at once, kept for the next time."""
+    def evaluate(
+        self,
+        online: np.ndarray,
+        episodes: int,
+        seed: int,
+        version: WeightsVersion = BEFORE_ANY,
+        env_steps: int = 0,
+    ) -> EvaluationReport:
+        """`episodes` greedy episodes; at most 100 envs at once, kept for the next time.
+
+        online, version, env_steps: of the snapshot, `[P]`, its version and its clock.
+        """
         num_envs = min(episodes, _MAX_ENVS)
         if num_envs not in self._steppers:
             self._steppers[num_envs] = self._make_stepper(num_envs, None)
-        return evaluate(
+        result = play_episodes(
             self._steppers[num_envs],
             self.q_function(online, num_envs),
             episodes,
@@ -73,17 +83,6 @@ class Greedy:
             self._discount,
             self._epsilon,
         )
-
-    def report(
-        self,
-        online: np.ndarray,
-        episodes: int,
-        seed: int,
-        version: WeightsVersion = BEFORE_ANY,
-        env_steps: int = 0,
-    ) -> EvaluationReport:
-        """As `evaluate`, with the snapshot it is of: `online [P]`, its version and clock."""
-        result = self.evaluate(online, episodes, seed)
         return EvaluationReport(
             env_steps=env_steps,
             version=version,

@@ -13,16 +13,13 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from distdqn.acting.exploration import epsilon_greedy
 from distdqn.acting.frame_stack import FrameStack
 from distdqn.evaluation.value_panel import PlayedEpisode, ValuePanel
-
-if TYPE_CHECKING:
-    from distdqn.envs import VectorStepper
 
 _CODEC_BLOCK = 2  # pixels; imageio would else enlarge pictures to multiples of 16
 
@@ -44,7 +41,7 @@ class RecordedEpisode:
 
 
 def record_video(
-    make_stepper: Callable[[], VectorStepper],
+    make_stepper: Callable[[], Any],
     q_values: Callable[[np.ndarray], np.ndarray],
     path: str | Path,
     seed: int,
@@ -54,7 +51,7 @@ def record_video(
     """Plays one greedy episode, masks respected, and records its first env.
 
     Args:
-      make_stepper: builds envs with `render_mode="rgb_array"`; one is enough.
+      make_stepper: builds a `VectorStepper` with `render_mode="rgb_array"`; one is enough.
       q_values: observations `[N, *obs_shape]` to action values `[N, A]`.
       path: of the mp4 file; its folder is created, an older file replaced.
       max_steps: steps after which the recording stops.
@@ -100,7 +97,7 @@ class _Pictures:
 
 
 def _play(
-    stepper: VectorStepper,
+    stepper: Any,
     q_values: Callable[[np.ndarray], np.ndarray],
     pictures: _Pictures,
     path: Path,

@@ -24,6 +24,7 @@ import psutil
 
 from distdqn.errors import RunError
 from distdqn.files.metrics_log import MetricsLog, is_up_to
+from distdqn.files.named_folder import cannot_make, make_folder
 from distdqn.plain_json import to_json
 
 _LIVE_STATES = ("starting", "running", "stopping")
@@ -50,18 +51,16 @@ class RunFolder:
         run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
         Raises RunError: the name is taken, or the disk refuses.
         """
-        runs_dir = Path(runs_dir)
         try:
-            runs_dir.mkdir(parents=True, exist_ok=True)
-            path = _make_folder(runs_dir, run_name, env_id)
+            if run_name is None:
+                path = make_folder(runs_dir, re.sub(r"[^\w.-]+", "-", env_id).strip("-."))
+            else:
+                path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
             folder._update_run_json(**_this_process(), state="starting")
         except OSError as error:
-            raise RunError(
-                f"cannot make a run folder in {runs_dir}: {error.strerror}; "
-                "choose another place with --runs-dir"
-            ) from error
+            raise cannot_make(runs_dir, error) from error
         return folder
 
     @classmethod
@@ -160,9 +159,7 @@ class RunFolder:
         scalars: by TensorBoard tag; those that are not finite are left out.
         global_step: env steps.
         """
-        if self._metrics is None:
-            self._metrics = MetricsLog(self.path)
-        self._metrics.write(scalars, global_step)
+        self._open_metrics().write(scalars, global_step)
 
     def write_histogram(
         self, tag: str, counts: np.ndarray, edges: np.ndarray, global_step: int
@@ -171,9 +168,7 @@ class RunFolder:
 
         counts: `[n]` of values between `edges [n + 1]`, ascending and finite.
         """
-        if self._metrics is None:
-            self._metrics = MetricsLog(self.path)
-        self._metrics.write_histogram(tag, counts, edges, global_step)
+        self._open_metrics().write_histogram(tag, counts, edges, global_step)
 
     def flush(self) -> None:
         """Hands over what is buffered, before a checkpoint that says how far the run is."""
@@ -190,9 +185,7 @@ class RunFolder:
             lines = path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if is_up_to(line, env_steps)]
             self._replace("metrics.jsonl", "".join(kept))
-        if self._metrics is None:
-            self._metrics = MetricsLog(self.path)
-        self._metrics.rewind(env_steps)
+        self._open_metrics().rewind(env_steps)
 
     def write_visits(self, visits: np.ndarray) -> None:
         """`visits.safetensors`: `[S, A]` int64, how often each state and action was added."""
@@ -215,6 +208,11 @@ class RunFolder:
             self._metrics.close()
             self._metrics = None
 
+    def _open_metrics(self) -> MetricsLog:
+        if self._metrics is None:
+            self._metrics = MetricsLog(self.path)
+        return self._metrics
+
     def _update_run_json(self, **fields: Any) -> None:
         self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
 
@@ -231,23 +229,14 @@ def list_runs(runs_dir: str | Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def _make_folder(runs_dir: Path, run_name: str | None, env_id: str) -> Path:
+def _take_name(path: Path) -> Path:
     """Creating the folder is what takes the name: of two processes one succeeds."""
-    if run_name is not None:
-        try:
-            (runs_dir / run_name).mkdir()
-        except FileExistsError as error:
-            raise RunError(_name_taken(RunFolder(runs_dir / run_name))) from error
-        return runs_dir / run_name
-    env = re.sub(r"[^\w.-]+", "-", env_id).strip("-.")
-    stem, number = f"{env}-{datetime.datetime.now():%Y%m%d-%H%M%S}", 1
-    while True:
-        path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            number += 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError as error:
+        raise RunError(_name_taken(RunFolder(path))) from error
+    return path
 
 
 def _name_taken(folder: RunFolder) -> str:

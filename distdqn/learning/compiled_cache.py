@@ -218,7 +218,7 @@ class CompiledFunction:
 
     A call keeps the interpreter lock, but for moments too short for another thread to
     wake in: with nothing else between calls, a waiting thread was seen to starve for
-    600 ms. So it stands aside every 5 ms, for 70 microseconds.
+    600 ms.
     """
 
     def __init__(self, library: str | Path, arguments: Tensors) -> None:

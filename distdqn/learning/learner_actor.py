@@ -14,35 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.learning.learner import Learner
 from distdqn.learning.prefetch import Prefetcher, Superbatch
 from distdqn.learning.publish import Publisher
-from distdqn.learning.training import learner_report
-from distdqn.rate_limiter import RateLimiter
-from distdqn.telemetry.histograms import LogHistogram
+from distdqn.learning.training import Training
 from distdqn.telemetry.meter import Meter
-from distdqn.telemetry.rates import Sparingly
 from distdqn.telemetry.reports import LearnerReport
-from distdqn.types import LearnerDirective, ShardMap, WeightSnapshot, WeightsVersion
+from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
 
 _WAIT_S = 0.05
 
 
-@dataclasses.dataclass(frozen=True)
-class LearnerParts:
-    """What `build` makes inside the learner's process.
-
-    compile: starts compiling the update for batches with or without action masks; polled
-      for the result (None: stay eager).
-    learning_rate, importance_sampling_exponent: by env steps.
-    """
-
-    learner: Learner
-    limiter: RateLimiter
-    prefetcher: Prefetcher
-    compile: Callable[[Learner, bool], Any] | None
-    learning_rate: Callable[[int], float]
-    importance_sampling_exponent: Callable[[int], float]
+Build = Callable[[], tuple[Training, Prefetcher, Callable[[Any, bool], Any]]]
+"""Makes, inside the learner's process, the training, where its batches come from, and what
+starts compiling the update: (learner, whether batches have action masks) -> polled for the
+result, or None where the update stays eager."""
 
 
 class LearnerActor:
@@ -50,13 +35,13 @@ class LearnerActor:
 
     incarnation: 1 plus the learners that died before; orders weights versions.
     publish_period: gradient steps between publications (at superbatch borders).
-    prioritized: whether priorities go back, and target copies go to the workers.
+    prioritized: whether priorities go back.
     snapshot_period_s: how often the whole state is kept for a successor.
     """
 
     def __init__(
         self,
-        build: Callable[[], LearnerParts],
+        build: Build,
         incarnation: int,
         control: Any,
         weight_server: Any,
@@ -65,10 +50,8 @@ class LearnerActor:
         snapshot_period_s: float,
         report_period_s: float,
     ):
-        self._parts = build()
-        self._learner = self._parts.learner
-        self._prefetcher = self._parts.prefetcher
-        self._td_errors = Sparingly(lambda: LogHistogram(self._learner.recent_abs_td_errors()))
+        self._training, self._prefetcher, self._start_compiling = build()
+        self._learner = self._training.learner
         self._compiling: Any = None
         self._note = ""
         self._publisher = Publisher(
@@ -84,9 +67,8 @@ class LearnerActor:
         self._snapshot_period_s = snapshot_period_s
         self._published_target = -1
         self._next_publish = self._next_snapshot = 0.0
-        self._learning_rate = 0.0
         self._first_batch: tuple[float, float] | None = None  # when, after how long a wait
-        self._stopping = self._expects_mask = False
+        self._stopping = self._expects_mask = self._ended = False
 
     def run(
         self,
@@ -100,9 +82,10 @@ class LearnerActor:
         """
         self._meter = Meter()
         if initial is not None:
-            self._learner.set_parameters(initial)
+            self._training.set_parameters(initial)
         if state is not None:
-            self._restore(state)
+            self._training.set_state(state["learner"])
+            self._prefetcher.set_state(state)
         self._shards = shards
         self._prefetcher.set_shards(shards)
         self._publish()
@@ -118,7 +101,7 @@ class LearnerActor:
             self._stop_compiling()
         self._publish()
         self._publisher.keep(self._state())
-        self._td_errors.expire()
+        self._ended = True
         self._publisher.stop()
 
     def _next(self) -> Superbatch | None:
@@ -137,19 +120,15 @@ class LearnerActor:
         has_mask = superbatch.batch.action_mask_t is not None
         if has_mask and not self._expects_mask:  # only the first batch tells
             self._compile(with_action_mask=True)
-        env_steps = self._prefetcher.env_steps
-        self._learning_rate = self._parts.learning_rate(env_steps)
         first = not self._learner.gradient_steps
-        update = self._learner.learn(
+        update = self._training.update(
             superbatch.batch,
             superbatch.shard_probability,
             superbatch.num_items,
-            self._parts.importance_sampling_exponent(env_steps),
-            self._learning_rate,
+            self._prefetcher.env_steps,
         )
         if first:  # on a GPU: why there is no CUDA graph, if so
-            self._note = self._learner.swap_refused
-        self._note = self._learner.take_warning() or self._note
+            self._note = self._learner.swap_refused or self._note
         if self._prioritized:
             self._prefetcher.send_priorities(superbatch.shard, update)
         if self._learner.gradient_steps >= self._next_publish:
@@ -159,30 +138,19 @@ class LearnerActor:
             self._publisher.keep(self._state())
 
     def _publish(self) -> None:
-        learner = self._learner
         self._version = WeightsVersion(self._version.incarnation, self._version.counter + 1)
-        self._next_publish = learner.gradient_steps + self._publish_period
-        target = None  # without one, workers bootstrap from the online network
-        uses_target = self._prioritized and learner.settings.gradient == "semi"
-        if uses_target and learner.target_copies != self._published_target:
-            self._published_target = learner.target_copies
-            target = learner.target_vector()
-        self._publisher.publish(
-            WeightSnapshot(
-                version=self._version,
-                target_version=WeightsVersion(self._version.incarnation, learner.target_copies),
-                env_steps=self._prefetcher.env_steps,
-                online=learner.online_vector(),
-                target=target,
-            )
+        self._next_publish = self._learner.gradient_steps + self._publish_period
+        snapshot = self._training.snapshot(
+            self._version, self._prefetcher.env_steps, self._published_target
         )
+        self._published_target = snapshot.target_version.counter
+        self._publisher.publish(snapshot)
         self._prefetcher.set_newest(self._version)
 
     def _compile(self, with_action_mask: bool) -> None:
         self._stop_compiling()
         self._expects_mask = with_action_mask
-        if self._parts.compile is not None:
-            self._compiling = self._parts.compile(self._learner, with_action_mask)
+        self._compiling = self._start_compiling(self._learner, with_action_mask)
 
     def _stop_compiling(self) -> None:
         if self._compiling is not None:
@@ -209,33 +177,26 @@ class LearnerActor:
 
     def _state(self) -> dict[str, Any]:
         """Everything a successor or a checkpoint needs, as numpy arrays and numbers."""
-        learner = self._learner
+        # Samples of the updates made: batches still queued here die with this process.
+        samples = self._learner.gradient_steps * self._learner.settings.batch_size
         return {
-            "learner": learner.get_state(),
-            "layout": learner.layout,
-            # Those of the updates made: batches still queued here die with this process.
-            "samples": learner.gradient_steps * learner.settings.batch_size,
-            "inserts": self._parts.limiter.inserts,
-            "gone_inserts": self._prefetcher.gone_inserts,
+            **self._training.get_state(),
+            **self._prefetcher.get_state(),
+            "samples": samples,
         }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._learner.set_state(state["learner"])
-        self._parts.limiter.set_state({key: state[key] for key in ("samples", "inserts")})
-        self._prefetcher.gone_inserts = state["gone_inserts"]
 
     def _report(self) -> LearnerReport:
         now = time.monotonic()
         since, waited_s = self._first_batch or (now, self._meter.wait_s)
-        note, self._note = self._note, ""
-        return learner_report(
-            self._learner,
-            samples_per_insert=self._prefetcher.samples_per_insert,
-            version=self._version,
-            td_errors=self._td_errors(),
-            learning_rate=self._learning_rate,
+        report = self._training.report(
+            self._version, self._prefetcher.samples_per_insert, now - since, is_last=self._ended
+        )
+        note = report.note
+        if not note:
+            note, self._note = self._note, ""
+        return dataclasses.replace(
+            report,
             wait_s=self._meter.wait_s - waited_s,
-            elapsed_s=now - since,
             spent=self._meter.spent(),
             compiling=self._compiling is not None,
             note=note,

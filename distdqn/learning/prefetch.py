@@ -12,6 +12,7 @@ import dataclasses
 import queue
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ray.exceptions import (
     RayActorError,
 )
 
+from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter, shard_limit
 from distdqn.types import (
     BEFORE_ANY,
@@ -144,6 +146,15 @@ class Prefetcher:
     def samples_per_insert(self) -> float:
         return self._limiter.achieved_samples_per_insert
 
+    def get_state(self) -> dict[str, int]:
+        """The account for a successor, without the samples: those queued here die with this."""
+        return {"inserts": self._limiter.inserts, "gone_inserts": self.gone_inserts}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `get_state()` and the "samples" of the updates made; before `start`."""
+        self._limiter.set_state({key: state[key] for key in ("samples", "inserts")})
+        self.gone_inserts = state["gone_inserts"]
+
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join(timeout=10)
@@ -216,17 +227,12 @@ class Prefetcher:
         return min(self._superbatch, max(allowed, 0) // size)
 
     def _draw_shard(self) -> tuple[int, float, int] | None:
-        """A shard with probability in proportion to its mass, that, and all items."""
+        """See `draw_shard`; None until every shard has answered once."""
         known = [c for s, c in self._counters.items() if self._handle(s) is not None]
         self._met_all = self._met_all or len(known) == len(self._map.handles)
         if not self._met_all:  # the first batches are from all shards, too
             return None
-        mass = np.array([c.mass for c in known])
-        if not len(known) or not mass.sum() > 0:
-            return None
-        probabilities = mass / mass.sum()
-        i = int(self._rng.choice(len(known), p=probabilities))
-        return known[i].shard, float(probabilities[i]), sum(c.size for c in known)
+        return draw_shard(known, self._rng)
 
     def _request_grants(self) -> None:
         """Credit for shards that no sample request reaches at the moment."""

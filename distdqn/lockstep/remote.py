@@ -1,7 +1,7 @@
-"""Lockstep's parts as Ray actors, asked one thing at a time.
+"""Lockstep's members as Ray actors, asked one thing at a time.
 
-An actor here is the plain part itself; only the asking differs. Nothing that dies is
-replaced: a replacement would change the schedule, and the newest checkpoint has it all.
+An actor holds the plain member; only the asking differs. Nothing that dies is replaced: a
+replacement would change the schedule, and the newest checkpoint has it all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Reference:
     def get(self) -> Any:
         """Waits for it.
 
-        Raises the part's own DistDQNError, or RunError where it died, failed or is late.
+        Raises the member's own DistDQNError, or RunError where it died, failed or is late.
         """
         try:
             return ray.get(self.ref, timeout=self._timeout_s)
@@ -45,37 +45,47 @@ class Reference:
             ) from error
 
 
-class RemotePart:
-    """Asks one actor; an `Ask` of the lockstep schedule.
+class MemberActor:
+    """A member in a process of its own.
 
-    name: of the part, for errors.  timeout_s: for one answer.
+    build: makes it there.  sees_gpu: whether torch may find a GPU there.
     """
 
-    def __init__(self, actor: Any, name: str, timeout_s: float):
-        self.actor, self.name, self._timeout_s = actor, name, timeout_s
+    def __init__(self, build: Callable[[], Any], sees_gpu: bool):
+        if not sees_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._member = build()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._member, method)(*arguments)
+
+
+class RemoteMember:
+    """Makes an actor, never restarted, and asks it; an `Ask` of the lockstep schedule.
+
+    name: of the member, for errors.  options: of the actor.  timeout_s: for one answer.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Any],
+        name: str,
+        options: Mapping[str, Any],
+        timeout_s: float,
+        sees_gpu: bool,
+    ):
+        self.name, self._timeout_s = name, timeout_s
+        actor_class = ray.remote(MemberActor).options(
+            max_restarts=0, enable_task_events=False, **options
+        )
+        self.actor = actor_class.remote(build, sees_gpu)
 
     def __call__(self, method: str, *arguments: Any) -> Reference:
         plain = [x.ref if isinstance(x, Reference) else x for x in arguments]
-        ref = getattr(self.actor, method).remote(*plain)
-        return Reference(ref, self.name, self._timeout_s)
+        return Reference(self.actor.ask.remote(method, *plain), self.name, self._timeout_s)
 
 
-def make_actor(part: type, options: Mapping[str, Any], **arguments: Any) -> Any:
-    """A part as an actor that is never restarted."""
-    return (
-        ray.remote(part)
-        .options(max_restarts=0, enable_task_events=False, **options)
-        .remote(**arguments)
-    )
-
-
-def without_gpu(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls `function` in an actor that is not the learner: torch must see no GPU there."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    return function(*arguments)
-
-
-def end(parts: list[RemotePart]) -> None:
+def end(members: list[RemoteMember]) -> None:
     """Kills the actors, so that a cluster is left as it was found."""
-    for part in parts:
-        ray.kill(part.actor)
+    for member in members:
+        ray.kill(member.actor)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import numpy as np
 from distdqn.config import Config, from_yaml, to_values, to_yaml
 from distdqn.errors import DistDQNError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.lockstep.system import LockstepSystem
+from distdqn.lockstep.members import LockstepWorker
+from distdqn.lockstep.system import Builders, LockstepSystem
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.reporting.verdict import judge_turns
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.run.interruption import SIGNALS, Interruption
 from distdqn.run.record import RunRecord
 from distdqn.telemetry.reports import EvaluationReport
@@ -36,15 +38,15 @@ _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and explorat
 class LockstepRun:
     """A run of mode lockstep or lockstep_ray in progress."""
 
-    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
-        self._config, self._parts = config, parts
+    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+        self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
-        self._record = RunRecord(config, parts, folder, progress)
+        self._record = RunRecord(factory.config, factory.network_description(), folder, progress)
         self.interruption = Interruption()
         self._said_interrupted = False
         self._next_look = 0.0
         self._num_evaluations = 0
-        self._due = config.eval.period_env_steps
+        self._due = factory.config.eval.period_env_steps
 
     def execute(self, initial: Mapping[str, np.ndarray] | None) -> Summary:
         """From the first round to the end; initial: parameters by name, or None."""
@@ -87,7 +89,7 @@ class LockstepRun:
         with contextlib.ExitStack() as stack:
             try:
                 self._open(stack)
-                system = LockstepSystem(self._parts, self.interruption.give_up)
+                system = make_system(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:
@@ -99,9 +101,9 @@ class LockstepRun:
         if self._config.mode == "lockstep":
             self._folder.set_running(address="", namespace=self._folder.name, token_file="")
             return
-        from distdqn.run.session import open_session
+        from distdqn.run.ray_session import open_session
 
-        session = open_session(self._parts, self._folder, self._progress.say)
+        session = open_session(self._config, self._folder, self._progress.say)
         stack.callback(session.close)
 
     def _train(self, system: LockstepSystem) -> Summary:
@@ -210,7 +212,9 @@ class LockstepRun:
 
     def _save(self, system: LockstepSystem) -> None:
         self._folder.flush()  # what comes after the checkpoint is rewound, what was before is not
+        learner_state = self._learner_state(system)
         state = system.get_state() | {
+            "learner_busy_s": learner_state["busy_s"],
             "record": self._record.get_state(),
             "evaluations": self._num_evaluations,
             "due": self._due,
@@ -218,13 +222,13 @@ class LockstepRun:
             "config": to_yaml(self._config),
         }
         self._record.checkpointer.save_lockstep(
-            self._learner_state(system), state, system.shards, system.lockstep.env_steps
+            learner_state, state, system.shards, system.lockstep.env_steps
         )
 
     def _makers(self) -> list[str]:
         """Which of the caller's own functions the run is made with."""
         names = ("make_env", "make_network")
-        return [name for name in names if getattr(self._parts, name) is not None]
+        return [name for name in names if getattr(self._factory, name) is not None]
 
     def _require_own_makers(self, makers: list[str]) -> None:
         if makers != self._makers():
@@ -250,9 +254,24 @@ class LockstepRun:
     def _learner_state(self, system: LockstepSystem) -> dict[str, Any]:
         """What a checkpoint of any mode holds."""
         account = system.lockstep.get_state()
-        return {
-            "learner": system.learner("get_state").get(),
-            "layout": system.learner("layout").get(),
-            "samples": account["samples"],
-            "inserts": account["inserts"],
-        }
+        counts = {key: account[key] for key in ("samples", "inserts")}
+        return system.learner("get_state").get() | counts
+
+
+def make_system(factory: Factory, look: Callable[[], None] = lambda: None) -> LockstepSystem:
+    """The members of a lockstep run, made; look: called while actors start."""
+    workers, shards = factory.config.workers, factory.config.replay.shards
+    builders: Builders = {
+        "worker": [
+            partial(
+                LockstepWorker,
+                partial(factory.stepper, workers.envs_per_worker),
+                partial(factory.rollout, index),
+            )
+            for index in range(workers.count)
+        ],
+        "shard": [partial(factory.shard, index, 0) for index in range(shards)],
+        "learner": [factory.training],
+        "evaluator": [factory.evaluator],
+    }
+    return LockstepSystem(factory.config, builders, factory.limiter(), factory.is_counted, look)

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import ShardCounters, TransitionBlock, WeightsVersion
@@ -81,7 +82,7 @@ class Rounds:
 class Lockstep:
     """The rounds of one run.
 
-    workers, shards, learner: see `lockstep_parts` for the methods they are asked for.
+    workers, shards, learner: see `members` for the methods they are asked for.
     limiter: the account of samples and inserts; its band plays no part.
     number: rounds done.  totals: of each worker over the whole run.
     snapshot: the newest weights, as an answer.
@@ -157,7 +158,7 @@ class Lockstep:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `get_state()`; the parts must have been given theirs before."""
+        """Goes on from `get_state()`; the members must have been given theirs before."""
         self.number = state["round"]
         self.version = WeightsVersion(*state["version"])
         self.totals = [WorkerReport(**_plain(total)) for total in state["totals"]]
@@ -230,15 +231,13 @@ class Lockstep:
             limiter.commit_samples(num_batches * size)
 
     def _draw_shard(self) -> tuple[int, float, int]:
-        """A shard with probability in proportion to its mass, that, and all items.
-
-        Each draw has a generator of its own, seeded by the samples made: no state to save.
+        """See `draw_shard`; each draw has a generator of its own, seeded by the samples made,
+        so that there is no state to save.
         """
-        mass = np.array([counters.mass for counters in self._counters])
-        probabilities = mass / mass.sum()
         rng = np.random.Generator(np.random.PCG64([self._rounds.seed, 1, self._limiter.samples]))
-        shard = int(rng.choice(len(mass), p=probabilities))
-        return shard, float(probabilities[shard]), sum(c.size for c in self._counters)
+        drawn = draw_shard(self._counters, rng)
+        assert drawn is not None, "samples are owed, but every shard is empty"
+        return drawn
 
     def _publish(self) -> None:
         self.version = WeightsVersion(self.version.incarnation, self.version.counter + 1)

@@ -1,4 +1,4 @@
-"""The parts of a lockstep run, in this process or as actors.
+"""The members of a lockstep run, in this process or as actors.
 
 The same classes either way; `config.mode` alone decides who is asked. What they tell goes
 through the same account as in an asynchronous run.
@@ -7,21 +7,16 @@ through the same account as in an asynchronous run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from distdqn.config import Config
 from distdqn.control.control import Control
-from distdqn.lockstep.members import (
-    LockstepEvaluator,
-    LockstepLearner,
-    LockstepShard,
-    LockstepWorker,
-)
+from distdqn.lockstep.members import LocalMember
 from distdqn.lockstep.schedule import Lockstep, Rounds
-from distdqn.run.factory import Parts
+from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import (
     EVALUATION_TIMEOUT_S,
     EvaluationReport,
@@ -33,26 +28,8 @@ from distdqn.types import ShardMap
 
 _LEARNER_TIMEOUT_S = 600.0
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Done:
-    """The answer of a part in this process."""
-
-    value: Any
-
-    def get(self) -> Any:
-        return self.value
-
-
-class LocalPart:
-    """Asks an object; an `Ask` of the lockstep schedule."""
-
-    def __init__(self, part: Any):
-        self._part = part
-
-    def __call__(self, method: str, *arguments: Any) -> Done:
-        plain = [x.value if isinstance(x, Done) else x for x in arguments]
-        return Done(getattr(self._part, method)(*plain))
+Builders = Mapping[str, Sequence[Callable[[], Any]]]
+"""What makes the members, by kind: "worker", "shard", "learner" and "evaluator"."""
 
 
 class LockstepSystem:
@@ -61,12 +38,23 @@ class LockstepSystem:
     lockstep: the schedule.  learner, shards: asked for their states by who saves them.
     """
 
-    def __init__(self, parts: Parts, look: Callable[[], None] = lambda: None):
-        """Makes the parts; look: called while actors start, raises to give up."""
-        config = parts.config
-        self._parts, self._config = parts, config
+    def __init__(
+        self,
+        config: Config,
+        builders: Builders,
+        limiter: RateLimiter,
+        is_counted: Callable[[int], bool],
+        look: Callable[[], None] = lambda: None,
+    ):
+        """Makes the members.
+
+        limiter: the account of samples and inserts.
+        is_counted: whether the returns of an env count.
+        look: called while actors start; raises to give up.
+        """
+        self._config, self._limiter = config, limiter
         make = _make_actors if config.mode == "lockstep_ray" else _make_objects
-        self._made: dict[str, list[Any]] = make(parts, look)
+        self._made: dict[str, list[Any]] = make(config, builders, look)
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
         self._control = Control(
@@ -75,7 +63,7 @@ class LockstepSystem:
             num_shards=config.replay.shards,
             min_grant=1,
             report_period_s=1.0,
-            is_counted=parts.is_counted,
+            is_counted=is_counted,
             stop_at_return=config.eval.stop_at_return,
             discount=config.learner.discount,
         )
@@ -98,7 +86,7 @@ class LockstepSystem:
             for shard, shard_state in zip(self.shards, state["shards"], strict=True):
                 shard("set_state", shard_state).get()
         self.lockstep = Lockstep(
-            self._made["worker"], self.shards, self.learner, self._parts.limiter(), self._rounds()
+            self._made["worker"], self.shards, self.learner, self._limiter, self._rounds()
         )
         if state is not None:
             self.lockstep.set_state(state["lockstep"])
@@ -179,7 +167,6 @@ class LockstepSystem:
         return {
             "lockstep": self.lockstep.get_state(),
             "control": self._control.get_state(),
-            "learner_busy_s": self.learner("busy_s").get(),
         }
 
     def close(self) -> None:
@@ -187,79 +174,67 @@ class LockstepSystem:
         if self._config.mode == "lockstep_ray":
             from distdqn.lockstep.remote import end
 
-            end([part for parts in self._made.values() for part in parts])
+            end([member for kind in self._made.values() for member in kind])
 
 
-def _arguments(parts: Parts) -> dict[str, list[tuple[type, dict[str, Any]]]]:
-    """Every part's class and constructor arguments."""
-    config, workers = parts.config, parts.config.workers
-    return {
-        "worker": [
-            (
-                LockstepWorker,
-                dict(
-                    make_stepper=partial(parts.stepper, workers.envs_per_worker),
-                    build=partial(parts.rollout, index),
-                    first_env=index * workers.envs_per_worker,
-                ),
-            )
-            for index in range(workers.count)
-        ],
-        "shard": [
-            (LockstepShard, dict(build=partial(parts.replay, index, 0), shard=index))
-            for index in range(config.replay.shards)
-        ],
-        "learner": [
-            (
-                LockstepLearner,
-                dict(
-                    build=parts.learner,
-                    learning_rate=config.learner.learning_rate.at,
-                    importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
-                    with_target=config.replay.kind == "prioritized"
-                    and config.learner.gradient == "semi",
-                ),
-            )
-        ],
-        "evaluator": [(LockstepEvaluator, dict(build=parts.evaluator))],
-    }
-
-
-def _make_objects(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]:
+def _make_objects(
+    config: Config, builders: Builders, look: Callable[[], None]
+) -> dict[str, list[Any]]:
+    del config
     look()
-    return {
-        kind: [LocalPart(part(**arguments)) for part, arguments in made]
-        for kind, made in _arguments(parts).items()
-    }
+    return {kind: [LocalMember(build()) for build in those] for kind, those in builders.items()}
 
 
-def _make_actors(parts: Parts, look: Callable[[], None]) -> dict[str, list[Any]]:
+def _make_actors(
+    config: Config, builders: Builders, look: Callable[[], None]
+) -> dict[str, list[Any]]:
     """Actors, up and answering; ResourceError where some did not start in time."""
-    from distdqn.lockstep.remote import RemotePart, end, make_actor, without_gpu
-    from distdqn.run.placement import lockstep_options, wait_until_ready
+    from distdqn.lockstep.remote import RemoteMember, end
+    from distdqn.run.start_up import actor_name, wait_until_ready
 
-    config = parts.config
     vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
     timeouts = {
         "worker": config.workers.env_timeout_s * (vector_steps + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
-    made: dict[str, list[Any]] = {}
-    for kind, kind_arguments in _arguments(parts).items():
-        options = lockstep_options(parts)[kind]
-        made[kind] = []
-        for index, (part, arguments) in enumerate(kind_arguments):
-            if kind != "learner":
-                makers = {"build", "make_stepper"} & arguments.keys()
-                arguments |= {name: partial(without_gpu, arguments[name]) for name in makers}
-            name = f"{kind} {index}" if kind in ("worker", "shard") else kind
-            timeout_s = timeouts.get(kind, _LEARNER_TIMEOUT_S)
-            made[kind].append(RemotePart(make_actor(part, options, **arguments), name, timeout_s))
-    everyone = [part for kind in made.values() for part in kind]
-    names = {part.actor.__ray_ready__.remote(): part.name for part in everyone}
+    options = lockstep_options(config)
+    made: dict[str, list[Any]] = {
+        kind: [
+            RemoteMember(
+                build,
+                actor_name(kind, index),
+                options[kind],
+                timeouts.get(kind, _LEARNER_TIMEOUT_S),
+                sees_gpu=kind == "learner",
+            )
+            for index, build in enumerate(those)
+        ]
+        for kind, those in builders.items()
+    }
+    everyone = [member for kind in made.values() for member in kind]
+    names = {member.actor.__ray_ready__.remote(): member.name for member in everyone}
     try:
-        wait_until_ready(names, parts, look)
+        wait_until_ready(names, config, look)
     except BaseException:
         end(everyone)
         raise
     return made
+
+
+def lockstep_options(config: Config) -> dict[str, dict[str, Any]]:
+    """How Ray is to place each kind of a lockstep run's actors."""
+    workers, learner = config.workers, config.learner
+    return {
+        "worker": {
+            "num_cpus": workers.num_cpus,
+            "resources": dict(workers.resources),
+            "scheduling_strategy": "SPREAD",
+        },
+        "shard": {"num_cpus": 0},
+        "learner": {
+            "num_cpus": 1,
+            "num_gpus": learner.num_gpus,
+            "resources": dict(learner.resources),
+        },
+        "evaluator": {"num_cpus": 0},
+    }

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from distdqn.replay.layout import COLUMNS, frame_bytes
+from distdqn.replay.layout import COLUMNS
+from distdqn.replay.saved_state import FramePiece
 from distdqn.types import ObservationSpec, TransitionBlock
 
 
@@ -62,7 +63,7 @@ def _check_stacks(block: TransitionBlock) -> None:
 
 def check_state(
     items: Mapping[str, np.ndarray],
-    frames: Sequence[tuple[np.ndarray | list[bytes], np.ndarray | None]],
+    frames: Sequence[FramePiece],
     observation: ObservationSpec,
 ) -> None:
     """Raises ValueError if a state was saved with other observations.
@@ -72,7 +73,9 @@ def check_state(
     """
     for piece, _ in frames:
         if not isinstance(piece, np.ndarray):
-            _check_compressed(piece[:1], observation)
+            from distdqn.replay.compressed_rows import decompressed
+
+            decompressed(piece[:1], observation.dtype, observation.shape)
         elif piece.shape[1:] != observation.shape:
             raise ValueError(
                 f"frames of the state must have shape {observation.shape}, got {piece.shape[1:]}: "
@@ -85,10 +88,3 @@ def check_state(
                 f"{name} of the state must be below the stack of {observation.stack}, got "
                 f"{deepest}: more frames were stacked when it was saved"
             )
-
-
-def _check_compressed(frames: Sequence[bytes], observation: ObservationSpec) -> None:
-    from distdqn.replay.compressed_rows import decompress
-
-    for data in frames:
-        decompress(data, frame_bytes(observation))

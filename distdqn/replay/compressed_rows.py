@@ -3,7 +3,7 @@
 Takes the place of `Rows` where memory is dearer than time: a batch's rows are
 decompressed one by one, each once.
 
-Symbols: `B` rows or stacks gathered, `P` parts of a batch.
+Symbols: `B` rows gathered.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 
 import lz4.block
 import numpy as np
-
-from distdqn.replay.frame_rows import Rows
 
 _ALLOCATION_BYTES = 16  # what the C library rounds up to, beside 8 bytes of its own
 
@@ -26,8 +24,7 @@ class CompressedRows:
     """
 
     def __init__(self, capacity: int, dtype: str, shape: tuple[int, ...]) -> None:
-        self._dtype, self._shape = np.dtype(dtype), shape
-        self._row_bytes = self._dtype.itemsize * math.prod(shape)
+        self._dtype, self._shape = dtype, shape
         self._slots: list[bytes] = [b""] * capacity
         self._held_bytes = 0
 
@@ -42,27 +39,11 @@ class CompressedRows:
             self._held_bytes += _object_bytes(data) - _object_bytes(self._slots[place])
             self._slots[place] = data
 
-    def gather(
-        self,
-        numbers: np.ndarray,
-        origin: int,
-        depths: np.ndarray | None = None,
-        stack: int = 1,
-        repeats: bool = False,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """As `Rows.gather`, from the distinct rows that are referred to."""
-        wanted = [numbers.reshape(-1)]
-        if depths is not None:
-            wanted += [(numbers - np.minimum(depths, k)).reshape(-1) for k in range(1, stack)]
-        distinct = np.unique(np.concatenate(wanted))
-        rows = Rows(max(len(distinct), 1), self._dtype.str, self._shape)
-        memory = rows.array.reshape(-1).view(np.uint8).data
-        for i, data in enumerate(self.compressed(distinct, origin)):
-            at = i * self._row_bytes
-            memory[at : at + self._row_bytes] = decompress(data, self._row_bytes)
-        positions = np.searchsorted(distinct, numbers)  # a stack's rows stay side by side
-        return rows.gather(positions, 0, depths, stack, repeats, out)
+    def gather(self, numbers: np.ndarray, origin: int) -> np.ndarray:
+        """The rows with `numbers [...]`, as `[..., *shape]`."""
+        distinct, places = np.unique(numbers, return_inverse=True)
+        rows = decompressed(self.compressed(distinct, origin), self._dtype, self._shape)
+        return rows.take(places.reshape(numbers.shape), axis=0)
 
     def compressed(self, numbers: np.ndarray, origin: int) -> Iterable[bytes]:
         """The rows with `numbers [B]` as they are kept."""
@@ -75,8 +56,14 @@ class CompressedRows:
         self._slots[cut:cut] = [b""] * (capacity - len(self._slots))
 
 
-def decompress(data: bytes, row_bytes: int) -> bytes:
-    """A row of `row_bytes`. Raises ValueError where `data` is no such row."""
+def decompressed(rows: Iterable[bytes], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """`[B, *shape]`. Raises ValueError where one of `rows` is no such row."""
+    row_bytes = np.dtype(dtype).itemsize * math.prod(shape)
+    plain = b"".join(_decompressed(data, row_bytes) for data in rows)
+    return np.frombuffer(plain, dtype).reshape(-1, *shape)
+
+
+def _decompressed(data: bytes, row_bytes: int) -> bytes:
     try:
         row: bytes = lz4.block.decompress(data, uncompressed_size=row_bytes)
     except lz4.block.LZ4BlockError as error:  # a larger one too

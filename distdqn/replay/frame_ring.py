@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.replay.frame_rows import Rows
+from distdqn.replay.saved_state import FramePiece
 from distdqn.types import ObservationSpec
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class FrameRing:
         if needed > self.capacity:
             self._grow(max(needed, math.ceil(self.capacity * GROWTH)), oldest)
         if action_mask is not None and self._masks is None:
-            self._masks = self._open_masks()
+            self._masks = Rows(self.capacity, "bool", (self._num_actions,))
+            self._masks.array[:] = True
         if action_mask is None and self._masks is not None:
             action_mask = np.ones((len(frames), self._num_actions), bool)
         first = self.next_number
@@ -92,28 +94,23 @@ class FrameRing:
                 self._masks.write(slot, action_mask[start : start + length])
         return first
 
-    def gather(
-        self,
-        numbers: np.ndarray,
-        depths: np.ndarray | None = None,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def gather(self, numbers: np.ndarray, depths: np.ndarray | None = None) -> np.ndarray:
         """The observations with the newest frames `numbers`, all of which the ring must hold.
 
-        numbers: `[B]`, or `[P, B]`, where those of a column are gathered one after the
-          other, as they share frames.
+        numbers: `[...]`.
         depths: like `numbers`, uint8: how many of the frames before belong to each.
           Required where frames are stacked; without, the frames themselves are given.
-        out: an array of the result's shape to write to, C-contiguous.
 
-        Returns `[B, *obs_shape]` or `[P, B, *obs_shape]`; frames `[B, *shape]` without depths.
+        Returns `[..., *obs_shape]`; frames `[..., *shape]` without depths.
         """
         spec = self._observation
-        stack = spec.stack if depths is not None else 1
-        if stack == 1:
-            depths = None
-        repeats = spec.padding == "repeat"
-        return self._frames.gather(numbers, self._origin, depths, stack, repeats, out)
+        if depths is None or spec.stack == 1:
+            return self._frames.gather(numbers, self._origin)
+        age, depths = np.arange(spec.stack)[::-1], depths[..., None]  # of each place, 0 the newest
+        obs = self._frames.gather(numbers[..., None] - np.minimum(age, depths), self._origin)
+        if spec.padding == "zero":
+            obs[age > depths] = 0
+        return obs
 
     def gather_masks(self, numbers: np.ndarray) -> np.ndarray | None:
         """The masks `[B, A]` bool of the frames with `numbers [B]`; None before any came."""
@@ -147,16 +144,10 @@ class FrameRing:
             state["action_mask"] = self.gather_masks(numbers)
         return state
 
-    def set_state(
-        self,
-        first: int,
-        pieces: Sequence[tuple[np.ndarray | Sequence[bytes], np.ndarray | None]],
-    ) -> None:
+    def set_state(self, first: int, pieces: Sequence[FramePiece]) -> None:
         """Holds what `pieces` hold and nothing else, whatever the capacity was.
 
-        first: number of the first frame.
-        pieces: (`[F, *shape]` frames or F compressed ones, `[F, A]` masks or None), which
-          follow on each other.
+        first: number of the first frame.  pieces: follow on each other.
         """
         self._masks = None
         self.next_number = self._origin = first
@@ -173,12 +164,9 @@ class FrameRing:
         """Frames from a state; decompressed where this ring keeps them plain."""
         if isinstance(frames, np.ndarray) or not isinstance(self._frames, Rows):
             return frames
-        from distdqn.replay.compressed_rows import decompress
+        from distdqn.replay.compressed_rows import decompressed
 
-        shape, dtype = self._observation.shape, np.dtype(self._observation.dtype)
-        size = dtype.itemsize * math.prod(shape)
-        plain = b"".join(decompress(data, size) for data in frames)
-        return np.frombuffer(plain, dtype).reshape(len(frames), *shape)
+        return decompressed(frames, self._observation.dtype, self._observation.shape)
 
     def _runs(self, count: int) -> Iterator[tuple[int, int, int]]:
         """Makes room for `count` frames; yields (position among them, slot, length) per run."""
@@ -191,11 +179,6 @@ class FrameRing:
             yield start, slot, length
             self.next_number += length
             start += length
-
-    def _open_masks(self) -> Rows:
-        masks = Rows(self.capacity, "bool", (self._num_actions,))
-        masks.array[:] = True
-        return masks
 
     def _grow(self, capacity: int, oldest: int) -> None:
         """Makes the rings larger; the frames from number `oldest` on stay."""

@@ -135,19 +135,12 @@ class Replay:
         if self.visits is not None:
             np.add.at(self.visits, (block.frames[block.tm1], block.a_tm1), 1)
 
-    def sample(
-        self, num_batches: int, batch_size: int, out: np.ndarray | None = None
-    ) -> ReplayBatch:
+    def sample(self, num_batches: int, batch_size: int) -> ReplayBatch:
         """Draws `num_batches` minibatches, each by itself a sample of all live items.
 
         Uniform: independent draws with replacement. Prioritized: stratified within each
         minibatch. Fifo is the exception: the next items, each once. Raises RuntimeError
         while the replay is empty, and with fifo while too few are left.
-
-        out: `[2, num_batches, batch_size, *obs_shape]`, C-contiguous, to which the
-          observations are written: `obs_tm1` and `obs_t` of the batch are then views of
-          it. Fresh memory for tens of megabytes costs about as much as the copy, so who
-          is done with one batch before the next saves that.
         """
         if num_batches < 1 or batch_size < 1:
             raise ValueError(
@@ -163,18 +156,18 @@ class Replay:
         item_ids, frames, depths, a_tm1, r_t, discount_t = _gather_items(
             self._items, slots, self.inserts, first_id
         )
-        obs = self._gather(frames, depths, out, (num_batches, batch_size))
+        obs = self._frames.gather(frames, depths)  # [2, K * B, *obs_shape]
         mask_t = self._frames.gather_masks(frames[1])
 
         def split(array: np.ndarray) -> np.ndarray:  # [K * B, ...] -> [K, B, ...]
             return array.reshape(num_batches, batch_size, *array.shape[1:])
 
         return ReplayBatch(
-            obs_tm1=obs[0],
+            obs_tm1=split(obs[0]),
             a_tm1=split(a_tm1),
             r_t=split(r_t),
             discount_t=split(discount_t),
-            obs_t=obs[1],
+            obs_t=split(obs[1]),
             item_ids=split(item_ids),
             probabilities=split(probabilities),
             action_mask_t=None if mask_t is None else split(mask_t),
@@ -308,25 +301,6 @@ class Replay:
         self._sampler.set_state(state["sampler"])
         if self.visits is not None:
             self.visits[:] = state["visits"]
-
-    def _gather(
-        self,
-        frames: np.ndarray,
-        depths: np.ndarray,
-        out: np.ndarray | None,
-        sizes: tuple[int, int],
-    ) -> np.ndarray:
-        """Observations `[2, K, B, *obs_shape]` of `frames [2, K * B]`; `sizes` is (K, B)."""
-        if out is not None:
-            shape, dtype = (2, *sizes, *self._observation.obs_shape), self._observation.dtype
-            if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-                raise ValueError(
-                    f"out must be contiguous {dtype} of shape {shape}, got {out.dtype} of shape "
-                    f"{out.shape}: the observations would not fit"
-                )
-            out = out.reshape(2, -1, *self._observation.obs_shape)
-        obs = self._frames.gather(frames, depths, out)
-        return obs.reshape(2, *sizes, *self._observation.obs_shape)
 
     def _slots(self, first: int, count: int) -> np.ndarray:
         """The slots `[count]` of the items with numbers from `first` on."""

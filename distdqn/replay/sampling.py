@@ -14,44 +14,57 @@ import numpy as np
 
 from distdqn.replay.sum_tree import SumTree
 
+_NOTHING_LIVE = "cannot sample: no slot is live, insert some first"
 
-class UniformSampler:
-    """Every live slot with probability 1 / size, independently, with replacement.
 
-    Priorities are ignored.
+class PlainSampler:
+    """Live slots without priorities: drawn uniformly, or each once in order.
+
+    The live slots are an arc of the ring, `size` of them from `first` on: `insert` must
+    continue it and `remove` take from its start; an empty arc starts anywhere.
+
+    Uniform: every live slot with probability 1 / size, independently, with replacement.
+    `in_order`: every slot once, in the order of insertion (learning without a memory); one
+    that is evicted before it was drawn is never drawn. The probabilities are one constant,
+    so that importance weights are 1.
+
+    size: live slots.  drawn: of these, the oldest, those drawn if `in_order`, else 0.
+    priority_max: NaN: there are no priorities, and those given are ignored.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = int(capacity)
-        self._arc = _Arc(self.capacity)
+    priority_max = float("nan")
+    nbytes = 0
 
-    @property
-    def size(self) -> int:
-        """Live slots."""
-        return self._arc.size
+    def __init__(self, capacity: int, in_order: bool = False) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {capacity}: nothing to draw")
+        self.capacity = int(capacity)
+        self.first = self.size = self.drawn = 0
+        self._in_order = in_order
 
     @property
     def mass(self) -> float:
-        """The weight of this shard among shards: its number of items."""
-        return float(self._arc.size)
-
-    @property
-    def priority_max(self) -> float:
-        """NaN: there are no priorities."""
-        return float("nan")
-
-    @property
-    def nbytes(self) -> int:
-        return 0
+        """The weight of this shard among shards: its slots, those already drawn left out."""
+        return float(self.size - self.drawn)
 
     def insert(self, slots: np.ndarray, priorities: np.ndarray | None = None) -> int:
         """Makes `slots [B]` live, which follow on the arc; 0 priorities refused."""
-        self._arc.insert(slots)
+        if len(slots):
+            if self.size == 0:
+                self.first = int(slots[0])
+            assert slots[0] == (self.first + self.size) % self.capacity, "not the next slot"
+            assert self.size + len(slots) <= self.capacity, "more slots than the ring has"
+            self.size += len(slots)
         return 0
 
     def remove(self, slots: np.ndarray) -> None:
         """Ends the life of `slots [B]`, the oldest ones."""
-        self._arc.remove(slots)
+        if len(slots):
+            assert slots[0] == self.first, "not the oldest slot"
+            assert len(slots) <= self.size, "more slots than are live"
+            self.first = (self.first + len(slots)) % self.capacity
+            self.size -= len(slots)
+            self.drawn = max(0, self.drawn - len(slots))
 
     def update(self, slots: np.ndarray, priorities: np.ndarray) -> int:
         """Does nothing; 0 priorities refused."""
@@ -64,113 +77,45 @@ class UniformSampler:
     def sample(
         self, num: int, rng: np.random.Generator, num_batches: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draws `num_batches` minibatches of `num` slots.
-
-        Returns slots `[num_batches * num]` int64 and their probabilities, likewise,
-        float64. Raises RuntimeError when no slot is live.
-        """
-        size, first = self._arc.size, self._arc.first
-        if size == 0:
-            raise RuntimeError("cannot sample: no slot is live, insert some first")
-        slots = rng.integers(size, size=num_batches * num)
-        if first and size < self.capacity:  # a full ring needs no turning
-            slots = (slots + first) % self.capacity
-        return slots, np.full(num_batches * num, 1.0 / size)
-
-    def check_valid(self) -> tuple[bool, str]:
-        """(True, "") if the arc fits the ring, else (False, why)."""
-        return self._arc.check_valid()
-
-    def get_state(self) -> dict[str, Any]:
-        return self._arc.get_state()
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        self._arc.set_state(state)
-
-
-class FifoSampler:
-    """Every slot once, in the order of insertion: learning without a memory.
-
-    A slot that is evicted before it was drawn is never drawn. The probabilities are one
-    constant, so that importance weights are 1. Priorities are ignored.
-
-    skipped: slots evicted before they were drawn.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = int(capacity)
-        self.skipped = 0
-        self._arc = _Arc(self.capacity)
-        self._drawn = 0  # of the live slots, the oldest ones
-
-    @property
-    def size(self) -> int:
-        """Live slots, drawn ones included."""
-        return self._arc.size
-
-    @property
-    def mass(self) -> float:
-        """The weight of this shard among shards: its slots not yet drawn."""
-        return float(self._arc.size - self._drawn)
-
-    @property
-    def priority_max(self) -> float:
-        """NaN: there are no priorities."""
-        return float("nan")
-
-    @property
-    def nbytes(self) -> int:
-        return 0
-
-    def insert(self, slots: np.ndarray, priorities: np.ndarray | None = None) -> int:
-        """Makes `slots [B]` live, which follow on the arc; 0 priorities refused."""
-        self._arc.insert(slots)
-        return 0
-
-    def remove(self, slots: np.ndarray) -> None:
-        """Ends the life of `slots [B]`, the oldest ones."""
-        self._arc.remove(slots)
-        self.skipped += max(0, len(slots) - self._drawn)
-        self._drawn = max(0, self._drawn - len(slots))
-
-    def update(self, slots: np.ndarray, priorities: np.ndarray) -> int:
-        """Does nothing; 0 priorities refused."""
-        return 0
-
-    def priorities(self, slots: np.ndarray) -> np.ndarray:
-        """`[0]`: there are none."""
-        return np.empty(0)
-
-    def sample(
-        self, num: int, rng: np.random.Generator, num_batches: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The next `num_batches * num` slots that were not drawn yet; `rng` is not used.
+        """Draws `num_batches` minibatches of `num` slots; in order without `rng`.
 
         Returns slots `[num_batches * num]` int64 and 1 / `mass` before the draw for each,
-        float64. Raises RuntimeError when fewer are left.
+        float64. Raises RuntimeError when no slot is live, or in order fewer are left.
         """
-        needed, left = num_batches * num, self._arc.size - self._drawn
-        if needed > left:
+        if self._in_order:
+            return self._next(num_batches * num)
+        if self.size == 0:
+            raise RuntimeError(_NOTHING_LIVE)
+        slots = rng.integers(self.size, size=num_batches * num)
+        if self.first and self.size < self.capacity:  # a full ring needs no turning
+            slots = (slots + self.first) % self.capacity
+        return slots, np.full(num_batches * num, 1.0 / self.size)
+
+    def _next(self, num: int) -> tuple[np.ndarray, np.ndarray]:
+        left = self.size - self.drawn
+        if num > left:
             raise RuntimeError(
-                f"cannot sample: {needed} slots are required that were not drawn yet, {left} are "
+                f"cannot sample: {num} slots are required that were not drawn yet, {left} are "
                 "left; insert some first"
             )
-        slots = (self._arc.first + self._drawn + np.arange(needed)) % self.capacity
-        self._drawn += needed
-        return slots, np.full(needed, 1.0 / max(left, 1))
+        slots = (self.first + self.drawn + np.arange(num)) % self.capacity
+        self.drawn += num
+        return slots, np.full(num, 1.0 / max(left, 1))
 
     def check_valid(self) -> tuple[bool, str]:
         """(True, "") if the arc fits the ring and the drawn slots the arc, else (False, why)."""
-        if not 0 <= self._drawn <= self._arc.size:
-            return False, f"{self._drawn} of {self._arc.size} live slots are drawn"
-        return self._arc.check_valid()
+        if not (0 <= self.size <= self.capacity and 0 <= self.first < self.capacity):
+            return False, f"arc of {self.size} from {self.first} in {self.capacity} slots"
+        if not 0 <= self.drawn <= self.size:
+            return False, f"{self.drawn} of {self.size} live slots are drawn"
+        return True, ""
 
     def get_state(self) -> dict[str, Any]:
-        return {"drawn": self._drawn, "skipped": self.skipped, **self._arc.get_state()}
+        return {"first": self.first, "size": self.size, "drawn": self.drawn}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        self._arc.set_state(state)
-        self._drawn, self.skipped = int(state["drawn"]), int(state["skipped"])
+        self.first, self.size = int(state["first"]), int(state["size"])
+        self.drawn = int(state.get("drawn", 0))
 
 
 class PrioritizedSampler:
@@ -221,14 +166,12 @@ class PrioritizedSampler:
         none, gets `priority_max`, that of this very block included.
         """
         assert self.size + len(slots) <= self.capacity, "more slots than the ring has"
-        if priorities is None:
-            accepted, refused = np.full(len(slots), self.priority_max), 0
-        else:
-            accepted = np.array(priorities, np.float64)
-            valid = _valid(accepted)
-            refused = len(slots) - int(np.count_nonzero(valid))
-            self.priority_max = float(np.max(accepted, initial=self.priority_max, where=valid))
-            accepted[~valid] = self.priority_max
+        accepted, refused = np.full(len(slots), self.priority_max), 0
+        if priorities is not None:
+            priorities = np.asarray(priorities, np.float64)
+            valid, refused = _valid(priorities)
+            self.priority_max = float(np.max(priorities, initial=self.priority_max, where=valid))
+            accepted = np.where(valid, priorities, self.priority_max)
         self._tree.set(slots, self._values(accepted))
         self.size += len(slots)
         return refused
@@ -245,8 +188,7 @@ class PrioritizedSampler:
         Of equal slots the last wins. An item whose priority is refused keeps its old one.
         """
         priorities = np.asarray(priorities, np.float64)
-        valid = _valid(priorities)
-        refused = len(slots) - int(np.count_nonzero(valid))
+        valid, refused = _valid(priorities)
         if refused:
             slots, priorities = slots[valid], priorities[valid]
         self._tree.set(slots, self._values(priorities))
@@ -273,7 +215,7 @@ class PrioritizedSampler:
         that a draw yields i. Raises RuntimeError when no slot is live.
         """
         if self.size == 0:
-            raise RuntimeError("cannot sample: no slot is live, insert some first")
+            raise RuntimeError(_NOTHING_LIVE)
         total = self._tree.total
         targets = rng.random((num_batches, num))
         targets += np.arange(num)
@@ -310,48 +252,10 @@ class PrioritizedSampler:
         return (priorities + self._epsilon) ** self._exponent
 
 
-class _Arc:
-    """The live slots of a ring that inserts and evicts in order: two integers, no index.
-
-    They are `size` slots from `first` on. `insert` must continue the arc and `remove`
-    take from its start; an empty arc starts anywhere.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: nothing to draw")
-        self.first = self.size = 0
-        self._capacity = capacity
-
-    def insert(self, slots: np.ndarray) -> None:
-        if len(slots):
-            if self.size == 0:
-                self.first = int(slots[0])
-            assert slots[0] == (self.first + self.size) % self._capacity, "not the next slot"
-            assert self.size + len(slots) <= self._capacity, "more slots than the ring has"
-            self.size += len(slots)
-
-    def remove(self, slots: np.ndarray) -> None:
-        if len(slots):
-            assert slots[0] == self.first, "not the oldest slot"
-            assert len(slots) <= self.size, "more slots than are live"
-            self.first = (self.first + len(slots)) % self._capacity
-            self.size -= len(slots)
-
-    def check_valid(self) -> tuple[bool, str]:
-        if not (0 <= self.size <= self._capacity and 0 <= self.first < self._capacity):
-            return False, f"arc of {self.size} from {self.first} in {self._capacity} slots"
-        return True, ""
-
-    def get_state(self) -> dict[str, Any]:
-        return {"first": self.first, "size": self.size}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        self.first, self.size = int(state["first"]), int(state["size"])
+def _valid(priorities: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which `[B]` can be stored, and how many cannot."""
+    valid = np.isfinite(priorities) & (priorities >= 0.0)
+    return valid, len(valid) - int(np.count_nonzero(valid))
 
 
-def _valid(priorities: np.ndarray) -> np.ndarray:
-    return np.isfinite(priorities) & (priorities >= 0.0)
-
-
-Sampler = UniformSampler | PrioritizedSampler | FifoSampler
+Sampler = PlainSampler | PrioritizedSampler

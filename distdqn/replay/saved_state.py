@@ -13,6 +13,9 @@ import numpy as np
 
 FRAME_COLUMNS = ("frames", "action_mask", "frame_sizes")
 
+FramePiece = tuple[np.ndarray | list[bytes], np.ndarray | None]
+"""`[F, *shape]` frames or F compressed ones, and their masks `[F, A]` where there are any."""
+
 
 def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
     """The live items' columns `[size]` by `names`, joined from the segments of a state.
@@ -23,21 +26,12 @@ def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.n
     pieces = [(segment["first_item"], len(segment[names[0]])) for segment in segments]
     rows = cut(pieces, end - state["size"], end, "item")
     return {
-        name: np.concatenate([_column(s, name)[r] for s, r in zip(segments, rows, strict=True)])
+        name: np.concatenate([s[name][r] for s, r in zip(segments, rows, strict=True)])
         for name in names
     }
 
 
-def _column(segment: Mapping[str, Any], name: str) -> np.ndarray:
-    if name.endswith("_depth") and name not in segment:  # saved before frames were stacked
-        return np.zeros(len(segment["block_frame"]), np.uint8)
-    column: np.ndarray = segment[name]
-    return column
-
-
-def live_frames(
-    state: Mapping[str, Any],
-) -> list[tuple[np.ndarray | list[bytes], np.ndarray | None]]:
+def live_frames(state: Mapping[str, Any]) -> list[FramePiece]:
     """The frames from "oldest_frame" on and their masks, in pieces: they are too many to join.
 
     Compressed ones come as a list. Raises ValueError where a segment is missing.
@@ -45,17 +39,15 @@ def live_frames(
     segments = state["segments"]
     pieces = [(segment["first_frame"], num_frames(segment)) for segment in segments]
     rows = cut(pieces, state["oldest_frame"], state["next_frame"], "frame")
-    live: list[tuple[np.ndarray | list[bytes], np.ndarray | None]] = []
-    for segment, chosen in zip(segments, rows, strict=True):
-        columns = frame_columns(segment, chosen)
-        frames: np.ndarray | list[bytes] = columns["frames"]
-        if "frame_sizes" in columns:
-            ends = np.cumsum(columns["frame_sizes"])
-            starts = ends - columns["frame_sizes"]
-            data = columns["frames"].tobytes()
-            frames = [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        live.append((frames, columns.get("action_mask")))
-    return live
+    columns = [frame_columns(s, chosen) for s, chosen in zip(segments, rows, strict=True)]
+    return [(_frames_of(piece), piece.get("action_mask")) for piece in columns]
+
+
+def _frames_of(columns: Mapping[str, np.ndarray]) -> np.ndarray | list[bytes]:
+    if "frame_sizes" not in columns:
+        return columns["frames"]
+    ends, data = np.cumsum(columns["frame_sizes"]).tolist(), columns["frames"].tobytes()
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def num_frames(segment: Mapping[str, Any]) -> int:

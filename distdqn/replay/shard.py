@@ -11,17 +11,14 @@ import asyncio
 import collections
 import dataclasses
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distdqn.machine.niceness import give_way
 from distdqn.machine.process_memory import keep_freed_memory
-from distdqn.replay.shard_account import diagnose
-from distdqn.telemetry.histograms import CountHistogram
+from distdqn.replay.shard_account import ShardAccount
 from distdqn.telemetry.ledger import StreamAccount
 from distdqn.telemetry.meter import Meter
-from distdqn.telemetry.rates import Sparingly
 from distdqn.telemetry.reports import ShardReport
 from distdqn.types import (
     BEFORE_ANY,
@@ -32,10 +29,8 @@ from distdqn.types import (
     WeightsVersion,
 )
 
-if TYPE_CHECKING:  # the driver, which places shards, needs no numba
+if TYPE_CHECKING:
     import numpy as np
-
-    from distdqn.replay.replay import Replay
 
 _REMEMBERED_SEQUENCES = 256  # per worker incarnation; a worker's window is far smaller
 
@@ -43,26 +38,22 @@ _REMEMBERED_SEQUENCES = 256  # per worker incarnation; a worker's window is far 
 class ReplayShard:
     """One shard of the replay.
 
-    build: makes the `Replay` inside this process.
-    shard, epoch: index, and how many shards of this index died before.
+    build: makes its replay, with the account, inside this process.
     insert_limit: transitions that may be accepted before the learner's first grant.
     report: called with a `ShardReport` every `report_period_s`.
     """
 
     def __init__(
         self,
-        build: Callable[[], Replay],
-        shard: int,
-        epoch: int,
+        build: Callable[[], ShardAccount],
         insert_limit: int,
         report: Callable[[ShardReport], Any],
         report_period_s: float,
     ):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         give_way()
-        self._replay = build()
+        self._account = build()
         keep_freed_memory()
-        self._shard, self._epoch = shard, epoch
         self._insert_limit = insert_limit
         self._report, self._report_period_s = report, report_period_s
         self._newest = BEFORE_ANY
@@ -70,9 +61,6 @@ class ReplayShard:
         self._closed = False
         self._seen: dict[tuple[int, int], collections.OrderedDict[int, asyncio.Future]] = {}
         self._streams: dict[tuple[int, int], StreamAccount] = {}
-        self._staleness = CountHistogram()
-        self._diagnose = Sparingly(diagnose)
-        self._busy_s = self._adding_s = 0.0
         self._meter: Meter | None = None
 
     async def run(self) -> None:
@@ -100,10 +88,7 @@ class ReplayShard:
             await self._credit.wait_for(self._may_add)
         accepted = not self._closed
         if accepted:
-            started = time.perf_counter()
-            self._replay.add(block)
-            added_s = time.perf_counter() - started
-            self._busy_s, self._adding_s = self._busy_s + added_s, self._adding_s + added_s
+            self._account.add(block, self._newest)
         self._record(stream, block, accepted)
         answer.set_result(accepted)
         return accepted
@@ -113,50 +98,34 @@ class ReplayShard:
     ) -> SampleReply:
         """A superbatch of `num_batches` x `batch_size`, and new insert credit."""
         await self._grant(insert_limit, newest)
-        if not self._replay.size:
-            return SampleReply(self._counters(), None)
-        started = time.perf_counter()
-        batch = self._replay.sample(num_batches, batch_size)
-        self._busy_s += time.perf_counter() - started
-        return SampleReply(self._counters(), batch)
+        if not self._account.replay.size:
+            return SampleReply(self._account.counters(), None)
+        batch = self._account.sample(num_batches, batch_size)
+        return SampleReply(self._account.counters(), batch)
 
     async def update_priorities(self, update: PriorityUpdate) -> None:
-        started = time.perf_counter()
-        self._replay.update_priorities(update)
-        self._busy_s += time.perf_counter() - started
+        self._account.update_priorities(update)
 
     async def grant(self, insert_limit: int, newest: WeightsVersion) -> ShardCounters:
         """Raises the insert credit; tells the learner how things stand."""
         await self._grant(insert_limit, newest)
-        return self._counters()
+        return self._account.counters()
 
     async def visits(self) -> np.ndarray | None:
         """See `Replay.visits`."""
-        return self._replay.visits
+        return self._account.visits()
 
-    async def close(self) -> ShardReport:
-        """Refuses every waiting and later block; answers with the last account."""
+    async def close(self) -> None:
+        """Refuses every waiting and later block."""
         self._closed = True
         async with self._credit:
             self._credit.notify_all()
-        await asyncio.sleep(0)
-        self._diagnose.expire()
-        return self.report()
 
     def report(self) -> ShardReport:
-        return ShardReport(
-            counters=self._counters(),
-            priority_max=self._replay.priority_max,
-            dropped_updates=self._replay.dropped_updates,
-            refused_priorities=self._replay.refused_priorities,
-            streams=dict(self._streams),
-            staleness_counts=self._staleness.counts.copy(),
-            busy_s=self._busy_s,
-            pid=os.getpid(),
-            diagnostics=self._diagnose(self._replay, self._newest),
-            adding_s=self._adding_s,
-            spent=None if self._meter is None else self._meter.spent_running(self._busy_s),
-        )
+        """The account now, with those of the workers; once closed, nothing in it is older."""
+        report = self._account.report(self._newest, is_last=self._closed)
+        spent = None if self._meter is None else self._meter.spent_running(report.busy_s)
+        return dataclasses.replace(report, streams=dict(self._streams), spent=spent)
 
     async def _grant(self, insert_limit: int, newest: WeightsVersion) -> None:
         self._newest = max(self._newest, newest)
@@ -167,12 +136,8 @@ class ReplayShard:
 
     def _may_add(self) -> bool:
         """While below the limit; an empty shard would wait for samples that it cannot give."""
-        replay = self._replay
+        replay = self._account.replay
         return self._closed or replay.inserts < self._insert_limit or not replay.size
-
-    def _counters(self) -> ShardCounters:
-        replay = self._replay
-        return ShardCounters(self._shard, self._epoch, replay.inserts, replay.size, replay.mass)
 
     def _note_totals(self, stream: tuple[int, int], block: TransitionBlock) -> None:
         """On arrival, so that a block that waits for credit is known if its worker dies."""
@@ -190,7 +155,3 @@ class ReplayShard:
             accepted=known.accepted + (num if accepted else 0),
             refused=known.refused + (0 if accepted else num),
         )
-        if accepted and self._newest > BEFORE_ANY:
-            same = block.weights_version.incarnation == self._newest.incarnation
-            behind = self._newest.counter - block.weights_version.counter if same else 0
-            self._staleness.observe(behind, num)

@@ -20,10 +20,11 @@ from distdqn.reporting.progress import Progress
 from distdqn.reporting.stage_costs import Setup
 from distdqn.reporting.summary import Summary
 from distdqn.reporting.verdict import judge
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
+from distdqn.run.placement import Placement
+from distdqn.run.ray_session import open_session
 from distdqn.run.record import RunRecord
-from distdqn.run.session import open_session
 from distdqn.run.supervisor import System
 
 _POLL_S = 0.2
@@ -43,10 +44,10 @@ def setup_of(config: Config) -> Setup:
 class AsyncRun:
     """A run of mode async in progress."""
 
-    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
-        self._config, self._parts = config, parts
+    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+        self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
-        self._record = RunRecord(config, parts, folder, progress)
+        self._record = RunRecord(factory.config, factory.network_description(), folder, progress)
         self._system: System | None = None
         self.interruption = Interruption()
         self._next_checkpoint = math.inf
@@ -55,9 +56,10 @@ class AsyncRun:
         """Runs to the end; initial: parameters by name to begin with, or None."""
         session = None
         try:
-            session = open_session(self._parts, self._folder, self._progress.say)
+            session = open_session(self._config, self._folder, self._progress.say)
+            place = Placement(self._factory, self._folder.name)
             self._system = System(
-                self._parts, self._folder.name, self._progress.say, self.interruption.give_up
+                self._config, place, self._progress.say, self.interruption.give_up
             )
             return self._train(self._system, initial)
         except BaseException:

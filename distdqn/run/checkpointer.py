@@ -27,7 +27,6 @@ from distdqn.files.checkpoint import (
 )
 from distdqn.files.replay_files import load_replay, save_replay, saved_up_to
 from distdqn.files.run_folder import RunFolder
-from distdqn.run.factory import Parts
 
 Layout = Sequence[tuple[str, Sequence[int]]]
 
@@ -38,10 +37,12 @@ class Checkpointer:
     """Saves one run's checkpoints under its folder.
 
     keep: newest checkpoints kept besides the best (`checkpoint.keep`).
+    network: what rebuilds the network, see `Checkpoint`.
     """
 
-    def __init__(self, config: Config, parts: Parts, folder: Path):
-        self._config, self._parts, self._folder = config, parts, folder
+    def __init__(self, folder: Path, keep: int, network: Mapping[str, Any], env_id: str):
+        self._folder, self._keep = folder, keep
+        self._network, self._env_id = network, env_id
         self._layout: Layout = ()
         self._entries: list[Mapping[str, Any]] = []  # of the replay, by shard
 
@@ -60,7 +61,7 @@ class Checkpointer:
 
     def prune(self) -> None:
         """Removes all but the newest checkpoints, and what no checkpoint needs."""
-        prune(self._folder, self._config.checkpoint.keep)
+        prune(self._folder, self._keep)
 
     def save_lockstep(
         self,
@@ -129,8 +130,8 @@ class Checkpointer:
                 "samples": state["samples"],
                 "inserts": state["inserts"],
             },
-            network=self._network(),
-            env_id=self._config.env.id,
+            network=self._network,
+            env_id=self._env_id,
         )
 
     def save_best(self, online: np.ndarray, layout: Layout, env_steps: int) -> Path:
@@ -141,22 +142,10 @@ class Checkpointer:
             target=parameters,
             optimizer={},
             counters={"env_steps": env_steps},
-            network=self._network(),
-            env_id=self._config.env.id,
+            network=self._network,
+            env_id=self._env_id,
         )
         return save_checkpoint(self._folder / "best", checkpoint)
-
-    def _network(self) -> dict[str, Any]:
-        parts, network = self._parts, self._config.network
-        return {
-            "observation": dataclasses.asdict(parts.observation),
-            "num_actions": parts.num_actions,
-            "action_start": parts.action_start,
-            "torso": network.torso,
-            "hidden": list(network.hidden),
-            "dueling": network.dueling,
-            "custom": parts.make_network is not None,
-        }
 
 
 def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Makes every part from the configuration.
 
-`Parts` travels to the actors as a constructor argument; each method runs in the
+`Factory` travels to the actors as a constructor argument; each method runs in the
 process that needs its part and imports only what that part needs, so a replay shard
 never loads torch.
 """
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from distdqn.acting.rollout import Rollout
     from distdqn.evaluation.greedy import Greedy
     from distdqn.learning.learner import Learner
-    from distdqn.learning.learner_actor import LearnerParts
+    from distdqn.learning.prefetch import Prefetcher
+    from distdqn.learning.training import Training
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay.replay import Replay
+    from distdqn.replay.shard_account import ShardAccount
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Factory:
     """What a run is made of.
 
     observation, num_actions, action_start, observation_space: of the environment.
@@ -82,8 +84,21 @@ class Parts:
         check_network(module, self.observation, self.num_actions)
         return module
 
+    def network_description(self) -> dict[str, Any]:
+        """What a checkpoint says of the network, see `Checkpoint`."""
+        network = self.config.network
+        return {
+            "observation": dataclasses.asdict(self.observation),
+            "num_actions": self.num_actions,
+            "action_start": self.action_start,
+            "torso": network.torso,
+            "hidden": list(network.hidden),
+            "dueling": network.dueling,
+            "custom": self.make_network is not None,
+        }
+
     def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
-        from distdqn.envs import make_stepper
+        from distdqn.envs.stepper import make_stepper
 
         env = self.config.env
         return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
@@ -146,13 +161,19 @@ class Parts:
             compression=self.config.replay.compression,
         )
 
+    def shard(self, shard: int, epoch: int) -> ShardAccount:
+        """A replay with the account of its use."""
+        from distdqn.replay.shard_account import ShardAccount
+
+        return ShardAccount(self.replay(shard, epoch), shard)
+
     def _sampler(self, capacity: int) -> Any:
-        from distdqn.replay.sampling import FifoSampler, PrioritizedSampler, UniformSampler
+        from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
         replay = self.config.replay
         if replay.kind == "prioritized":
             return PrioritizedSampler(capacity, replay.priority_exponent, replay.priority_epsilon)
-        return FifoSampler(capacity) if replay.kind == "fifo" else UniformSampler(capacity)
+        return PlainSampler(capacity, in_order=replay.kind == "fifo")
 
     def first_insert_limit(self) -> int:
         """What one shard may accept before the learner is there to grant more."""
@@ -201,27 +222,36 @@ class Parts:
             batch_size=config.learner.batch_size,
         )
 
-    def learner_parts(self) -> LearnerParts:
-        """The learner with what its actor needs besides."""
-        from distdqn.learning.learner_actor import LearnerParts
+    def training(self) -> Training:
+        """The learner with its schedules."""
+        from distdqn.learning.training import Training
+
+        learner, replay = self.config.learner, self.config.replay
+        return Training(
+            self.learner(),
+            learner.learning_rate.at,
+            replay.importance_sampling_exponent.at,
+            with_target=replay.kind == "prioritized" and learner.gradient == "semi",
+        )
+
+    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """The training, where its batches come from, and `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
-        config, learner, limiter = self.config, self.config.learner, self.limiter()
+        learner = self.config.learner
         prefetcher = Prefetcher(
-            limiter, learner.superbatch, learner.batch_size, learner.prefetch, config.seed
+            self.limiter(),
+            learner.superbatch,
+            learner.batch_size,
+            learner.prefetch,
+            self.config.seed,
         )
-        made = self.learner()
-        return LearnerParts(
-            learner=made,
-            limiter=limiter,
-            prefetcher=prefetcher,
-            compile=self._compile if learner.compile and made.device.type == "cpu" else None,
-            learning_rate=learner.learning_rate.at,
-            importance_sampling_exponent=config.replay.importance_sampling_exponent.at,
-        )
+        return self.training(), prefetcher, self.start_compiling
 
-    @staticmethod
-    def _compile(learner: Any, with_action_mask: bool) -> Any:
+    def start_compiling(self, learner: Learner, with_action_mask: bool) -> Any:
+        """Compiles the update beside the learner; None where it is to stay eager."""
+        if not self.config.learner.compile or learner.device.type != "cpu":
+            return None
         from distdqn.learning.compilation import CompiledCache, compile_in_background
         from distdqn.machine.cpu_threads import cpu_threads
 
@@ -300,16 +330,16 @@ class Parts:
         )
 
 
-def make_parts(
+def make_factory(
     config: Config,
     make_env: Callable[[], Any] | None = None,
     make_network: Callable[[Any, int], Any] | None = None,
-) -> Parts:
+) -> Factory:
     """Describes the environment; every refusal that needs no Ray comes from here."""
     from distdqn.envs import describe
 
     description = describe(config.env, make_env)
-    parts = Parts(
+    factory = Factory(
         config,
         description.observation,
         description.num_actions,
@@ -318,9 +348,9 @@ def make_parts(
         make_env,
         make_network,
     )
-    check_compression(config.replay.compression, parts.observation)
+    check_compression(config.replay.compression, factory.observation)
     if make_network is None:
-        check_torso(config.network.torso, parts.observation)
+        check_torso(config.network.torso, factory.observation)
     if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
-        check_replay_fits(parts.replay_bytes(), config.replay.capacity)
-    return parts
+        check_replay_fits(factory.replay_bytes(), config.replay.capacity)
+    return factory

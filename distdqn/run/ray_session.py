@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import secrets
 import shutil
@@ -17,11 +18,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
+from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError
+from distdqn.files.run_folder import RunFolder
 
 _MIN_SHM_BYTES = 1 << 30
 _KNOCK_TIMEOUT_S = 10.0
@@ -49,6 +52,31 @@ class RaySession:
 
         if self.connected:
             ray.shutdown()
+
+
+def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) -> RaySession:
+    """Joins or starts a Ray that has what the run asks for; the run's folder says where.
+
+    say: takes warnings.  Raises RunError or ResourceError, one line each.
+    """
+    from distdqn.run.start_up import embedded_cpus
+
+    session = connect(
+        config.address,
+        folder.name,
+        embedded_cpus(config),
+        math.ceil(config.learner.num_gpus),  # whole ones, as Ray counts them
+        folder.token_path,
+    )
+    for line in session.warnings:
+        say(line)
+    folder.set_running(session.address, session.namespace, session.token_file)
+    try:
+        check_gpu(config.learner.device, config.learner.num_gpus)
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 def connect(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +29,6 @@ from distdqn.reporting.summary import (
 )
 from distdqn.reporting.verdict import Verdict
 from distdqn.run.checkpointer import Checkpointer
-from distdqn.run.factory import Parts
 from distdqn.telemetry.reports import EvaluationReport, Poll
 from distdqn.telemetry.status import scalars
 from distdqn.telemetry.usage import UsageWindow
@@ -56,9 +55,18 @@ class RunRecord:
     window: what the parts spent while the run was steady.
     """
 
-    def __init__(self, config: Config, parts: Parts, folder: RunFolder, progress: Progress):
+    def __init__(
+        self,
+        config: Config,
+        network: Mapping[str, Any],
+        folder: RunFolder,
+        progress: Progress,
+    ):
+        """network: what rebuilds it, see `Checkpoint`."""
         self._config, self._folder, self._progress = config, folder, progress
-        self.checkpointer = Checkpointer(config, parts, folder.path)
+        self.checkpointer = Checkpointer(
+            folder.path, config.checkpoint.keep, network, config.env.id
+        )
         self.best: EvaluationReport | None = None
         self.startup_s = math.nan
         self.window = UsageWindow(config.total_env_steps)

@@ -16,10 +16,10 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from distdqn.config import Config
 from distdqn.errors import EnvFailure, ResourceError, RunError
-from distdqn.run.factory import Parts
-from distdqn.run.placement import Placement, amounts, wait_until_ready
 from distdqn.run.ray_errors import cause_line
+from distdqn.run.start_up import actor_name, amounts, wait_until_ready
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
 
@@ -30,7 +30,7 @@ _LONG_LIFE_S = 60.0
 
 
 @dataclasses.dataclass
-class _Part:
+class _Member:
     """One replaceable actor: `ref` ends with its work or its death."""
 
     kind: str
@@ -45,6 +45,10 @@ class _Part:
     said_late: bool = False
     up: bool = False
 
+    @property
+    def name(self) -> str:
+        return actor_name(self.kind, self.index)
+
     def is_up(self) -> bool:
         """Whether this incarnation has started."""
         self.up = self.up or bool(ray.wait([self.ready], timeout=0)[0])
@@ -54,30 +58,30 @@ class _Part:
 class System:
     """All actors of one run.
 
-    parts: makes what runs inside the actors.  run_name: the actors' namespace.
+    place: the run's `Placement`, which creates the actors.
     say: takes one line for the user.
     check_interrupted: called while waiting; raises to give the start up.
     """
 
     def __init__(
         self,
-        parts: Parts,
-        run_name: str,
+        config: Config,
+        place: Any,
         say: Callable[[str], None],
         check_interrupted: Callable[[], None] = lambda: None,
     ):
         self._check_interrupted = check_interrupted
-        self._run_name = run_name
-        self._parts, self._config, self._say = parts, parts.config, say
+        self._config, self._place, self._say = config, place, say
+        self._control, self._server = place.control, place.server
         self._env_failures = 0
         self._initial: dict[str, np.ndarray] | None = None
         self._stopping = False
         self._generation = 0
-        self._parts_by_ref: dict[Any, _Part] = {}
-        self._shards = [_Part("shard", i) for i in range(self._config.replay.shards)]
-        self._workers = [_Part("worker", i) for i in range(self._config.workers.count)]
-        self._learner = _Part("learner", 0, incarnation=1)
-        self._evaluator = _Part("evaluator", 0)
+        self._by_ref: dict[Any, _Member] = {}
+        self._shards = [_Member("shard", i) for i in range(self._config.replay.shards)]
+        self._workers = [_Member("worker", i) for i in range(self._config.workers.count)]
+        self._learner = _Member("learner", 0, incarnation=1)
+        self._evaluator = _Member("evaluator", 0)
 
     def start(self, initial: dict[str, np.ndarray] | None = None) -> None:
         """Creates every actor and waits until each has answered or time is up.
@@ -85,17 +89,15 @@ class System:
         initial: parameters by name to begin with, or None for fresh ones.
         """
         self._initial = initial
-        self._place = Placement(self._parts, self._run_name)
-        self._control, self._server = self._place.control, self._place.server
-        self._run(_Part("control", 0, actor=self._control))
-        self._run(_Part("weight server", 0, actor=self._server))
-        for part in (self._learner, *self._shards):
-            self._create(part)
-        for part in self._workers:
-            self._create(part)
-            self._run(part, self._shard_map())
-        for part in self._shards:
-            self._run(part)
+        self._run(_Member("control", 0, actor=self._control))
+        self._run(_Member("weight server", 0, actor=self._server))
+        for member in (self._learner, *self._shards):
+            self._create(member)
+        for member in self._workers:
+            self._create(member)
+            self._run(member, self._shard_map())
+        for member in self._shards:
+            self._run(member)
         self._run(self._learner, self._shard_map(), None, initial)
         self._announce_shards()
         self._wait_until_ready()
@@ -109,14 +111,14 @@ class System:
 
         Raises RunError where the run cannot go on.
         """
-        refs = list(self._parts_by_ref)
+        refs = list(self._by_ref)
         ready = ray.wait(refs, num_returns=1, timeout=timeout_s)[0]
         for ref in ready:
-            self._ended(self._parts_by_ref.pop(ref), ref)
-        for part in (*self._shards, *self._workers, self._evaluator):
-            if part.restart_at is not None and time.monotonic() >= part.restart_at:
-                part.restart_at = None
-                self._recreate(part)
+            self._ended(self._by_ref.pop(ref), ref)
+        for member in (*self._shards, *self._workers, self._evaluator):
+            if member.restart_at is not None and time.monotonic() >= member.restart_at:
+                member.restart_at = None
+                self._recreate(member)
         self._check_replacements()
         return self._call(self._control.poll)
 
@@ -131,17 +133,17 @@ class System:
         From now on nothing that ends is replaced, and no failure raises.
         """
         self._stopping = True
-        for part in (*self._workers, self._evaluator):
-            part.restart_at = None
+        for member in (*self._workers, self._evaluator):
+            member.restart_at = None
         self._call(self._control.stop)
-        for part in self._shards:
-            if part.actor is not None:
-                part.actor.close.remote()
+        for member in self._shards:
+            if member.actor is not None:
+                member.actor.close.remote()
 
     @property
     def idle(self) -> bool:
         """Whether every worker and the learner have returned."""
-        kinds = {part.kind for part in self._parts_by_ref.values()}
+        kinds = {member.kind for member in self._by_ref.values()}
         return not kinds & {"worker", "learner"}
 
     def learner_state(self) -> dict[str, Any] | None:
@@ -153,7 +155,9 @@ class System:
 
         None where observations are no indices, or a shard does not answer.
         """
-        asked = [part.actor.visits.remote() for part in self._shards if part.actor is not None]
+        asked = [
+            member.actor.visits.remote() for member in self._shards if member.actor is not None
+        ]
         try:
             counts = ray.get(asked, timeout=_CALL_TIMEOUT_S)
         except (GetTimeoutError, RayActorError):
@@ -186,33 +190,30 @@ class System:
 
     def close(self) -> None:
         """Ends every actor, so that a cluster is left as it was found."""
-        parts = [*self._shards, *self._workers, self._learner, self._evaluator]
-        actors = [part.actor for part in parts] + [
-            getattr(self, name, None) for name in ("_server", "_control")
-        ]
-        for actor in actors:
+        members = [*self._shards, *self._workers, self._learner, self._evaluator]
+        for actor in [*(member.actor for member in members), self._server, self._control]:
             if actor is not None:
                 ray.kill(actor)
 
-    # Making parts.
+    # Making actors.
 
-    def _create(self, part: _Part) -> None:
-        """A new actor for `part`; its `ready` is asked before the call that occupies it."""
+    def _create(self, member: _Member) -> None:
+        """A new actor for `member`; its `ready` is asked before the call that occupies it."""
         make = {
-            "learner": lambda: self._place.learner(part.incarnation),
-            "evaluator": lambda: self._place.evaluator(part.incarnation),
-            "shard": lambda: self._place.shard(part.index, part.incarnation),
-            "worker": lambda: self._place.worker(part.index, part.incarnation),
+            "learner": lambda: self._place.learner(member.incarnation),
+            "evaluator": lambda: self._place.evaluator(member.incarnation),
+            "shard": lambda: self._place.shard(member.index, member.incarnation),
+            "worker": lambda: self._place.worker(member.index, member.incarnation),
         }
-        part.actor = make[part.kind]()
-        part.born, part.up, part.said_late = time.monotonic(), False, False
-        part.ready = part.actor.__ray_ready__.remote()
+        member.actor = make[member.kind]()
+        member.born, member.up, member.said_late = time.monotonic(), False, False
+        member.ready = member.actor.__ray_ready__.remote()
 
-    def _run(self, part: _Part, *arguments: Any) -> None:
-        self._parts_by_ref[part.actor.run.remote(*arguments)] = part
+    def _run(self, member: _Member, *arguments: Any) -> None:
+        self._by_ref[member.actor.run.remote(*arguments)] = member
 
     def _stop_evaluator_run(self) -> None:
-        refs = [ref for ref, part in self._parts_by_ref.items() if part is self._evaluator]
+        refs = [ref for ref, member in self._by_ref.items() if member is self._evaluator]
         if refs and not ray.wait(refs, timeout=_CALL_TIMEOUT_S)[0]:
             ray.kill(self._evaluator.actor)
             self._evaluator.actor = None
@@ -220,8 +221,8 @@ class System:
     def _shard_map(self) -> ShardMap:
         return ShardMap(
             self._generation,
-            tuple(part.actor for part in self._shards),
-            tuple(part.incarnation for part in self._shards),
+            tuple(member.actor for member in self._shards),
+            tuple(member.incarnation for member in self._shards),
         )
 
     def _announce_shards(self) -> None:
@@ -231,101 +232,103 @@ class System:
     def _wait_until_ready(self) -> None:
         """Every actor up, or one line that says what is missing."""
         awaited = (self._learner, *self._shards, *self._workers)
-        names = {part.ready: _name(part) for part in awaited}
-        wait_until_ready(names, self._parts, self._check_interrupted)
+        names = {member.ready: member.name for member in awaited}
+        wait_until_ready(names, self._config, self._check_interrupted)
 
     # Deaths.
 
-    def _ended(self, part: _Part, ref: Any) -> None:
-        """One part's long call is over: done, failed, or dead."""
+    def _ended(self, member: _Member, ref: Any) -> None:
+        """One member's long call is over: done, failed, or dead."""
         try:
             failure = ray.get(ref)
         except RayActorError as error:
-            self._died(part, error)
+            self._died(member, error)
         except RayTaskError as error:
-            if not (part.kind == "evaluator" and isinstance(error.cause, EnvFailure)):
-                raise RunError(f"the {_name(part)} failed: {cause_line(error)}") from error
-            self._count_env_failure(part, cause_line(error))
-            self._restart_later(part)
+            if not (member.kind == "evaluator" and isinstance(error.cause, EnvFailure)):
+                raise RunError(f"the {member.name} failed: {cause_line(error)}") from error
+            self._count_env_failure(member, cause_line(error))
+            self._restart_later(member)
         else:
-            part.done = True
-            if part.kind == "worker" and failure:
-                self._bury_worker(part)
-                self._count_env_failure(part, failure)
+            member.done = True
+            if member.kind == "worker" and failure:
+                self._bury_worker(member)
+                self._count_env_failure(member, failure)
 
-    def _died(self, part: _Part, error: RayActorError) -> None:
-        if part.kind in ("control", "weight server"):
-            raise RunError(f"the {_name(part)} died: {cause_line(error)}") from error
-        if part.kind == "worker" and (line := self._bury_worker(part)):
-            return self._count_env_failure(part, line)
+    def _died(self, member: _Member, error: RayActorError) -> None:
+        if member.kind in ("control", "weight server"):
+            raise RunError(f"the {member.name} died: {cause_line(error)}") from error
+        if member.kind == "worker" and (line := self._bury_worker(member)):
+            return self._count_env_failure(member, line)
         if self._stopping:
-            part.done = True
+            member.done = True
             return None
-        if part.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
+        if member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise RunError(
-                f"the {_name(part)} died {part.deaths_in_a_row} times: {cause_line(error)}"
+                f"the {member.name} died {member.deaths_in_a_row} times: {cause_line(error)}"
             )
-        self._say(f"the {_name(part)} died ({cause_line(error)}); it is replaced")
-        if part.kind == "worker":
+        self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+        if member.kind == "worker":
             return None
-        self._count_death(part)
-        if part.kind == "shard":
-            self._call(self._control.bury_shard, part.index, part.incarnation)
+        self._count_death(member)
+        if member.kind == "shard":
+            self._call(self._control.bury_shard, member.index, member.incarnation)
         else:
-            self._call(self._control.count_restart, part.kind)
-        return self._recreate(part)
+            self._call(self._control.count_restart, member.kind)
+        return self._recreate(member)
 
-    def _bury_worker(self, part: _Part) -> str:
+    def _bury_worker(self, member: _Member) -> str:
         """Closes a worker's account; a successor comes after a pause. Its env's failure."""
-        line = self._call(self._control.bury_worker, part.index, part.incarnation)
-        self._restart_later(part)
+        line = self._call(self._control.bury_worker, member.index, member.incarnation)
+        self._restart_later(member)
         return line
 
-    def _restart_later(self, part: _Part) -> None:
-        self._count_death(part)
+    def _restart_later(self, member: _Member) -> None:
+        self._count_death(member)
         if not self._stopping:
-            pause = min(0.5 * 2 ** min(part.deaths_in_a_row, 10), _MAX_BACKOFF_S)
-            part.restart_at = time.monotonic() + pause
+            pause = min(0.5 * 2 ** min(member.deaths_in_a_row, 10), _MAX_BACKOFF_S)
+            member.restart_at = time.monotonic() + pause
 
-    def _count_death(self, part: _Part) -> None:
-        long_life = time.monotonic() - part.born > _LONG_LIFE_S
-        part.deaths_in_a_row = 1 if long_life else part.deaths_in_a_row + 1
+    def _count_death(self, member: _Member) -> None:
+        long_life = time.monotonic() - member.born > _LONG_LIFE_S
+        member.deaths_in_a_row = 1 if long_life else member.deaths_in_a_row + 1
 
-    def _count_env_failure(self, part: _Part, line: str) -> None:
+    def _count_env_failure(self, member: _Member, line: str) -> None:
         self._env_failures += 1
         limit = self._config.workers.max_env_failures
         if self._env_failures > limit and not self._stopping:
             raise EnvFailure(
-                f"{line} ({_name(part)}); environments failed {self._env_failures} times, "
+                f"{line} ({member.name}); environments failed {self._env_failures} times, "
                 f"workers.max_env_failures is {limit}"
             )
-        self._say(f"{line} ({_name(part)}); failure {self._env_failures} of {limit} allowed")
+        self._say(f"{line} ({member.name}); failure {self._env_failures} of {limit} allowed")
 
-    def _recreate(self, part: _Part) -> None:
-        part.restart_at = None
-        part.done = False
-        part.incarnation += 1
-        self._create(part)
-        if part.kind == "worker":
-            self._run(part, self._shard_map())
-        elif part.kind == "learner":
+    def _recreate(self, member: _Member) -> None:
+        member.restart_at = None
+        member.done = False
+        member.incarnation += 1
+        self._create(member)
+        if member.kind == "worker":
+            self._run(member, self._shard_map())
+        elif member.kind == "learner":
             state = self._call(self._server.load_state)
-            self._run(part, self._shard_map(), state, self._initial if state is None else None)
+            self._run(member, self._shard_map(), state, self._initial if state is None else None)
         else:
-            self._run(part)
-        if part.kind == "shard":
+            self._run(member)
+        if member.kind == "shard":
             self._announce_shards()
 
     def _check_replacements(self) -> None:
         """Says once which replaced worker finds no place; without any worker the run ends."""
         now, timeout = time.monotonic(), self._config.start_timeout_s
-        running = [part for part in self._workers if not part.done and part.restart_at is None]
-        late = [part for part in running if now - part.born > timeout and not part.is_up()]
-        for part in late:
-            if not part.said_late:
-                part.said_late = True
+        running = [
+            member for member in self._workers if not member.done and member.restart_at is None
+        ]
+        late = [w for w in running if now - w.born > timeout and not w.is_up()]
+        for member in late:
+            if not member.said_late:
+                member.said_late = True
                 self._say(
-                    f"the {_name(part)} has not started again for {timeout:g} s; free are "
+                    f"the {member.name} has not started again for {timeout:g} s; free are "
                     f"{amounts(ray.available_resources())}"
                 )
         if late and len(late) == len(running):
@@ -344,7 +347,3 @@ class System:
             ) from error
         except RayActorError as error:
             raise RunError(f"control or weight server died: {cause_line(error)}") from error
-
-
-def _name(part: _Part) -> str:
-    return f"{part.kind} {part.index}" if part.kind in ("worker", "shard") else part.kind

@@ -83,12 +83,6 @@ class FlatParameters:
             for parameter, view in zip(self._own(), self.views(vector), strict=True):
                 parameter.copy_(view)
 
-    def to_state_dict(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`flat [P]` under the names of `module.state_dict()`, buffers included; copies."""
-        views = dict(zip(self.names, self.views(flat.detach()), strict=True))
-        own = self.module.state_dict()
-        return {name: views.get(name, value).clone() for name, value in own.items()}
-
     def from_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The vector `[P]` of a state dict of the same network; buffers may be left out.
 

@@ -91,7 +91,7 @@ def test_an_old_block_goes_before_it_is_full_once_a_window_has_closed(monkeypatc
         clock[0] += 0.001
         return clock[0]
 
-    monkeypatch.setattr("distdqn.rollout.time.monotonic", now)
+    monkeypatch.setattr("distdqn.acting.rollout.time.monotonic", now)
     stepper = FakeStepper(2)
     rollout = make_rollout(stepper, n_step=3, block_transitions=100, max_block_age_s=0.0)
     assert rollout.collect(100, FOREVER).num_transitions == 2

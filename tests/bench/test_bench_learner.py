@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distdqn.bench import learner as bench
-from distdqn.bench.measure import Rates, measure
+from distdqn.bench.measure import Rates
 from distdqn.bench.result import Result
 from distdqn.bench.synthetic import TASKS, filled_replay, make_block
 
@@ -62,16 +62,6 @@ def test_flags_out_of_range_are_refused(flags, capsys):
     with pytest.raises(SystemExit):
         bench.parse(flags)
     assert "error: argument" in capsys.readouterr().err
-
-
-def test_a_rate_is_the_work_done_over_the_time_it_took(monkeypatch):
-    clock = iter(np.arange(0.0, 100.0, 0.5))
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr("time.process_time", lambda: 7.0)
-    # A call lasts half a second and does 3 units: 6 a second, whatever the length.
-    rates = measure(lambda: 3, seconds=2.0, repeats=3)
-    assert rates.per_s == (6.0, 6.0, 6.0) and rates.cpu_s == 0.0
-    assert Rates((1.0, 9.0, 2.0), 0.1).summary(10) == {"median": 20.0, "min": 10.0, "max": 90.0}
 
 
 @pytest.mark.parametrize("network", list(TASKS))

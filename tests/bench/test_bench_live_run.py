@@ -6,10 +6,10 @@ from pipeline_parts import config, poll, usage
 from distdqn.bench import live_run
 from distdqn.bench.live_run import LiveRun, run_cpu_s, without_end
 from distdqn.errors import RunError
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.types import ObservationSpec
 
-PARTS = Parts(without_end(config()), ObservationSpec((1,), "float32"), 2, 0, None)
+FACTORY = Factory(without_end(config()), ObservationSpec((1,), "float32"), 2, 0, None)
 
 
 class FakeSystem:
@@ -18,7 +18,7 @@ class FakeSystem:
     def __init__(self, usages):
         self.usages, self.events, self.idle = usages, [], True
 
-    def __call__(self, parts, run_name, say):
+    def __call__(self, config, place, say):
         return self
 
     def start(self):
@@ -41,6 +41,7 @@ def fake(monkeypatch):
     def make(*usages):
         system = FakeSystem(list(usages))
         monkeypatch.setattr(live_run, "System", system)
+        monkeypatch.setattr(live_run, "Placement", lambda parts, run_name: None)
         return system
 
     return make
@@ -56,7 +57,7 @@ def test_a_run_settles_once_it_updates_and_its_update_is_compiled(fake):
     )
     said = []
 
-    with LiveRun(PARTS, "run", said.append) as live:
+    with LiveRun(FACTORY, "run", said.append) as live:
         live.settle(0.0, compiled=True)
 
     polls = [("poll", steps) for steps in (0, 0, 4, 5, 6, 6)]  # the last is the warm-up's
@@ -68,7 +69,7 @@ def test_a_compile_that_has_failed_is_not_awaited(fake):
     system = fake(usage(1.0, 10, 4, compiling=True), usage(2.5, 20, 5))
     said = []
 
-    with LiveRun(PARTS, "run", said.append) as live:
+    with LiveRun(FACTORY, "run", said.append) as live:
         live.settle(0.0, compiled=True)
 
     polls = [("poll", steps) for steps in (4, 5, 5)]
@@ -79,7 +80,7 @@ def test_a_compile_that_has_failed_is_not_awaited(fake):
 def test_nothing_is_awaited_where_no_compiled_update_can_come(fake):
     system = fake(usage(1.0, 10, 4))
 
-    with LiveRun(PARTS, "run", print) as live:
+    with LiveRun(FACTORY, "run", print) as live:
         live.settle(0.0, compiled=False)
 
     assert system.events == ["start", ("poll", 4), ("poll", 4), "stop", "close"]
@@ -92,7 +93,7 @@ def test_a_window_ends_when_the_learner_has_just_told_of_its_updates(fake):
         usage(3.0, 20, 9), usage(3.1, 20, 9), usage(3.2, 30, 12),  # the second
     )  # fmt: skip
 
-    with LiveRun(PARTS, "run", print) as live:
+    with LiveRun(FACTORY, "run", print) as live:
         found = live.measure(seconds=0.0, repeats=1)
 
     assert [border.at_s for border in found.borders] == [1.2, 3.2]
@@ -106,7 +107,7 @@ def test_a_window_without_an_update_is_no_measurement(fake, monkeypatch):
 
     with (
         pytest.raises(RunError, match=r"10 env steps and 0 updates.*give it more --seconds"),
-        LiveRun(PARTS, "run", print) as live,
+        LiveRun(FACTORY, "run", print) as live,
     ):
         live.measure(seconds=0.0, repeats=1)
 
@@ -114,7 +115,7 @@ def test_a_window_without_an_update_is_no_measurement(fake, monkeypatch):
 def test_after_an_error_every_actor_is_ended_at_once(fake):
     system = fake(usage(1.0))
 
-    with pytest.raises(KeyboardInterrupt), LiveRun(PARTS, "run", print):
+    with pytest.raises(KeyboardInterrupt), LiveRun(FACTORY, "run", print):
         raise KeyboardInterrupt
 
     assert system.events == ["start", "close"]
@@ -124,7 +125,7 @@ def test_a_start_that_fails_leaves_no_actor(fake):
     system = fake(usage(1.0))
     system.start = lambda: (_ for _ in ()).throw(RunError("no room"))
 
-    with pytest.raises(RunError, match="no room"), LiveRun(PARTS, "run", print):
+    with pytest.raises(RunError, match="no room"), LiveRun(FACTORY, "run", print):
         pass
 
     assert system.events == ["close"]
@@ -135,7 +136,7 @@ def test_where_ray_is_not_this_process_s_own_the_reports_tell_the_cpu_time(fake,
     fake(usage(1.0, 1, 1), usage(1.0, 1, 2), usage(2.0, 5, 3), usage(2.0, 5, 3),
          usage(2.0, 9, 4, rest_cpu_s=1.5))  # fmt: skip
 
-    with LiveRun(PARTS, "run", print) as live:
+    with LiveRun(FACTORY, "run", print) as live:
         found = live.measure(seconds=0.0, repeats=1)
 
     assert found.cpu_s == (1.5,)

@@ -8,7 +8,7 @@ from pipeline_parts import config, measured
 
 from distdqn.bench import pipeline
 from distdqn.bench.alone import Alone
-from distdqn.bench.live_run import LiveRun, make_parts, opened_ray
+from distdqn.bench.live_run import LiveRun, make_factory, opened_ray
 from distdqn.bench.measure import Rates
 from distdqn.bench.pipeline import Options
 from distdqn.errors import ConfigError, EnvFailure
@@ -183,12 +183,12 @@ def test_a_real_run_is_measured_to_the_end(ray_cluster):
 
 
 def test_an_env_that_raises_ends_the_run_with_one_line_and_no_actor_is_left(ray_cluster):
-    parts = make_parts(config(workers=1), partial(FaultyEnv, "raise", at=20))
+    factory = make_factory(config(workers=1), partial(FaultyEnv, "raise", at=20))
 
     with (
         pytest.raises(EnvFailure) as caught,
-        opened_ray(parts, print) as name,
-        LiveRun(parts, name, print) as live,
+        opened_ray(factory, print) as name,
+        LiveRun(factory, name, print) as live,
     ):
         live.settle(1.0, compiled=False)
 

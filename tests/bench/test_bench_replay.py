@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import multiprocessing
+import os
+import signal
 import weakref
 
 import numpy as np
@@ -119,17 +122,6 @@ def test_the_nodes_that_change_are_those_that_a_sum_tree_changes(capacity):
     assert sorted(places.tolist()) == changed.tolist()
 
 
-@pytest.mark.parametrize("num_bytes", [1_000, 2**23, 2**23 + 4_096 + 5])
-@pytest.mark.parametrize("read_share", [1.0, 0.625])
-def test_the_limit_writes_every_byte_that_it_stands_for(num_bytes, read_share):
-    copying = Copying(num_bytes, 0, 0, read_share)
-    copying._target[:] = 0
-
-    copying()
-
-    assert copying._target.all() and len(copying._target) > num_bytes - 4_096
-
-
 def test_the_limit_goes_through_as_much_memory_as_the_work():
     copying = Copying(1_000, 5_500, 3_000)
     places = []
@@ -145,9 +137,8 @@ def test_shards_sample_in_processes_of_their_own():
         assert len(set(shards.pids)) == 2
         assert shards.run("sample", 0.01) >= 2 * 16
         assert shards.peak_bytes() > 2e7
-        processes = list(shards._processes)
-        processes[0].kill()
-        with pytest.raises(RunError, match="ended or did not answer"):
+        os.kill(shards.pids[0], signal.SIGKILL)
+        with pytest.raises(RunError, match="a shard of the benchmark: the process died"):
             for _ in range(3):
                 shards.run("sample", 0.01)
-    assert not any(process.is_alive() for process in processes)
+    assert not multiprocessing.active_children()

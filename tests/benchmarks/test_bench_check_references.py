@@ -20,7 +20,7 @@ from distdqn.envs.stepper import VectorStepper
 from distdqn.learning.learner import Learner, LearnerSettings
 from distdqn.networks.q_network import make_network
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
 
 def test_the_reference_sampler_draws_in_proportion_to_the_powers_of_priorities():
@@ -52,7 +52,7 @@ def test_the_reference_sampler_agrees_with_ours_draw_by_draw():
 
 def test_the_reference_replay_holds_the_same_transitions():
     rng = np.random.default_rng(0)
-    ours = Replay(50, replay_items.NUMBERS, 4, UniformSampler(50), seed=0)
+    ours = Replay(50, replay_items.NUMBERS, 4, PlainSampler(50), seed=0)
     reference = ReferenceReplay(50, (4,))
     for _ in range(4):
         block = replay_items.make_block(replay_items.NUMBERS, 20, rng)

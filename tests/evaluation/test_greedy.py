@@ -60,13 +60,12 @@ def test_episodes_are_as_many_as_asked_and_reproducible():
 def test_returns_are_discounted_as_learning_discounts_them():
     network, greedy = make_greedy(discount=0.5)
     online = FlatParameters(network).flatten().numpy()
-    result = greedy.evaluate(online, 5, seed=3)
+    report = greedy.evaluate(online, 5, seed=3, env_steps=7)
     # A reward of 1 in each step: 1 + 1/2 + 1/4 + ...
-    np.testing.assert_allclose(result.discounted_returns, 2 - 0.5 ** (result.lengths - 1.0))
-    report = greedy.report(online, 5, seed=3, env_steps=7)
-    assert (report.env_steps, report.num_cut) == (7, result.num_cut)
-    assert report.return_start_mean == pytest.approx(np.mean(result.discounted_returns))
-    assert report.q_start_mean == pytest.approx(np.mean(result.start_values))
+    np.testing.assert_allclose(report.discounted_returns, 2 - 0.5 ** (report.lengths - 1.0))
+    assert (report.env_steps, report.num_cut) == (7, 0)
+    assert report.return_start_mean == pytest.approx(np.mean(report.discounted_returns))
+    assert report.q_start_mean == pytest.approx(np.mean(report.start_values))
 
 
 def test_the_layout_names_every_parameter():

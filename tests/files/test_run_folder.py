@@ -98,7 +98,7 @@ def test_of_two_that_take_one_name_one_succeeds(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_way_out(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot make a run folder in .*/file: .*--runs-dir"):
+    with pytest.raises(RunError, match="cannot make a folder in .*/file: .*--runs-dir"):
         create(tmp_path / "file")
 
 

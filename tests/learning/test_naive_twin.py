@@ -9,7 +9,7 @@ from torch import nn
 import distdqn
 from distdqn.config import from_values
 from distdqn.files.checkpoint import checkpoints, load_checkpoint
-from distdqn.lockstep.members import LockstepLearner
+from distdqn.learning.training import Training
 
 SEED, HIDDEN, BATCH, PERIOD, STARTS = 3, 32, 32, 4, 128
 DISCOUNT = float(np.float32(0.99))  # the replay stores float32
@@ -45,14 +45,14 @@ def lockstep_config(tmp_path, num_updates, precision):
 def run_both(tmp_path, monkeypatch, num_updates, precision):
     """(actions, |TD errors|, parameters) of lockstep and of the twin."""
     actions, td_errors = [], []
-    update = LockstepLearner.update
+    update = Training.update
 
     def noting_update(self, *arguments):
         result = update(self, *arguments)
         td_errors.append(result.priorities)
         return result
 
-    monkeypatch.setattr(LockstepLearner, "update", noting_update)
+    monkeypatch.setattr(Training, "update", noting_update)
     config = lockstep_config(tmp_path, num_updates, precision)
     distdqn.train(config, make_env=lambda: fake_envs.NotingActions(actions), display=False)
     (path,) = checkpoints(tmp_path / "run")

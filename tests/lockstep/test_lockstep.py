@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ray_parts import block
 
+from distdqn.lockstep.members import Done
 from distdqn.lockstep.schedule import Collected, Lockstep, Rounds
-from distdqn.lockstep.system import Done
 from distdqn.rate_limiter import RateLimiter
 from distdqn.types import PriorityUpdate, ShardCounters, WeightsVersion
 

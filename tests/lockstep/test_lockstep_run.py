@@ -310,18 +310,19 @@ def test_a_refused_resume_changes_nothing(tmp_path, monkeypatch):
 def test_a_dead_learner_is_named(ray_cluster, tmp_path, monkeypatch):
     import ray
 
-    from distdqn.lockstep import members
+    from distdqn.lockstep.system import LockstepSystem
 
-    def exit_now(self, *arguments):
-        os._exit(1)
+    note_round = LockstepSystem.note_round
 
-    monkeypatch.setattr(members.LockstepLearner, "update", exit_now)
-    ray.cloudpickle.register_pickle_by_value(members)
-    try:
-        with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
-            train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(members)
+    def kill_the_learner(self):
+        note_round(self)
+        if self.lockstep.number == 3:
+            ray.kill(self.learner.actor)
+
+    monkeypatch.setattr(LockstepSystem, "note_round", kill_the_learner)
+
+    with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
+        train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
 
 
 def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
@@ -334,16 +335,16 @@ def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
 
 
 def test_fifo_uses_each_transition_once(tmp_path, monkeypatch):
-    from distdqn.lockstep.members import LockstepLearner
+    from distdqn.learning.training import Training
 
     item_ids = []
-    update = LockstepLearner.update
+    update = Training.update
 
     def noting_update(self, batch, *arguments):
         item_ids.append(batch.item_ids.ravel())
         return update(self, batch, *arguments)
 
-    monkeypatch.setattr(LockstepLearner, "update", noting_update)
+    monkeypatch.setattr(Training, "update", noting_update)
     config = lockstep(
         tmp_path, replay__kind="fifo", replay__shards=1, replay__samples_per_insert=1.0,
         replay__min_size_to_sample=32,
@@ -369,7 +370,7 @@ def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_p
 
     from test_cluster import nodes_of_actors
 
-    wait_for(lambda: not nodes_of_actors("LockstepLearner") + nodes_of_actors("LockstepShard"))
+    wait_for(lambda: not nodes_of_actors("MemberActor"))
 
 
 def test_a_part_that_cannot_be_made_over_actors_is_named(ray_cluster, tmp_path):

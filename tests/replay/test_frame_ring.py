@@ -100,6 +100,5 @@ def test_stacks_stay_right_while_the_ring_wraps_and_grows(padding: Any) -> None:
 def test_an_observation_without_stack_is_its_frame() -> None:
     ring = FrameRing(5, INDEX, NUM_ACTIONS)
     ring.append(np.arange(5), None, oldest=0)
-    out = np.zeros((2, 2), np.int64)
-    assert ring.gather(np.array([[1, 4], [2, 2]]), np.zeros((2, 2), np.uint8), out) is out
-    assert out.tolist() == [[1, 4], [2, 2]]
+    numbers = np.array([[1, 4], [2, 2]])
+    assert ring.gather(numbers, np.zeros((2, 2), np.uint8)).tolist() == numbers.tolist()

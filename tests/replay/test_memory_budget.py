@@ -17,13 +17,13 @@ from distdqn.replay.memory_budget import (
     planned_frames_per_item,
     replay_bytes,
 )
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.types import ObservationSpec
 
 ATARI = ObservationSpec((84, 84), "uint8", stack=4)
 
 
-def parts_of(observation: ObservationSpec, **replay: object) -> Parts:
+def factory_of(observation: ObservationSpec, **replay: object) -> Factory:
     config = Config()
     config = dataclasses.replace(
         config,
@@ -31,7 +31,7 @@ def parts_of(observation: ObservationSpec, **replay: object) -> Parts:
         workers=dataclasses.replace(config.workers, envs_per_worker=8, block_transitions=512),
         learner=dataclasses.replace(config.learner, n_step=3),
     )
-    return Parts(config, observation, 4, 0, None)
+    return Factory(config, observation, 4, 0, None)
 
 
 def test_an_item_fits_into_half_a_cache_line() -> None:
@@ -63,14 +63,14 @@ def test_compressed_frames_are_said_to_be_bounded() -> None:
 
 def test_atari_blocks_of_64_steps_stay_below_the_promise() -> None:
     for capacity in (200_000, 1_000_000):
-        parts = parts_of(ATARI, capacity=capacity)
+        factory = factory_of(ATARI, capacity=capacity)
         repeated = (4 - 1 + 3) / 64
         # A game of 200 steps has a frame more than transitions; so has a block not yet gone.
         needed = (1 + repeated + 1 / 200) * (capacity + 512)
-        planned = parts._frames_per_item() * capacity
+        planned = factory._frames_per_item() * capacity
         assert needed < planned
-        assert parts.memory_budget().per_transition <= 7_900
-        assert parts.memory_budget().in_all == parts.replay_bytes()
+        assert factory.memory_budget().per_transition <= 7_900
+        assert factory.memory_budget().in_all == factory.replay_bytes()
 
 
 def test_frames_are_planned_by_hand() -> None:
@@ -81,7 +81,7 @@ def test_frames_are_planned_by_hand() -> None:
 
 
 def test_with_compression_only_what_cannot_fit_is_refused() -> None:
-    plain, small = (parts_of(ATARI, capacity=10**6, compression=x) for x in ("none", "lz4"))
+    plain, small = (factory_of(ATARI, capacity=10**6, compression=x) for x in ("none", "lz4"))
     num_frames = math.ceil(10**6 * small._frames_per_item())
     # A twenty-fifth of the picture, and 72 bytes for the object that holds it.
     expected = 10**6 * 32 + num_frames * (0.04 * 84 * 84 + 72)

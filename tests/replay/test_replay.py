@@ -14,7 +14,7 @@ from replay_parts import CARTPOLE, INDEX, NUM_ACTIONS, Worker, make_replay
 from distdqn.replay.layout import visits_shape
 from distdqn.replay.memory_budget import replay_bytes
 from distdqn.replay.replay import IDS_PER_EPOCH, Replay
-from distdqn.replay.sampling import UniformSampler
+from distdqn.replay.sampling import PlainSampler
 from distdqn.types import (
     ObservationSpec,
     PriorityUpdate,
@@ -293,7 +293,7 @@ def test_updates_with_unequal_shapes_and_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, got \(2,\) and \(3,\)"):
         make_replay(10).update_priorities(PriorityUpdate(np.arange(2), np.ones(3)))
     with pytest.raises(ValueError, match="that of the sampler, 9, got 10"):
-        Replay(10, CARTPOLE, NUM_ACTIONS, UniformSampler(9), seed=0)
+        Replay(10, CARTPOLE, NUM_ACTIONS, PlainSampler(9), seed=0)
     with pytest.raises(ValueError, match="epoch must be at least 0, got -1"):
         make_replay(10, epoch=-1)
     with pytest.raises(ValueError, match=r"got shape \(0,\)"):

@@ -219,24 +219,6 @@ def test_a_restored_replay_gives_the_same_stacks(compression: str) -> None:
         fill.replay.set_state(state)
 
 
-def test_a_batch_written_to_given_memory_is_the_same_and_lies_there() -> None:
-    spec = spec_of(4, "repeat")
-    fill = Fill(spec, 3, "uniform")
-    while fill.replay.inserts < CAPACITY:
-        fill.add()
-    state = fill.replay.get_state()
-    fresh = fill.replay.sample(3, 20)
-    fill.replay.set_state(state)
-    out = np.full((2, 3, 20, 4, 2), -1, np.int32)
-    batch = fill.replay.sample(3, 20, out)
-    assert np.shares_memory(batch.obs_tm1, out) and np.shares_memory(batch.obs_t, out)
-    np.testing.assert_array_equal(batch.obs_tm1, fresh.obs_tm1)
-    np.testing.assert_array_equal(batch.obs_t, fresh.obs_t)
-    for wrong in (out[:, :2], out.astype(np.int64), out[:, :, ::2]):
-        with pytest.raises(ValueError, match="out must be contiguous int32 of shape"):
-            fill.replay.sample(3, 20, wrong)
-
-
 def test_a_lost_life_stores_its_frame_once() -> None:
     spec = spec_of(4, "zero")
     accumulator = NStepAccumulator(1, 1, DISCOUNT, spec, NUM_ACTIONS)

@@ -211,20 +211,6 @@ def test_a_segment_of_which_nothing_is_live_is_passed_over(compression: str) -> 
     assert_twins(replay, restored)
 
 
-def test_a_state_saved_before_frames_were_stacked_is_read_with_depth_zero() -> None:
-    replay = make_replay(10)
-    replay.add(Worker(CARTPOLE).block(10))
-    state = replay.get_state()
-    for segment in state["segments"]:
-        del segment["tm1_depth"], segment["t_depth"]
-    restored = make_replay(10, seed=1)
-    restored.set_state(state)
-    for name in ("obs_tm1", "obs_t", "item_ids"):
-        first, second = (getattr(one.sample(1, 20), name) for one in (replay, restored))
-        np.testing.assert_array_equal(first, second)
-        restored.set_state(replay.get_state())
-
-
 def test_frames_of_another_shape_are_refused_with_nothing_changed() -> None:
     replay = make_replay(10)
     replay.add(Worker(CARTPOLE).block(10))

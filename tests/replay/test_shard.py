@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from distdqn.replay.replay import Replay
-from distdqn.replay.sampling import PrioritizedSampler, UniformSampler
+from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 from distdqn.replay.shard import ReplayShard
+from distdqn.replay.shard_account import ShardAccount
 from distdqn.types import (
     BEFORE_ANY,
     ObservationSpec,
@@ -22,20 +23,19 @@ TIMEOUT_S = 10
 def make_shard(insert_limit=4, reports=None, capacity=64, epoch=0, prioritized=False):
     def build():
         spec = ObservationSpec((1,), "float32")
-        return Replay(
+        replay = Replay(
             capacity=capacity,
             observation=spec,
             num_actions=2,
             sampler=(
-                PrioritizedSampler(capacity, 0.5, 1e-6) if prioritized else UniformSampler(capacity)
+                PrioritizedSampler(capacity, 0.5, 1e-6) if prioritized else PlainSampler(capacity)
             ),
             seed=0,
             epoch=epoch,
         )
+        return ShardAccount(replay, 0)
 
-    return ReplayShard(
-        build, 0, epoch, insert_limit, ([] if reports is None else reports).append, 0.01
-    )
+    return ReplayShard(build, insert_limit, ([] if reports is None else reports).append, 0.01)
 
 
 def block(sequence, num=4, worker=0, incarnation=0, collected=None, counter=0, refused=0):

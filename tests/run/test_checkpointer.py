@@ -8,17 +8,14 @@ from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints, load_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.run.checkpointer import Checkpointer, by_name, initial_parameters
-from distdqn.run.factory import Parts
-from distdqn.types import ObservationSpec
 
 LAYOUT = (("weight", (2, 3)), ("bias", (2,)))
 
 
 def make(tmp_path, **keys):
-    config = from_values({"runs_dir": str(tmp_path), "checkpoint.keep": 2, **keys})
-    parts = Parts(config, ObservationSpec((3,), "float32"), 2, 0, None)
+    config = from_values({"runs_dir": str(tmp_path), **keys})
     folder = RunFolder.create(tmp_path, "first", "CartPole-v1", "")
-    return config, Checkpointer(config, parts, folder.path), folder
+    return config, Checkpointer(folder.path, 2, {"torso": "auto"}, "CartPole-v1"), folder
 
 
 def state(fill):

@@ -3,7 +3,7 @@
 import pytest
 
 from distdqn.config import from_values
-from distdqn.run.factory import Parts
+from distdqn.run.factory import Factory
 from distdqn.types import ObservationSpec
 
 PICTURES = ObservationSpec((84, 84), "uint8", scale=1 / 255, stack=4)
@@ -12,8 +12,8 @@ NUMBERS = ObservationSpec((4,), "float32")
 
 def takes_several(observation, make_network=None, **values):
     values = {name.replace("__", "."): value for name, value in values.items()}
-    parts = Parts(from_values(values), observation, 2, 0, None, None, make_network)
-    return parts.updates_take_several_cores
+    factory = Factory(from_values(values), observation, 2, 0, None, None, make_network)
+    return factory.updates_take_several_cores
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from distdqn import errors
 from distdqn.config import EnvConfig
 from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.serial import SerialVectorEnv
-from distdqn.evaluation.evaluate import evaluate
+from distdqn.evaluation.play import play_episodes
 from distdqn.types import Step
 
 LENGTHS = (3, 5, 1, 2)
@@ -37,7 +37,7 @@ def expected_return(episode, length, action):
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("num_envs, episodes", [(1, 5), (3, 7), (3, 3), (4, 2)])
 def test_every_env_plays_its_share_in_order(mode, num_envs, episodes):
-    result = evaluate(scripted(mode, num_envs), prefer(0, 2, 1), episodes, 0, 100)
+    result = play_episodes(scripted(mode, num_envs), prefer(0, 2, 1), episodes, 0, 100)
     order = [(e % num_envs, e // num_envs) for e in range(episodes)]  # env, its episode
     lengths = [rotated(LENGTHS, env)[k % len(LENGTHS)] for env, k in order]
     returns = [expected_return(k, n, 1) for (_, k), n in zip(order, lengths, strict=True)]
@@ -48,7 +48,7 @@ def test_every_env_plays_its_share_in_order(mode, num_envs, episodes):
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_masked_actions_are_not_chosen(mode):
     # Action 0, the best, is forbidden at even episode + step; action 2 is next.
-    result = evaluate(scripted(mode, 2, masks=True), prefer(5, 1, 2), 4, 0, 100)
+    result = play_episodes(scripted(mode, 2, masks=True), prefer(5, 1, 2), 4, 0, 100)
     by_hand = []
     for env, episode in [(0, 0), (1, 0), (0, 1), (1, 1)]:
         length = rotated(LENGTHS, env)[episode]
@@ -61,7 +61,7 @@ def test_masked_actions_are_not_chosen(mode):
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_an_episode_at_the_limit_is_cut_and_counts_as_far_as_it_got(mode):
     # The envs' lengths are 3, 5, 1, 2 and 5, 1, 2, 3; cut at 3.
-    result = evaluate(scripted(mode, 2), prefer(0, 0, 0), 4, 0, 3)
+    result = play_episodes(scripted(mode, 2), prefer(0, 0, 0), 4, 0, 3)
     second = (1, 3)  # env 0's second episode: number and steps made
     if mode == AutoresetMode.SAME_STEP:
         second = (2, 1)  # the one before had begun, unplayed, when all were reset
@@ -73,7 +73,7 @@ def test_an_episode_at_the_limit_is_cut_and_counts_as_far_as_it_got(mode):
 
 def test_no_episode_is_lost_when_all_envs_must_be_reset_together():
     lengths_by_env: list[list[int]] = [[], []]
-    result = evaluate(scripted(AutoresetMode.NEXT_STEP, 2), prefer(0, 0, 0), 16, 0, 4)
+    result = play_episodes(scripted(AutoresetMode.NEXT_STEP, 2), prefer(0, 0, 0), 16, 0, 4)
     for position, length in enumerate(result.lengths):
         lengths_by_env[position % 2].append(int(length))
     for i in range(2):
@@ -85,7 +85,7 @@ def test_no_episode_is_lost_when_all_envs_must_be_reset_together():
 
 def test_discounted_returns_are_of_scaled_and_clipped_rewards():
     stepper = scripted("serial", 1, reward_scale=0.1, reward_clip=2.5)
-    result = evaluate(stepper, prefer(7, 0, 0), 1, 0, 100, discount=0.5)
+    result = play_episodes(stepper, prefer(7, 0, 0), 1, 0, 100, discount=0.5)
     assert result.returns.tolist() == [10 + 20 + 30]
     assert result.discounted_returns.tolist() == [1 + 0.5 * 2 + 0.25 * 2.5]
     assert result.start_values.tolist() == [7]
@@ -97,7 +97,7 @@ def test_the_seed_decides_and_a_stepper_can_be_used_again():
     def q_values(obs):
         return np.stack([-obs[:, 2], obs[:, 2]], axis=1)  # push to where the pole leans
 
-    first, again, other = (evaluate(stepper, q_values, 6, seed, 500) for seed in (1, 1, 2))
+    first, again, other = (play_episodes(stepper, q_values, 6, seed, 500) for seed in (1, 1, 2))
     assert first.returns.tolist() == again.returns.tolist() != other.returns.tolist()
     assert (first.returns == first.lengths).all()
 
@@ -105,13 +105,13 @@ def test_the_seed_decides_and_a_stepper_can_be_used_again():
 def test_a_bad_value_ends_the_evaluation():
     stepper = VectorStepper(SerialVectorEnv([ScriptedEnv(), FaultyEnv("nan_reward")], "S"), "S")
     with pytest.raises(errors.EnvFailure, match="a NaN or infinite reward in env 1"):
-        evaluate(stepper, prefer(1, 0, 0), 2, 0, 100)
+        play_episodes(stepper, prefer(1, 0, 0), 2, 0, 100)
 
 
 @pytest.mark.parametrize("episodes, max_episode_steps", [(0, 10), (1, 0)])
 def test_an_evaluation_of_nothing_is_refused(episodes, max_episode_steps):
     with pytest.raises(ValueError, match="at least one episode of one step"):
-        evaluate(scripted("serial", 1), prefer(0, 0, 0), episodes, 0, max_episode_steps)
+        play_episodes(scripted("serial", 1), prefer(0, 0, 0), episodes, 0, max_episode_steps)
 
 
 class Firing(FakeStepper):
@@ -150,15 +150,15 @@ def newest_number(obs):
 
 def test_a_game_counts_whole_and_its_values_promise_one_life():
     stepper = FakeStepper(2, length=5, life=2)
-    result = evaluate(stepper, newest_number, 2, 0, 100, discount=0.5)
+    result = play_episodes(stepper, newest_number, 2, 0, 100, discount=0.5)
     assert result.returns.tolist() == [5, 5] and result.lengths.tolist() == [5, 5]
     assert result.discounted_returns.tolist() == [1 + 0.5] * 2
-    again = evaluate(stepper, newest_number, 4, 0, 100, discount=0.5)
+    again = play_episodes(stepper, newest_number, 4, 0, 100, discount=0.5)
     assert again.discounted_returns.tolist() == [1 + 0.5] * 4  # the next game has a life too
 
 
 def test_a_fire_at_the_start_counts_in_the_return_alone():
-    result = evaluate(Firing(1, length=3), newest_number, 2, 0, 100, discount=0.5)
+    result = play_episodes(Firing(1, length=3), newest_number, 2, 0, 100, discount=0.5)
     assert result.returns.tolist() == [7 + 3] * 2 and result.lengths.tolist() == [3, 3]
     assert result.discounted_returns.tolist() == [1 + 0.5 + 0.25] * 2
     # 1 is the reset, 2 what FIRE led to, 3 4 5 the game; 6 and 7 the next start.
@@ -172,10 +172,10 @@ def test_the_policy_sees_stacks_that_begin_with_an_episode_and_after_a_cut():
         seen.append(obs[0, :, 1].tolist())
         return newest_number(obs)
 
-    evaluate(FakeStepper(1, length=2, stack=3), q_values, 2, 0, 100)
+    play_episodes(FakeStepper(1, length=2, stack=3), q_values, 2, 0, 100)
     assert seen == [[0, 0, 1], [0, 1, 2], [0, 0, 4], [0, 4, 5]]
     seen.clear()
-    result = evaluate(FakeStepper(1, stack=3), q_values, 2, 0, 2)
+    result = play_episodes(FakeStepper(1, stack=3), q_values, 2, 0, 2)
     assert seen == [[0, 0, 1], [0, 1, 2], [0, 0, 4], [0, 4, 5]] and result.num_cut == 2
 
 
@@ -188,6 +188,6 @@ def test_with_epsilon_a_share_of_the_actions_is_random():
             actions.extend(chosen.tolist())
             return super().step(chosen)
 
-    evaluate(Noting(8, length=50), prefer(0, 1, 0), 64, 3, 100, epsilon=0.3)
+    play_episodes(Noting(8, length=50), prefer(0, 1, 0), 64, 3, 100, epsilon=0.3)
     others = sum(action != 1 for action in actions) / len(actions)
     assert others == pytest.approx(0.3 * 2 / 3, abs=0.03)  # 3 standard deviations at 3,200

@@ -1,6 +1,7 @@
-"""A new folder beside the runs, for what is no run.
+"""A new folder beside the runs, named by kind and time.
 
-Named by kind and time, so that one command never writes over what an earlier one left.
+Creating it is what takes the name, so one command never writes over what an earlier one
+left, and of two at once each has its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ def make_folder(runs_dir: str | Path, kind: str) -> Path:
                 return folder
             number += 1
     except OSError as error:
-        raise RunError(
-            f"cannot make a folder in {runs_dir}: {error.strerror}; "
-            "choose another place with --runs-dir"
-        ) from error
+        raise cannot_make(runs_dir, error) from error
+
+
+def cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
+    """The refusal of a place that cannot be written."""
+    return RunError(
+        f"cannot make a folder in {runs_dir}: {error.strerror}; "
+        "choose another place with --runs-dir"
+    )

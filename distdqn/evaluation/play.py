@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from distdqn import errors
 from distdqn.acting.exploration import epsilon_greedy
 from distdqn.acting.frame_stack import FrameStack
-
-if TYPE_CHECKING:
-    from distdqn.envs import VectorStepper
-    from distdqn.types import Step
+from distdqn.types import Step
 
 QValues = Callable[[np.ndarray], np.ndarray]
 """Observations `[N, *obs_shape]` in the stored dtype to action values `[N, A]`."""
@@ -49,8 +46,8 @@ class EvaluationResult:
     num_cut: int
 
 
-def evaluate(
-    stepper: VectorStepper,
+def play_episodes(
+    stepper: Any,
     q_values: QValues,
     episodes: int,
     seed: int,
@@ -61,7 +58,7 @@ def evaluate(
     """Plays `episodes` greedy episodes, masks respected, from freshly seeded envs.
 
     Args:
-      stepper: N envs; env i plays `episodes // N` episodes, the first
+      stepper: a `VectorStepper` of N envs; env i plays `episodes // N` episodes, the first
         `episodes % N` envs one more. It may be used again afterwards.
       q_values: of the policy; the first of equal values is taken.
       max_episode_steps: steps after which an episode is cut.
@@ -106,7 +103,7 @@ class _Play:
     """
 
     def __init__(
-        self, stepper: VectorStepper, episodes: int, max_episode_steps: int, discount: float
+        self, stepper: Any, episodes: int, max_episode_steps: int, discount: float
     ) -> None:
         num_envs = stepper.num_envs
         self._resets_singly = stepper.resets_singly

@@ -1,0 +1,76 @@
+"""Waits until a run's actors are up, and says what they lack."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from distdqn.config import Config
+from distdqn.errors import ResourceError, RunError
+from distdqn.run.ray_errors import cause_line
+
+_NAMED = 4  # actors in a message
+_LOOK_S = 0.5
+
+
+def actor_name(kind: str, index: int) -> str:
+    """As a user reads it; of learner and evaluator there is one."""
+    return f"{kind} {index}" if kind in ("worker", "shard") else kind
+
+
+def needed_cpus(config: Config) -> float:
+    """CPUs that the run's actors ask for: the learner one, each worker its own."""
+    return 1 + config.workers.count * config.workers.num_cpus
+
+
+def embedded_cpus(config: Config) -> int:
+    """CPUs for an embedded Ray to declare: one more for each actor that asks for none.
+
+    Ray starts as many processes as it has CPUs while it comes up itself; those that the
+    control, weight server, evaluator and shards need are then there half a second sooner.
+    """
+    return math.ceil(needed_cpus(config)) + 3 + config.replay.shards
+
+
+def wait_until_ready(names: Mapping[Any, str], config: Config, look: Callable[[], None]) -> None:
+    """Returns once every actor has started.
+
+    names: of the actors, by the answer to `__ray_ready__`.
+    look: called meanwhile; raises to give up.
+    Raises RunError where one failed, ResourceError where one did not start within
+    `start_timeout_s`, each in one line.
+    """
+    missing, deadline = list(names), time.monotonic() + config.start_timeout_s
+    while missing and time.monotonic() < deadline:
+        look()
+        missing = ray.wait(missing, num_returns=len(missing), timeout=_LOOK_S)[1]
+    for ref, name in names.items():
+        if ref not in missing:
+            try:
+                ray.get(ref)
+            except RayError as error:
+                raise RunError(f"the {name} did not start: {cause_line(error)}") from error
+    if missing:
+        raise _not_started([names[ref] for ref in missing], config)
+
+
+def _not_started(names: list[str], config: Config) -> ResourceError:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ResourceError(
+        f"after {config.start_timeout_s:g} s still not started: "
+        f"{', '.join(names[:_NAMED])}{more}; the run "
+        f"needs {needed_cpus(config):g} CPUs and {config.learner.num_gpus:g} GPUs, "
+        f"free are {amounts(ray.available_resources())} of "
+        f"{amounts(ray.cluster_resources())}; "
+        "take fewer workers (--workers.count) or less each (--workers.num-cpus)"
+    )
+
+
+def amounts(resources: dict[str, float]) -> str:
+    """CPUs and GPUs as a user reads them."""
+    return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
