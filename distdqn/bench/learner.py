@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ import torch
 from distdqn.bench.bare_updates import bare_updates, compile_now
 from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
+from distdqn.bench.option_flags import add_option_flags, option_values
 from distdqn.bench.result import Case, Result
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
 from distdqn.errors import DistDQNError
@@ -246,72 +246,54 @@ def _staged(batch: ReplayBatch, device: torch.device) -> Callable[[], int]:
     return work
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Options, bool]:
-    """What the flags say, of one point; whether JSON is wanted."""
-    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    varied: dict[str, tuple[str, str, tuple[str, ...]]] = {
-        "--network": ("networks", "nature", tuple(TASKS)),
-        "--precision": ("precisions", "float32", ("float32", "bfloat16")),
-        "--device": ("devices", device, ("cpu", "cuda")),
-    }
-    for flag, (field, default, choices) in varied.items():
-        parser.add_argument(flag, dest=field, nargs=1, choices=choices, default=[default])
-    whole, seconds = _above_zero(int), _above_zero(float)
-    parser.add_argument("--batch-size", dest="batch_sizes", nargs=1, type=whole, default=[32])
-    for name in ("double", "dueling", "prioritized"):
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=False)
-    modes = parser.add_mutually_exclusive_group()
-    for mode in ("compiled", "eager"):
-        modes.add_argument(f"--{mode}", dest="modes", action="store_const", const=[mode])
-    parser.add_argument("--threads", type=whole, help="of the CPU; default as in training")
-    numbers = {"n-step": 1, "superbatch": 16, "repeats": 7, "capacity": 50_000}
-    for name, number in numbers.items():
-        parser.add_argument(f"--{name}", type=whole, default=number)
-    parser.add_argument("--seconds", type=seconds, default=2.0, help="of a repetition")
-    parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
-    parser.set_defaults(modes=["compiled"])
-    wanted = vars(parser.parse_args(arguments))
-    as_json = wanted.pop("json")
-    return Options(**wanted), as_json
-
-
-def _above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-        return value
-
-    return number
+_ONE_POINT = Options(
+    networks=("nature",),
+    batch_sizes=(32,),
+    precisions=("float32",),
+    devices=("cuda" if torch.cuda.is_available() else "cpu",),
+    modes=("compiled",),
+    superbatch=16,
+    prioritized=False,
+    capacity=50_000,
+    repeats=7,
+    seconds=2.0,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures one point and prints a line for each figure; returns the exit status."""
-    options, as_json = parse(arguments)
+    """Measures one point, or what the flags say, and prints it; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_option_flags(parser, _ONE_POINT)
+    for mode in ("compiled", "eager"):
+        parser.add_argument(f"--{mode}", dest="modes", action="store_const", const=(mode,))
+    parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
+    parser.set_defaults(modes=_ONE_POINT.modes)
+    wanted = parser.parse_args(arguments)
     try:
-        result = run(options, lambda line: print(line, file=sys.stderr))
+        result = run(dataclasses.replace(_ONE_POINT, **option_values(Options, wanted)), _say)
     except DistDQNError as error:
-        print(f"distdqn.bench.learner: error: {error}", file=sys.stderr)
+        _say(f"distdqn.bench.learner: error: {error}")
         return 1
-    print(json.dumps(result.to_json(), indent=1) if as_json else _text(result))
+    print(json.dumps(result.to_json(), indent=1) if wanted.json else _text(result))
     return 0
 
 
 def _text(result: Result) -> str:
-    lines = [f"{'':9}{'updates/s':>12}    {'(min - max)':<20}{'transitions/s':>14} CPU ms/update"]
+    lines = []
     for case in result.cases:
-        rate, per_s = case.value, int(case.settings["batch"]) * case.value.median
+        rate, cpu_ms = case.value, 1e3 * (case.cpu_s or 0.0)
+        of_limit = f", {case.share.median:.1%} of bare" if case.share else ""
+        shares = (f", {name} {x:.0%}" for name, x in case.details.items() if "share" in name)
         lines.append(
-            f"{case.name:<9}{rate.median:>12.1f}    {f'({rate.min:.1f} - {rate.max:.1f})':<20}"
-            f"{per_s:>14,.0f}{1e3 * (case.cpu_s or 0.0):>14.2f}"
+            f"{case.label}: {rate.median:.1f} updates/s ({rate.min:.1f} - {rate.max:.1f}), "
+            f"CPU {cpu_ms:.2f} ms{of_limit}{''.join(shares)}"
         )
-        if case.name == "fed":
-            bound = f"{case.share.median:.1%} of bare; " if case.share else ""
-            shares = (f"{name} {x:.1%}" for name, x in case.details.items() if "share" in name)
-            lines.append(f"fed: {bound}host time: {', '.join(shares)}")
     return "\n".join([*lines, *result.notes])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distdqn.bench.option_flags import add_option_flags, option_values
 from distdqn.cli.flags import FlagParser, UsageError, add_config_flags, config_values
-from distdqn.cli.option_flags import add_option_flags, option_values
 from distdqn.cli.output import json_only
 from distdqn.config import load_config, nearest
 from distdqn.errors import ConfigError, DistDQNError
@@ -113,7 +113,7 @@ def _parser(name: str, module: Any, takes_config: bool) -> FlagParser:
     else:
         meaning = "folder in which the results get one of their own (default: runs)"
         add("--runs-dir", default="runs", metavar="DIR", help=meaning)
-    add_option_flags(parser, module.Options)
+    add_option_flags(parser, module.Options())
     return parser
 
 
