@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distdqn.cli.flags import UsageError, flag_name, make_options, print_help, read_flags
+from distdqn.bench.option_values import with_values
+from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import json_only
 from distdqn.config import Config, did_you_mean, load_config
 from distdqn.errors import DistDQNError
@@ -34,7 +35,6 @@ BENCHMARKS = {
     "pipeline": "the whole, and what limits it; limit: its slowest part alone, or all cores",
     "scaling": "1 to N workers and 1 to M shards; limits as of pipeline",
 }
-_MODULES = {"learner": "learner_sweep"}  # where the module's name is not the benchmark's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
     if words[0] not in BENCHMARKS:
         raise _unknown(words[0])
     name = words.pop(0)
-    module = importlib.import_module(f"distdqn.bench.{_MODULES.get(name, name)}")
+    module = importlib.import_module(f"distdqn.bench.{name}")
     if {"-h", "--help"} & set(words):
         _print_help(name, module)
         return 0
@@ -101,9 +101,10 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
     flags, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
     base = module.Options.quick() if options.quick else module.Options()
-    wanted = make_options(prog, module.Options, own, base)
-    for field in dataclasses.fields(wanted):
-        _check_range(prog, field, getattr(wanted, field.name))
+    try:
+        wanted = with_values(base, own)
+    except ValueError as error:
+        raise UsageError(f"{prog}: {error}") from error
     if not takes_config:
         return options, wanted, source.runs_dir, []
     preset = source.preset
@@ -140,16 +141,6 @@ def _print_help(name: str, module: Any) -> None:
             f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "
             "as `distdqn train --help` lists them"
         )
-
-
-def _check_range(prog: str, field: Any, value: Any) -> None:
-    """Numbers are above 0; or 0, where a default is, or the metadata say {"least": 0}."""
-    defaults = field.default if isinstance(field.default, tuple) else (field.default,)
-    zero_too = 0 in defaults or field.metadata.get("least") == 0
-    for number in value if isinstance(value, tuple) else (value,):
-        if type(number) in (int, float) and not (number > 0 or (zero_too and number == 0)):
-            bound = "at least 0" if zero_too else "above 0"
-            raise UsageError(f"{prog}: {flag_name(field.name)} is {number}, must be {bound}")
 
 
 def _read(path: Path, name: str) -> Result:

@@ -28,7 +28,7 @@ from tyro.constructors import (
 from distdqn.config import Config, Schedule
 from distdqn.config.files import build, key_types
 from distdqn.config.values import coerce, did_you_mean, field_types, is_part, plain_type
-from distdqn.errors import DistDQNError
+from distdqn.errors import ConfigError, DistDQNError
 
 _METAVARS: dict[Any, str] = {
     int: "INT",
@@ -59,14 +59,14 @@ def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> _T:
     return options
 
 
-def make_options(prog: str, kind: Any, given: Mapping[str, Any], base: Any = None) -> Any:
-    """`kind` of what `read_flags` gave, or `base` changed by it; UsageError for what is refused."""
+def make_options(prog: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` of what `read_flags` gave; UsageError for what is refused."""
     types = key_types(kind)
     try:
         values = {key: coerce(value, types[key], flag_name(key)) for key, value in given.items()}
-        return build(kind, values) if base is None else dataclasses.replace(base, **values)
-    except ValueError as error:
-        raise UsageError(f"{prog}: {error}") from error
+        return build(kind, values)
+    except ConfigError as error:
+        raise UsageError(f"{prog}: {error}") from None
 
 
 def read_flags(prog: str, words: Sequence[str], *parts: type) -> list[dict[str, Any]]:

@@ -163,6 +163,6 @@ def _as_yaml(value: Any) -> Any:
     if isinstance(value, Schedule):
         constant = value == Schedule.constant(value.start)
         return value.start if constant else dataclasses.asdict(value)
-    if is_part(type(value)):
-        return {name: _as_yaml(getattr(value, name)) for name in field_types(type(value))}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _as_yaml(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return list(value) if isinstance(value, tuple) else value
