@@ -18,12 +18,13 @@ def with_values(options: Any, values: Mapping[str, Any]) -> Any:
     Raises:
       ConfigError: naming the flag, its value, and what it must be.
     """
-    read: dict[str, Any] = {}
+    kind: Any = type(options)
+    types, read = field_types(kind), {}
     for field in dataclasses.fields(options):
         if field.name not in values:
             continue
         flag = f"--{field.name.replace('_', '-')}"
-        value = coerce(values[field.name], field_types(type(options))[field.name], flag)
+        value = coerce(values[field.name], types[field.name], flag)
         zero_too = field.metadata.get("least", field.default) == 0
         for number in value if isinstance(value, tuple) else (value,):
             if type(number) in (int, float) and (number < 0 or (number == 0 and not zero_too)):
