@@ -18,11 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from distdqn.acting.rollout import Rollout
-from distdqn.config import EnvConfig
+from distdqn.config import EnvConfig, LearnerConfig
 from distdqn.envs import make_stepper
 from distdqn.errors import DistDQNError
 from distdqn.learning.compilation import BackgroundCompile, CompiledCache, compile_in_background
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
@@ -84,7 +84,9 @@ def _learner(
     observation: ObservationSpec, num_actions: int, torso: str, batch_size: int
 ) -> Learner:
     network = make_network(observation, num_actions, torso)
-    settings = LearnerSettings(batch_size, target_period=_TARGET_PERIOD, num_threads=1)
+    settings = LearnerConfig(
+        batch_size=batch_size, target_period=_TARGET_PERIOD, device="cpu", num_threads=1
+    )
     return Learner(network, settings, observation, num_actions)
 
 
@@ -109,8 +111,7 @@ def _compile(learners: Sequence[Learner]) -> None:
 
 def _started(learner: Learner) -> BackgroundCompile:
     arguments = learner.example_arguments()
-    build = learner.build_update
-    return compile_in_background(build(), arguments, CompiledCache(), nice=0, build=build)
+    return compile_in_background(learner.build_update, arguments, CompiledCache(), nice=0)
 
 
 def _update_item(name: str, learner: Learner, network: nn.Sequential, num_batches: int) -> Item:

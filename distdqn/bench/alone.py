@@ -27,7 +27,6 @@ _START_TIMEOUT_S = 120.0  # of a process with torch in it
 _SLICE_S = 0.02  # of acting, between two looks at the clock
 _MANY = 2**62  # env steps
 _UPDATES = 16  # between two looks at the clock
-_COLUMNS = 6  # of a minibatch without action masks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,15 +128,13 @@ def bare_updates(learner: Learner, has_mask: bool) -> Callable[[], int]:
 
     from distdqn.machine.cpu_threads import cpu_threads
 
-    minibatch = learner.example_arguments(has_mask)[-_COLUMNS - has_mask :]
-    kind: dict[str, Any] = {"dtype": learner.settings.dtype, "device": learner.device}
-    abs_td_errors = torch.empty(learner.settings.batch_size, **kind)
-    figures = torch.empty(4, **kind)
+    arguments, minibatch = learner.example_arguments(has_mask), learner.example_minibatch(has_mask)
 
     def work() -> int:
+        update = learner.update_of(minibatch)
         with cpu_threads(learner.num_threads):
             for _ in range(_UPDATES):
-                learner.update_minibatch(minibatch, abs_td_errors, figures)
+                update(*arguments)
         torch.get_device_module(learner.device).synchronize()
         return _UPDATES
 

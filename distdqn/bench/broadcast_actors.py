@@ -23,8 +23,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from distdqn.acting.env_worker import EnvWorker
 from distdqn.acting.rollout import Rollout
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.config.sections import LearnerConfig
+from distdqn.learning.learner import Learner
 from distdqn.learning.publish import Publisher
+from distdqn.learning.staging import arbitrary_batch
 from distdqn.learning.training import learner_report
 from distdqn.networks.q_network import make_network
 from distdqn.telemetry.reports import LearnerReport, WorkerReport
@@ -39,6 +41,7 @@ from distdqn.types import (
 
 _NO_END = 2**62
 _BLOCK = 64  # transitions, as the Atari presets have of each env
+_BATCH_SIZE = 32
 _REPORT_PERIOD_S = 0.25
 _STOP_TIMEOUT_S = 30.0
 
@@ -160,12 +163,12 @@ class BroadcastLearner:
             server, control, lambda: learner_report(learner), lambda: -1, _REPORT_PERIOD_S
         )
         publisher.start()
-        minibatch = learner.example_arguments()[-6:]
-        out = torch.empty(learner.settings.batch_size), torch.empty(4)
+        task = TASKS[torso]
+        batch = arbitrary_batch(task.observation, task.num_actions, (1, _BATCH_SIZE), False)
         own, counter = learner.online_vector(), 0
         torch.set_num_threads(1)
         while not self._stopped.is_set():
-            learner.update_minibatch(minibatch, *out)
+            learner.learn(batch, 1.0, 1, 0.0, 0.0)
             publisher.take_directive()
             if self._asked.is_set():
                 self._asked.clear()
@@ -276,7 +279,7 @@ def _learner(torso: Torso) -> Learner:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     task = TASKS[torso]
     network = make_network(task.observation, task.num_actions, torso)
-    settings = LearnerSettings(batch_size=32, device="cpu", num_threads=1)
+    settings = LearnerConfig(batch_size=_BATCH_SIZE, device="cpu", num_threads=1)
     return Learner(network, settings, task.observation, task.num_actions)
 
 

@@ -16,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ import torch
 from distdqn.bench.host import describe_machine
 from distdqn.bench.measure import Rates, measure, peak_memory_bytes
 from distdqn.bench.synthetic import TASKS, Task, Torso, filled_replay
+from distdqn.config.sections import LearnerConfig
 from distdqn.errors import DistDQNError
 from distdqn.learning.compilation import CompiledCache, compile_in_background
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.learning.staging import Staging
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
@@ -41,10 +42,10 @@ _COMPILE_TIMEOUT_S = 300.0
 class Options:
     """The flags, by their names."""
 
-    device: str
+    device: Literal["auto", "cpu", "cuda"]
     network: Torso
     batch_size: int
-    precision: str
+    precision: Literal["float32", "bfloat16"]
     double: bool
     dueling: bool
     prioritized: bool
@@ -117,7 +118,7 @@ def make_learner(task: Task, options: Options) -> Learner:
     network = make_network(
         task.observation, task.num_actions, torso=options.network, dueling=options.dueling
     )
-    settings = LearnerSettings(
+    settings = LearnerConfig(
         batch_size=options.batch_size,
         double=options.double,
         target_period=2500,
@@ -129,9 +130,9 @@ def make_learner(task: Task, options: Options) -> Learner:
         device=options.device,
         precision=options.precision,
         num_threads=options.threads,
-        cuda_graph=options.compiled,
     )
-    return Learner(network, settings, task.observation, task.num_actions)
+    sizes = (task.observation, task.num_actions)
+    return Learner(network, settings, *sizes, cuda_graph=options.compiled)
 
 
 class Feed:
@@ -174,11 +175,7 @@ def compile_update(learner: Learner) -> str:
         return learner.swap_refused or "captured as a CUDA graph"
     with cpu_threads(learner.num_threads):
         compiling = compile_in_background(
-            learner.update_function,
-            learner.example_arguments(),
-            CompiledCache(),
-            nice=0,
-            build=learner.build_update,
+            learner.build_update, learner.example_arguments(), CompiledCache(), nice=0
         )
     deadline = time.monotonic() + _COMPILE_TIMEOUT_S
     while compiling.state == "compiling" and time.monotonic() < deadline:
@@ -194,14 +191,13 @@ def compile_update(learner: Learner) -> str:
 
 def bare_update(learner: Learner, options: Options) -> Callable[[], int]:
     """As many updates as in a superbatch, always on one minibatch."""
-    minibatch = learner.example_arguments()[-6:]
-    abs_td_errors = torch.empty(options.batch_size, device=learner.device)
-    figures = torch.empty(4, device=learner.device)
+    arguments, minibatch = learner.example_arguments(), learner.example_minibatch()
 
     def work() -> int:
+        update = learner.update_of(minibatch)
         with cpu_threads(learner.num_threads):
             for _ in range(options.superbatch):
-                learner.update_minibatch(minibatch, abs_td_errors, figures)
+                update(*arguments)
         torch.get_device_module(learner.device).synchronize()
         return options.superbatch
 
