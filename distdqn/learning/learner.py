@@ -62,6 +62,7 @@ class Learner:
     device: where the updates run.
     dtype: of the parameters.
     parameters: the map between vectors and the network (a copy of the one given).
+    state: what the update writes in place, by name, in its order.
     diagnostics: what the updates have shown.
     gradient_steps: updates made; equals the state's `step`.
     target_copies: updates of the target network made.
@@ -90,12 +91,12 @@ class Learner:
         self.parameters, self.settings = FlatParameters(network), settings
         self.num_threads = settings.num_threads or (1 if on_gpu else default_num_threads(network))
         self._observation, self._num_actions = observation, num_actions
-        self._state = initial_state(self.parameters.flatten(), settings)
+        self.state = initial_state(self.parameters.flatten(), settings)
         self._learning_rate = torch.zeros((), dtype=torch.float64, device=self.device)
         eager = make_update(
             self.parameters.apply, update_settings(settings), None if on_gpu else _CHUNK
         )
-        self._update = UpdateInUse(eager, self._state, settings.precision, on_gpu and cuda_graph)
+        self._update = UpdateInUse(eager, self.state, settings.precision, on_gpu and cuda_graph)
         self._staging = Staging(self.device)
         self._last_minibatch: Tensors | None = None
         self.diagnostics = Diagnostics()
@@ -128,30 +129,22 @@ class Learner:
     ) -> PriorityUpdate:
         """Makes K updates, one for each minibatch of a superbatch, in order.
 
-        Args:
-          batch: K minibatches of `settings.batch_size`; K may differ from call to call.
-          shard_probability: with which the batch's shard was drawn.
-          num_items: over all shards.
-          exponent: of the importance weights, which are over all shards.
-          learning_rate: of all K updates.
+        batch: K minibatches of `settings.batch_size`; K may differ from call to call.
+        shard_probability: with which the batch's shard was drawn.
+        num_items: over all shards.  exponent: of the importance weights, over all shards.
 
-        Returns:
-          The absolute TD error of each item, before its own update.
-
-        Raises:
-          ValueError: shapes that do not fit the settings.
+        Returns each item's absolute TD error, before its own update. Raises ValueError for
+        shapes that do not fit the settings.
         """
         weights = importance_weights(batch.probabilities * shard_probability, num_items, exponent)
         columns = self._columns(batch, weights)
         self._learning_rate.fill_(learning_rate)
         abs_td_errors = torch.empty(batch.r_t.shape, dtype=self.dtype, device=self.device)
         scalars = abs_td_errors.new_empty((len(batch.r_t), 4))
+        state = (*self.state.values(), self._learning_rate)
         with cpu_threads(self.num_threads):
             for k, minibatch in enumerate(self._staging.minibatches(*columns)):
-                update = self.update_of(minibatch)
-                td_errors, scalars[k] = update(
-                    *self._state.values(), self._learning_rate, *minibatch
-                )
+                td_errors, scalars[k] = self.update_of(minibatch)(*state, *minibatch)
                 torch.abs(td_errors, out=abs_td_errors[k])
                 self._last_minibatch = minibatch
                 self.gradient_steps += 1
@@ -186,7 +179,7 @@ class Learner:
         """
         rate = self._learning_rate.clone()
         minibatch = self.example_minibatch(with_action_mask)
-        return (*(x.clone() for x in self._state.values()), rate, *minibatch)
+        return (*(x.clone() for x in self.state.values()), rate, *minibatch)
 
     def example_minibatch(self, with_action_mask: bool = False) -> Tensors:
         """An arbitrary minibatch, on the device."""
@@ -211,11 +204,11 @@ class Learner:
 
     def online_vector(self) -> np.ndarray:
         """A copy of the online parameters `[P]`."""
-        return _to_numpy(self._state["online"])
+        return _to_numpy(self.state["online"])
 
     def target_vector(self) -> np.ndarray:
         """A copy of the target parameters `[P]`."""
-        return _to_numpy(self._state["target"])
+        return _to_numpy(self.state["target"])
 
     def set_parameters(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Starts both networks from parameters by name; optimizer and counters stay.
@@ -225,7 +218,7 @@ class Learner:
         """
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         flat = self.parameters.from_state_dict(tensors)
-        assign((self._state["online"], self._state["target"]), (flat, flat))
+        assign((self.state["online"], self.state["target"]), (flat, flat))
 
     def get_state(self) -> dict[str, Any]:
         """Copies of all that the next update depends on.
@@ -257,13 +250,13 @@ class Learner:
             vector.copy_(torch.from_numpy(np.array(state[name])))
         self.gradient_steps = int(state["gradient_steps"])
         self.target_copies = int(state["target_copies"])
-        self._state["step"].fill_(self.gradient_steps)
+        self.state["step"].fill_(self.gradient_steps)
 
     def _vectors(self) -> dict[str, torch.Tensor]:
-        return {name: x for name, x in self._state.items() if name != "step"}
+        return {name: x for name, x in self.state.items() if name != "step"}
 
     def _update_target(self) -> None:
-        online, target, tau = self._state["online"], self._state["target"], self.settings.target_tau
+        online, target, tau = self.state["online"], self.state["target"], self.settings.target_tau
         if tau == 1.0:
             target.copy_(online)  # target + 1 * (online - target) would round
         else:
