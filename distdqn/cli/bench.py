@@ -1,7 +1,7 @@
 """`distdqn bench NAME`: throughput, beside its limit on this machine.
 
-Each benchmark is a module with `Options`, whose fields become flags, and
-`run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
+Each benchmark is a module with `Options`, whose fields become flags, `QUICK`, which are less,
+and `run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
@@ -119,7 +119,7 @@ def _parser(name: str, module: Any, takes_config: bool) -> FlagParser:
 
 def _wanted(name: str, module: Any, options: Any) -> Any:
     """The benchmark's options: its defaults or its quick ones, and what the flags said."""
-    base = module.Options.quick() if options.quick else module.Options()
+    base = module.QUICK if options.quick else module.Options()
     try:
         return dataclasses.replace(base, **option_values(module.Options, options))
     except ConfigError:
