@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distdqn.acting.rollout import Rollout
+from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.bench.bare_updates import compile_now
 from distdqn.config import EnvConfig
 from distdqn.envs import make_stepper
@@ -205,14 +205,6 @@ def cartpole_rollout() -> Rollout:
     return Rollout(
         stepper=stepper,
         network=make_network(stepper.observation, stepper.num_actions),
-        n_step=N_STEP,
-        discount=DISCOUNT,
-        block_transitions=VECTOR_STEPS * NUM_ENVS,
-        max_block_age_s=math.inf,
-        seed=0,
-        worker=0,
-        incarnation=1,
-        with_priorities=False,
-        double=False,
+        settings=RolloutSettings(N_STEP, DISCOUNT, VECTOR_STEPS * NUM_ENVS),
         epsilons=lambda env_steps: np.full(NUM_ENVS, EXPLORATION),
     )

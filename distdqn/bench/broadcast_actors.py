@@ -19,7 +19,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distdqn.acting.env_worker import EnvWorker
-from distdqn.acting.rollout import Rollout
+from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.bench.bare_updates import bare_updates
 from distdqn.bench.learner import Options, Point, make_learner
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
@@ -70,6 +70,7 @@ class WaitingEnv:
             ended=no,
             valid=yes,
             next_obs=frames,
+            restarted=no,
             starts=no,
             bad=no,
             bad_what="",
@@ -233,16 +234,9 @@ def _watched(env: WaitingEnv, torso: Torso, index: int) -> WatchedRollout:
     rollout = Rollout(
         stepper=env,  # type: ignore[arg-type]
         network=make_network(env.observation, env.num_actions, torso),
-        n_step=1,
-        discount=0.99,
-        block_transitions=_BLOCK,
-        max_block_age_s=60.0,
-        seed=0,
-        worker=index,
-        incarnation=1,
-        with_priorities=False,
-        double=False,
+        settings=RolloutSettings(1, 0.99, _BLOCK, max_block_age_s=60.0),
         epsilons=lambda env_steps: np.full(1, 0.1),
+        worker=index,
     )
     return WatchedRollout(rollout, env)
 

@@ -20,9 +20,9 @@ from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_
 from distdqn.bench.result import Case, Figure, Result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import judge
-from distdqn.run.async_run import setup_of
 from distdqn.run.factory import Factory
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.run.record import setup_of
+from distdqn.telemetry.usage import Usage
 
 TAKES_CONFIG = True
 DEFAULT_PRESET = "cartpole-cleanrl"
@@ -215,13 +215,13 @@ def shares_of(window: Usage) -> dict[str, float]:
     """
     workers_s = max(window.workers.count, 1) * window.at_s
     return {
-        "learner_waits": 1.0 - _work_share(window.learner, window.at_s),
+        "learner_waits": 1.0 - window.learner.busy(window.at_s),
         "learner_queued": window.learner.queued_s / window.at_s,
-        "workers_wait": 1.0 - _work_share(window.workers, window.at_s),
+        "workers_wait": 1.0 - window.workers.busy(window.at_s),
         "workers_queued": window.workers.queued_s / workers_s,
         "workers_in_env": window.env_s / workers_s,
         "workers_in_inference": window.inference_s / workers_s,
-        "shards_busy": _work_share(window.shards, window.at_s),
+        "shards_busy": window.shards.busy(window.at_s),
     }
 
 
@@ -286,7 +286,3 @@ def remarks(measured: Measured, alone: list[Alone]) -> list[str]:
             "measure again on a quiet machine"
         )
     return list(dict.fromkeys(lines))
-
-
-def _work_share(part: PartUsage, seconds: float) -> float:
-    return min(part.work_s / (max(part.count, 1) * seconds), 1.0)

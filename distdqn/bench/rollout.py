@@ -19,7 +19,7 @@ import numpy as np
 from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
-from distdqn.acting.rollout import Rollout
+from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting
@@ -132,15 +132,9 @@ def _acting(stepper: VectorStepper, num_envs: int, options: Options) -> Callable
     rollout = Rollout(
         stepper=stepper,
         network=_network(stepper),
-        n_step=options.n_step,
-        discount=0.99,
-        block_transitions=max(options.block_transitions, num_envs),
-        max_block_age_s=math.inf,
-        seed=1,
-        worker=0,
-        incarnation=1,
-        with_priorities=False,
-        double=False,
+        settings=RolloutSettings(
+            options.n_step, 0.99, max(options.block_transitions, num_envs), seed=1
+        ),
         epsilons=lambda env_steps: np.ones(num_envs),
     )
 

@@ -9,7 +9,7 @@ from distdqn.bench.live_run import Measured
 from distdqn.bench.measure import Rates
 from distdqn.bench.scaling import Options
 from distdqn.errors import ConfigError
-from distdqn.telemetry.usage import PartUsage
+from distdqn.telemetry.usage import Spent
 
 ALONE = Alone(Rates((100.0, 100.0), 0.01), Rates((300.0, 300.0), 0.001), compiled=True)
 OPTIONS = Options(workers=(1, 2, 4), shards=(1, 2), repeats=2)
@@ -17,10 +17,10 @@ OPTIONS = Options(workers=(1, 2, 4), shards=(1, 2), repeats=2)
 
 def at_rate(env_steps_per_s, workers, shards, cores=16):
     """Two windows of a second each with one core second in each."""
-    parts = {"workers": PartUsage(workers, 1.0, 0.0, 0.2), "shards": PartUsage(shards, 0.5)}
+    parts = {"workers": Spent(workers, 1.0, 0.0, 0.2), "shards": Spent(shards, 0.5)}
     borders = [
         usage(second, int(second * env_steps_per_s), int(second * env_steps_per_s / 10),
-              cores=cores, learner=PartUsage(1, second * 0.9), **parts)
+              cores=cores, learner=Spent(1, second * 0.9), **parts)
         for second in (0.0, 1.0, 2.0)
     ]  # fmt: skip
     return Measured(tuple(borders), (1.0, 1.0), 10**8)
