@@ -80,11 +80,10 @@ class Options:
     repeats: int = 5
     seconds: float = 0.4
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        some: Any = {"networks": ("mlp", "minatar"), "batch_sizes": (32,)}
-        return cls(**some, precisions=("float32",), repeats=3, seconds=0.2)
+
+QUICK = Options(
+    networks=("mlp", "minatar"), batch_sizes=(32,), precisions=("float32",), repeats=3, seconds=0.2
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -146,13 +146,13 @@ def test_what_reached_its_figures_alone_is_in_the_systems_unit():
 
 
 def test_a_person_is_told_where_time_and_cpu_went():
-    time_line, cpu_line, share_line = pipeline.told(case().details)
+    time_line, cpu_line, share_line = pipeline.told(measured(), case().details)
 
-    assert "the learner waits 10%" in time_line
+    assert "learner waits 10%" in time_line
     assert "workers wait 25%" in time_line
-    assert "shards work 25%" in time_line
+    assert "shards busy 25%" in time_line
     assert "learner 0.60, workers 0.20, shards 0.10" in cpu_line
-    assert share_line.endswith("of all cores 50%")
+    assert share_line.endswith("cores 50%")
 
 
 def test_lockstep_is_refused():
