@@ -12,6 +12,7 @@ Without flags: stacks of one batch gathered from the frame ring, in turn with
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
@@ -26,7 +27,7 @@ from distdqn.replay.frame_ring import FrameRing
 from distdqn.replay.memory_budget import planned_frames_per_item
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PrioritizedSampler
-from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
+from distdqn.types import ObservationSpec, TransitionBlock
 
 NUM_ENVS, NUM_ACTIONS, STEPS_PER_ENV = 8, 4, 64
 PICTURE = ObservationSpec((84, 84), "uint8", stack=4)
@@ -94,36 +95,19 @@ class Game:
         self.rng = np.random.default_rng(0)
         self.windows = NStepAccumulator(NUM_ENVS, n_step, 0.99, self.observation, NUM_ACTIONS)
         self.windows.begin(self.stepper.reset(seed=0))
-        self.sequence = self.games = self.starts = 0
+        self.games = self.starts = 0
 
     def block(self) -> TransitionBlock:
         """One as an env worker seals it: 64 steps of each env whose windows have closed."""
         while self.windows.num_ready < STEPS_PER_ENV * NUM_ENVS:
             actions = self.rng.integers(0, NUM_ACTIONS, NUM_ENVS)
             step = self.stepper.step(actions)
-            apart = step.next_obs is not step.obs_t
-            self.windows.add(
-                a_tm1=actions,
-                r_t=step.r_t,
-                terminated=step.terminated,
-                truncated=step.truncated,
-                valid=step.valid,
-                bad=step.bad,
-                obs_t=step.obs_t,
-                next_obs=step.next_obs,
-                restarted=step.ended & apart,
-                starts=step.starts,
-            )
+            self.windows.add(actions, step)
             self.games += int(np.count_nonzero(step.ended))
             self.starts += int(np.count_nonzero(step.starts))
-        part = self.windows.emit()
-        names = ("frames", "tm1", "t", "tm1_depth", "t_depth", "a_tm1", "r_t", "discount_t")
-        self.sequence += 1
-        return TransitionBlock(
-            *(0, 0, self.sequence, 0, 0, BEFORE_ANY),
-            **{name: getattr(part, name) for name in names},
-            priorities=self.rng.random(len(part.a_tm1), np.float32),
-        )
+        block = self.windows.emit()
+        priorities = self.rng.random(block.num_transitions, np.float32)
+        return dataclasses.replace(block, priorities=priorities)
 
 
 def make_replay(capacity: int, n_step: int, compression: str = "none") -> Replay:

@@ -64,8 +64,10 @@ class Step:
       or the step pressed FIRE, whose `raw_reward` still counts for the game.
     next_obs: `[N, *shape]` what the next action is chosen from: `obs_t`, but the first
       observation of the next episode where the env was reset within this step.
+    restarted: `[N]` bool; the env was reset within this step.
     starts: `[N]` bool; `next_obs` is the first frame of an episode and is stacked with
-      none before it. Of a lost life it is `obs_t` too: the env was not reset.
+      none before it: where the env was restarted, and where it goes on from `obs_t` alone
+      (a lost life, or a step that only reset the env).
     bad: `[N]` bool; a NaN or infinity in the reward, in `obs_t` or in `next_obs`. No
       transition may touch it, and the env is to be reset (`reset_envs`). May be set
       where `valid` is not.
@@ -82,6 +84,7 @@ class Step:
     ended: np.ndarray
     valid: np.ndarray
     next_obs: np.ndarray
+    restarted: np.ndarray
     starts: np.ndarray
     bad: np.ndarray
     bad_what: str

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from step_parts import make_step
 from torch import nn
 
-from distdqn.acting.rollout import Rollout
-from distdqn.types import ObservationSpec, Step, WeightSnapshot, WeightsVersion
+from distdqn.acting.rollout import Rollout, RolloutSettings
+from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion
 
 
 class FakeStepper:
@@ -79,13 +80,13 @@ class FakeStepper:
         if self.style != "next step" and ended.any():
             self.obs = np.where(ended[:, None], self.observe(), obs_t)
             self.ages[ended] = 0
-        return Step(
-            obs_t=obs_t,
+        return make_step(
+            obs_t,
             r_t=raw_reward.astype(np.float32),
             raw_reward=raw_reward,
             terminated=ended | life_lost,
-            truncated=np.zeros_like(ended),
             ended=ended,
+            restarted=ended & (self.style != "next step"),
             starts=starts,
             valid=valid,
             next_obs=self.obs,
@@ -108,20 +109,13 @@ class Linear(nn.Module):
         return obs[:, 1:] * self.w
 
 
-def make_rollout(stepper, network=None, epsilon=0.0, **overrides):
-    arguments = {
-        "n_step": 1,
-        "discount": 0.5,
-        "block_transitions": 4,
-        "max_block_age_s": 1e9,
-        "seed": 1,
-        "worker": 3,
-        "incarnation": 2,
-        "with_priorities": False,
-        "double": False,
-        "epsilons": lambda env_steps: np.full(stepper.num_envs, epsilon),
-    }
-    return Rollout(stepper, network or Linear(), **{**arguments, **overrides})
+def make_rollout(
+    stepper, network=None, epsilon=0.0, epsilons=None, worker=3, incarnation=2, **settings
+):
+    settings = {"n_step": 1, "discount": 0.5, "block_transitions": 4, "seed": 1} | settings
+    epsilons = epsilons or (lambda env_steps: np.full(stepper.num_envs, epsilon))
+    network = network or Linear()
+    return Rollout(stepper, network, RolloutSettings(**settings), epsilons, worker, incarnation)
 
 
 def snapshot(online, counter=1, target=None, env_steps=0):

@@ -100,8 +100,8 @@ def limit(precision: str) -> dict[str, float]:
     env_s, inference_s = (1 / rates[f"{name} alone"] for name in ("env", "inference"))
     learner = [sys.executable, "-m", "distdqn.bench.learner", "--network", "nature", "--json"]
     learner += ["--precision", precision, "--batch-size", str(BATCH), "--threads", "1"]
-    learning = _json_line(learner)
-    update_s = 1.0 / learning["bare"]["updates_per_s"]["median"]
+    cases = {case["name"]: case for case in _json_line(learner)["cases"]}
+    update_s = 1.0 / cases["update"]["value"]["median"]
     step_s = env_s + inference_s + update_s / STEPS_PER_UPDATE
     return {
         "env_s": env_s,

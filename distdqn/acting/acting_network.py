@@ -23,9 +23,8 @@ import torch
 from torch import nn
 
 from distdqn.acting.frame_stack import stacked
-from distdqn.acting.n_step import BlockPart
 from distdqn.networks.q_network import DuelingHead, QNetwork
-from distdqn.types import BEFORE_ANY, ObservationSpec, WeightSnapshot
+from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock, WeightSnapshot
 from distdqn.value_learning import double_q_learning, q_learning
 from distdqn.weights.flat_parameters import FlatParameters
 
@@ -93,7 +92,7 @@ class ActingNetwork:
         """`[N, A]` of the observations `[N, *obs_shape]`."""
         return self._forward(obs)
 
-    def priorities(self, part: BlockPart, observation: ObservationSpec) -> np.ndarray:
+    def priorities(self, part: TransitionBlock, observation: ObservationSpec) -> np.ndarray:
         """`[B]` float32 |TD error| of each transition.
 
         One forward pass per network over what the transitions refer to, each observation
@@ -121,7 +120,7 @@ class ActingNetwork:
             parameter.data = view
 
     def _block_values(
-        self, part: BlockPart, observation: ObservationSpec
+        self, part: TransitionBlock, observation: ObservationSpec
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Values `[O, A]` of the O observations by both networks, and the rows of each
         transition's source and arrival `[B]`.

@@ -23,41 +23,31 @@ Symbols: `N` envs, `R` rows (vector steps) held, `F` frames, `B` transitions, `A
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from distdqn.acting.frame_buffer import FrameBuffer
-from distdqn.types import ObservationSpec
+from distdqn.types import BEFORE_ANY, ObservationSpec, Step, TransitionBlock, WeightsVersion
 
 _FIRST_ROWS = 16  # buffers double from here
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class BlockPart:
-    """Closed windows in the order of their first steps, with the frames they refer to.
-
-    frames: `[F, *shape]`, each in the stack of some source or arrival; those of each env
-      together and in the order of arrival (without stacks: all in that order).
-    tm1, t: `[B]` int32 positions of source and arrival in `frames`.
-    tm1_depth, t_depth: `[B]` uint8, how many of the frames before belong to each.
-    a_tm1: `[B]` int32.  r_t, discount_t: `[B]` float32.
-    action_mask: `[F, A]` bool, or None where none was ever given.
-    refused: windows that touched a bad step, and are in no array here.
-    first_row: of the rows held before `emit`, the one of the first transition.
-    """
-
-    frames: np.ndarray
-    tm1: np.ndarray
-    t: np.ndarray
-    tm1_depth: np.ndarray
-    t_depth: np.ndarray
-    a_tm1: np.ndarray
-    r_t: np.ndarray
-    discount_t: np.ndarray
-    action_mask: np.ndarray | None
-    refused: int
-    first_row: int
+# One step of one env.
+_ROW = np.dtype(
+    [
+        ("source", np.intp),  # position in the buffer of the frame acted from
+        ("arrival", np.intp),  # of the frame that the action led to
+        ("action", np.int32),
+        ("reward", np.float32),
+        ("depth", np.uint8),  # of the source
+        ("terminated", bool),
+        ("last", bool),  # no window goes on after this step
+        ("bad", bool),  # implies last
+        ("pending", bool),  # valid, and not emitted yet
+    ],
+    align=True,
+)
 
 
 class NStepAccumulator:
@@ -69,6 +59,8 @@ class NStepAccumulator:
     the stacks of these. Those few frames are stored in both blocks.
 
     Memory grows with the rows held, so `emit` bounds it.
+
+    num_rows: vector steps held; the oldest of them are dropped by `emit`.
     """
 
     def __init__(
@@ -85,33 +77,19 @@ class NStepAccumulator:
                 "n-step windows need n_step >= 1, num_envs >= 1 and discount in [0, 1], got "
                 f"n_step {n_step}, num_envs {num_envs}, discount {discount}"
             )
+        self.num_rows = 0
         self._n_step = n_step
         self._discounts = discount ** np.arange(n_step + 1, dtype=np.float64)  # gamma^m
         self._envs = np.arange(num_envs)
         self._stack = observation.stack
         self._buffer = FrameBuffer(_FIRST_ROWS * num_envs, num_envs, observation, num_actions)
-        self._num_rows = 0
-        shape = (_FIRST_ROWS, num_envs)
-        # Positions are intp until they leave: indexing with int32 casts each time.
-        self._sources = np.zeros((_FIRST_ROWS + 1, num_envs), np.intp)  # last row: current
-        self._depths = np.zeros((_FIRST_ROWS + 1, num_envs), np.uint8)  # of the sources
-        self._arrivals = np.zeros(shape, np.intp)
-        self._actions = np.zeros(shape, np.int32)
-        self._rewards = np.zeros(shape, np.float32)
-        self._terminated = np.zeros(shape, bool)
-        self._last = np.zeros(shape, bool)  # no window goes on after this step
-        self._bad = np.zeros(shape, bool)  # implies last
-        self._pending = np.zeros(shape, bool)  # valid, and not emitted yet
-
-    @property
-    def num_rows(self) -> int:
-        """Vector steps held; the oldest of them are dropped by `emit`."""
-        return self._num_rows
+        # Of the row after the last only the source is known: each env's current frame.
+        self._rows = np.zeros((_FIRST_ROWS, num_envs), _ROW)
 
     @property
     def num_pending(self) -> int:
         """Valid steps held whose transitions are not emitted yet."""
-        return int(np.count_nonzero(self._pending[: self._num_rows]))
+        return int(np.count_nonzero(self._rows["pending"][: self.num_rows]))
 
     @property
     def num_ready(self) -> int:
@@ -119,8 +97,8 @@ class NStepAccumulator:
 
         `emit` takes out more where episodes ended within the last n - 1 rows.
         """
-        rows = max(self._num_rows - self._n_step + 1, 0)
-        return int(np.count_nonzero(self._pending[:rows]))
+        rows = max(self.num_rows - self._n_step + 1, 0)
+        return int(np.count_nonzero(self._rows["pending"][:rows]))
 
     def begin(self, obs: np.ndarray, action_mask: np.ndarray | None = None) -> None:
         """Starts the streams at frames `obs [N, *shape]`, with masks `[N, A]` where there are any.
@@ -130,151 +108,127 @@ class NStepAccumulator:
         """
         if self.num_pending:
             raise RuntimeError(f"begin needs empty windows, {self.num_pending} steps are pending")
-        self._num_rows = 0
+        self.num_rows = 0
         self._buffer.clear()
-        self._sources[0] = self._buffer.append(obs, self._envs, action_mask) + self._envs
-        self._depths[0] = 0
+        self._rows["source"][0] = self._buffer.append(obs, self._envs, action_mask) + self._envs
+        self._rows["depth"][0] = 0
 
-    def add(
-        self,
-        a_tm1: np.ndarray,
-        r_t: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        valid: np.ndarray,
-        bad: np.ndarray,
-        obs_t: np.ndarray,
-        next_obs: np.ndarray,
-        restarted: np.ndarray,
-        starts: np.ndarray,
-        action_mask_t: np.ndarray | None = None,
-        next_action_mask: np.ndarray | None = None,
-    ) -> None:
-        """One vector step; everything is copied.
+    def add(self, a_tm1: np.ndarray, step: Step) -> None:
+        """One vector step with the actions `a_tm1 [N]`; everything is copied.
 
-        Args:
-          a_tm1: `[N]` integers.  r_t: `[N]` float32.
-          terminated, truncated: `[N]` bool ends of episodes.
-          valid: `[N]` bool; False where the step is no transition (an autoreset, or
-            dropped): it closes the windows before it at their last observation.
-          bad: `[N]` bool; windows with this step are refused.
-          obs_t, action_mask_t: `[N, *shape]`, `[N, A]` what the actions led to.
-          next_obs, next_action_mask: what the next actions start from; read only in
-            rows that are `restarted`, the others go on from `obs_t`.
-          restarted: `[N]` bool; reset within this step. Bad rows must be.
-          starts: `[N]` bool; the next action is the first of an episode, whose stack
-            begins anew: rows that are `restarted`, and those that go on from the frame
-            `obs_t` alone (a lost life, or a step that only reset the env).
+        Bad rows must be `restarted`, and rows that are not go on from `obs_t`, whatever
+        `next_obs` says. One that is not `valid` closes the windows before it at their last
+        observation; windows with a bad one are refused.
         """
-        row = self._num_rows
-        assert a_tm1.shape == r_t.shape == valid.shape == self._envs.shape, a_tm1.shape
-        if row == len(self._actions):
-            self._grow_rows()
-        self._actions[row] = a_tm1
-        self._rewards[row] = r_t
-        self._terminated[row] = terminated
-        self._pending[row] = valid
-        self._bad[row] = bad
-        np.logical_or(terminated, truncated, out=self._last[row])
-        start = self._buffer.append(obs_t, self._envs, action_mask_t)
-        np.add(self._envs, start, out=self._arrivals[row])
-        self._sources[row + 1] = self._arrivals[row]
-        self._num_rows = row + 1
+        assert a_tm1.shape == step.r_t.shape == step.valid.shape == self._envs.shape, a_tm1.shape
+        if self.num_rows + 1 == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        row, after = self._rows[self.num_rows : self.num_rows + 2]
+        self.num_rows += 1
+        row["action"], row["reward"] = a_tm1, step.r_t
+        row["pending"], row["bad"], row["terminated"] = step.valid, step.bad, step.terminated
+        row["last"] = step.terminated | step.truncated | step.restarted
+        start = self._buffer.append(step.obs_t, self._envs, step.action_mask_t)
+        row["arrival"] = after["source"] = start + self._envs
         if self._stack > 1:
-            np.minimum(self._depths[row] + 1, self._stack - 1, out=self._depths[row + 1])
-            self._depths[row + 1, starts] = 0
-        if np.count_nonzero(restarted):
-            assert not np.count_nonzero(restarted > starts), "frames before a reset are not stacked"
-            self._restart(row, restarted, next_obs, next_action_mask)
-        if np.count_nonzero(bad):
-            assert not (bad & ~restarted).any(), "a bad env must be reset: it has no next source"
+            depth = np.minimum(row["depth"] + 1, self._stack - 1)
+            after["depth"] = np.where(step.starts, 0, depth)
+        if np.count_nonzero(step.restarted):
+            assert not (step.restarted > step.starts).any(), "frames before a reset are not stacked"
+            envs = step.restarted.nonzero()[0]
+            masks = None if step.next_action_mask is None else step.next_action_mask[envs]
+            start = self._buffer.append(step.next_obs[envs], envs, masks)
+            after["source"][envs] = start + np.arange(len(envs))
+        if np.count_nonzero(step.bad):
+            assert not (step.bad & ~step.restarted).any(), "a bad env must be reset: no next source"
             # Nobody refers to these; zeros keep NaN out of sums and out of the block.
-            self._rewards[row, bad] = 0.0
-            self._buffer.frames[self._arrivals[row, bad]] = 0
+            row["reward"][step.bad] = 0.0
+            self._buffer.frames[row["arrival"][step.bad]] = 0
 
-    def emit(self, flush: bool = False) -> BlockPart:
-        """Takes out all closed windows.
+    def emit(
+        self, flush: bool = False, versions: Sequence[WeightsVersion] | None = None
+    ) -> TransitionBlock:
+        """Takes out all closed windows, in the order of their first steps.
 
         Args:
           flush: closes the open ones too, at each env's last observation, with gamma^m
             like a truncation. The streams may go on afterwards.
+          versions: of the weights that acted in each row held.
+
+        Returns:
+          An unsigned block, empty where no window has closed; its `refused` are the windows
+          that touched a bad step, and are in no array of it.
         """
-        rows = self._num_rows
-        pending, last = self._pending[:rows], self._last[:rows]
+        rows = self._rows[: self.num_rows]
+        pending, last = rows["pending"], rows["last"]
         last[:-1] |= ~pending[1:]
         if flush:
             last[-1:] = True
-        returns, lengths, closed = _windows(
-            self._rewards[:rows], pending, last, self._discounts[:-1]
-        )
-        part = self._part(returns, lengths, closed)
+        returns, lengths, closed = _windows(rows["reward"], pending, last, self._discounts[:-1])
+        block = self._block(returns, lengths, closed, versions)
         self._carry(pending & ~closed)
-        return part
+        return block
 
-    def _part(self, returns: np.ndarray, lengths: np.ndarray, closed: np.ndarray) -> BlockPart:
+    def _block(
+        self,
+        returns: np.ndarray,
+        lengths: np.ndarray,
+        closed: np.ndarray,
+        versions: Sequence[WeightsVersion] | None,
+    ) -> TransitionBlock:
         """The closed windows; arguments `[R, N]` as `_windows` returns them."""
         first = closed.ravel().nonzero()[0]  # [B], positions in [R, N]; rows lie N apart
         length = lengths.take(first)
         end = first + (length - 1) * len(self._envs)
         num_closed = len(first)
-        if np.count_nonzero(bad := self._bad.take(end)):
+        rows = self._rows.reshape(-1)  # of records: `take` is far faster than an index
+        if np.count_nonzero(bad := rows.take(end)["bad"]):
             first, length, end = first[~bad], length[~bad], end[~bad]
-        tm1, t = self._sources.take(first), self._arrivals.take(end)
-        tm1_depth, t_depth = self._depths.take(first), self._depths.take(end)
-        if self._stack > 1:
-            t_depth = np.minimum(t_depth + 1, self._stack - 1).astype(np.uint8)
-        used, renumbered = self._buffer.renumber((tm1, t), (tm1_depth, t_depth))
+        begins, ends = rows.take(first), rows.take(end)
+        t_depth = np.minimum(ends["depth"] + 1, self._stack - 1).astype(np.uint8)
+        used, renumbered = self._buffer.renumber(
+            (begins["source"], ends["arrival"]), (begins["depth"], t_depth)
+        )
         frames, action_mask = self._buffer.take(used)
-        discount_t = np.where(self._terminated.take(end), 0.0, self._discounts.take(length))
-        return BlockPart(
+        discount_t = np.where(ends["terminated"], 0.0, self._discounts.take(length))
+        acted = BEFORE_ANY
+        if versions and len(first):
+            acted = versions[int(first[0]) // len(self._envs)]
+        return TransitionBlock(
+            worker=0,
+            incarnation=0,
+            sequence=0,
+            collected=0,
+            refused=num_closed - len(first),
+            weights_version=acted,
             frames=frames,
-            tm1=renumbered.take(tm1),
-            t=renumbered.take(t),
-            tm1_depth=tm1_depth,
+            tm1=renumbered.take(begins["source"]),
+            t=renumbered.take(ends["arrival"]),
+            tm1_depth=begins["depth"].copy(),
             t_depth=t_depth,
-            a_tm1=self._actions.take(first),
+            a_tm1=begins["action"].copy(),
             r_t=returns.take(first).astype(np.float32),
             discount_t=discount_t.astype(np.float32),
             action_mask=action_mask,
-            refused=num_closed - len(first),
-            first_row=int(first[0]) // len(self._envs) if len(first) else 0,
         )
 
     def _carry(self, open_: np.ndarray) -> None:
         """Keeps the rows from the first with an open window `[R, N]`, and their frames."""
-        rows = self._num_rows
         positions = open_.ravel().nonzero()[0]
-        first = int(positions[0]) // len(self._envs) if len(positions) else rows
-        kept = rows - first
+        first = int(positions[0]) // len(self._envs) if len(positions) else self.num_rows
+        sources, current = self._rows.reshape(-1).take(positions), self._rows[self.num_rows]
         needed, renumbered = self._buffer.renumber(
-            (self._sources.take(positions), self._sources[rows]),
-            (self._depths.take(positions), self._depths[rows]),
+            (sources["source"], current["source"]), (sources["depth"], current["depth"])
         )
         self._buffer.keep(needed)
+        kept = self.num_rows - first
+        self._rows[: kept + 1] = self._rows[first : self.num_rows + 1]
+        self.num_rows = kept
+        rows = self._rows[: kept + 1]
+        rows["pending"][:kept] = open_[first:]
         # Where no window is open the numbers become meaningless, and are never used.
-        self._sources[: kept + 1] = renumbered.take(self._sources[first : rows + 1])
-        self._depths[: kept + 1] = self._depths[first : rows + 1]
-        self._num_rows = kept
-        if kept:
-            self._arrivals[:kept] = self._sources[1 : kept + 1]
-            for array in (self._actions, self._rewards, self._terminated, self._last, self._bad):
-                array[:kept] = array[first:rows]
-            self._pending[:kept] = open_[first:]
-
-    def _restart(
-        self, row: int, restarted: np.ndarray, next_obs: np.ndarray, masks: np.ndarray | None
-    ) -> None:
-        self._last[row] |= restarted
-        envs = np.flatnonzero(restarted)
-        masks = None if masks is None else masks[envs]
-        start = self._buffer.append(next_obs[envs], envs, masks)
-        self._sources[row + 1, envs] = start + np.arange(len(envs))
-
-    def _grow_rows(self) -> None:
-        names = "_sources _depths _arrivals _actions _rewards _terminated _last _bad _pending"
-        for name in names.split():
-            array = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros_like(array[: self._num_rows])]))
+        rows["source"] = renumbered.take(rows["source"])
+        rows["arrival"][:-1] = rows["source"][1:]
 
 
 def _windows(

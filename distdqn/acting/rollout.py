@@ -15,6 +15,9 @@ Symbols: `N` envs.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,12 +30,34 @@ from distdqn.acting.acting_network import ActingNetwork
 from distdqn.acting.episodes import Episode, EpisodeTracker
 from distdqn.acting.exploration import EpsilonGreedy
 from distdqn.acting.frame_stack import FrameStack
-from distdqn.acting.n_step import BlockPart, NStepAccumulator
+from distdqn.acting.n_step import NStepAccumulator
 from distdqn.errors import EnvFailure
-from distdqn.types import BEFORE_ANY, Step, TransitionBlock, WeightSnapshot, WeightsVersion
+from distdqn.telemetry.reports import WorkerReport
+from distdqn.types import Step, TransitionBlock, WeightSnapshot, WeightsVersion
 
 MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
 BAD_STEP_PERIOD = 1_000  # steps of an env within which a second bad one is a failure
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How a rollout acts and what it seals.
+
+    n_step, discount: of the windows.
+    block_transitions: over all envs.  max_block_age_s: see `Rollout`.
+    seed: with the worker and its incarnation it seeds envs and exploration, so that a worker
+      that comes back does not repeat itself.
+    with_priorities: blocks carry |TD error| of the weights at their sealing, by double
+      Q-learning if `double`.
+    """
+
+    n_step: int
+    discount: float
+    block_transitions: int
+    max_block_age_s: float = math.inf
+    seed: int = 0
+    with_priorities: bool = False
+    double: bool = False
 
 
 class Rollout:
@@ -58,64 +83,44 @@ class Rollout:
         self,
         stepper: Any,
         network: nn.Module,
-        n_step: int,
-        discount: float,
-        block_transitions: int,
-        max_block_age_s: float,
-        seed: int,
-        worker: int,
-        incarnation: int,
-        with_priorities: bool,
-        double: bool,
+        settings: RolloutSettings,
         epsilons: Callable[[int], np.ndarray],
+        worker: int = 0,
+        incarnation: int = 1,
     ):
         """Takes over the stepper and the network (whose parameters become views).
 
         Args:
           stepper: an `envs.VectorStepper`, or what answers as it does.
-          n_step, discount: of the windows.
-          block_transitions: over all envs.
-          seed, worker, incarnation: seed envs and exploration together, so a worker that
-            comes back does not repeat itself; they also sign the blocks.
-          with_priorities: blocks carry |TD error| of the weights at their sealing, by
-            double Q-learning if `double`.
           epsilons: env-step clock -> `[N]` float; asked once per change of the clock.
+          worker, incarnation: sign the blocks.
 
         Raises:
           EnvFailure: an env failed in its reset.
         """
-        num_envs = stepper.num_envs
-        rng = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence([seed, worker, incarnation]))
-        )
-        self._stepper, self._worker, self._incarnation = stepper, worker, incarnation
-        self._block_transitions, self._max_block_age_s = block_transitions, max_block_age_s
-        self._acting = ActingNetwork(network, num_envs, double)
-        self._stack = FrameStack(num_envs, stepper.observation)
-        self._with_priorities = with_priorities
+        num_envs, observation = stepper.num_envs, stepper.observation
+        seeds = np.random.SeedSequence([settings.seed, worker, incarnation])
+        rng = np.random.Generator(np.random.PCG64(seeds))
+        self._stepper, self._settings = stepper, settings
+        self._worker, self._incarnation = worker, incarnation
+        self._acting = ActingNetwork(network, num_envs, settings.double)
+        self._stack = FrameStack(num_envs, observation)
         self._accumulator = NStepAccumulator(
-            num_envs, n_step, discount, stepper.observation, stepper.num_actions
+            num_envs, settings.n_step, settings.discount, observation, stepper.num_actions
         )
         self._tracker = EpisodeTracker(num_envs)
         self._episodes: deque[Episode] = deque(maxlen=MAX_EPISODES)
-        self._bad_steps = _BadSteps(worker)
-        self._none = np.zeros(num_envs, bool)
-        self._rows: list[tuple[float, WeightsVersion]] = []  # per row of the accumulator
-        self._sequence = self.collected = self.refused = self.stepped = 0
-        self._vector_steps = 0
-        self.reward_abs_max = 0.0
-        self.env_s = self.inference_s = 0.0
+        self._last_bad: dict[int, int] = {}  # step of each env that gave a NaN or infinity
+        self._times: list[float] = []  # of each row of the accumulator
+        self._versions: list[WeightsVersion] = []  # likewise
+        self._sequence = self.collected = self.refused = self.stepped = self._vector_steps = 0
+        self.reward_abs_max = self.env_s = self.inference_s = 0.0
         self._clock, self._epsilons_at = -1, epsilons
         self.set_clock(0)
         frames = stepper.reset(seed=int(rng.integers(2**31)))
         self._obs = self._stack.begin(frames)  # [N, *obs_shape]
         self._policy = EpsilonGreedy(num_envs, stepper.num_actions, rng)
         self._accumulator.begin(frames, stepper.action_mask)
-
-    @property
-    def epsilon_mean(self) -> float:
-        """Exploration rate now, mean over the envs."""
-        return float(self._epsilons.mean())
 
     def set_weights(self, snapshot: WeightSnapshot) -> None:
         """Acts with these weights from now on. Its clock counts too.
@@ -131,7 +136,7 @@ class Rollout:
         if env_steps > self._clock:
             self._clock = env_steps
             self._epsilons = np.asarray(self._epsilons_at(env_steps), np.float64)
-            assert self._epsilons.shape == self._none.shape, self._epsilons.shape
+            assert self._epsilons.shape == (self._stepper.num_envs,), self._epsilons.shape
 
     def collect(self, max_transitions: int, until: float) -> TransitionBlock | None:
         """Acts until a block is due, the allowance is used up, or the time has come.
@@ -188,15 +193,31 @@ class Rollout:
         self._episodes.clear()
         return episodes
 
-    def report_episodes(self) -> tuple[tuple[int, float, int], ...]:
-        """The same as (env over all workers, raw return, length)."""
+    def report(self, **others: Any) -> WorkerReport:
+        """Totals since the rollout began, and the episodes since the last report.
+
+        others: fields that it does not know, or not alone.
+        """
         first_env = self._worker * self._stepper.num_envs
-        return tuple((first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes())
+        own: dict[str, Any] = {
+            "stepped": self.stepped,
+            "collected": self.collected,
+            "refused": self.refused,
+            "episodes": tuple(
+                (first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes()
+            ),
+            "env_s": self.env_s,
+            "inference_s": self.inference_s,
+            "reward_abs_max": self.reward_abs_max,
+            "epsilon": float(self._epsilons.mean()),
+            "pid": os.getpid(),
+        }
+        return WorkerReport(self._worker, self._incarnation, **own | others)
 
     def _is_due(self, now: float) -> bool:
-        if self._accumulator.num_ready >= self._block_transitions:
+        if self._accumulator.num_ready >= self._settings.block_transitions:
             return True
-        return bool(self._rows) and now - self._rows[0][0] > self._max_block_age_s
+        return bool(self._times) and now - self._times[0] > self._settings.max_block_age_s
 
     def _step(self, now: float, allowance: int) -> int:
         """One vector step; returns how many valid env steps it kept."""
@@ -214,108 +235,68 @@ class Rollout:
         if not np.abs(step.r_t).max() <= self.reward_abs_max:  # seldom; true of NaN too
             rewards = np.abs(step.r_t[valid & ~step.bad])
             self.reward_abs_max = float(rewards.max(initial=self.reward_abs_max))
-        frames, restarted, starts = self._settle(step)
-        self._accumulator.add(
-            a_tm1=actions,
-            r_t=step.r_t,
-            terminated=step.terminated,
-            truncated=step.truncated,
-            valid=valid,
-            bad=step.bad,
-            obs_t=step.obs_t,
-            next_obs=frames,
-            restarted=restarted,
-            starts=starts,
-            action_mask_t=step.action_mask_t,
-            next_action_mask=self._stepper.action_mask,
-        )
-        self._rows.append((now, self._acting.version))
-        self._obs = self._stack.push(frames, starts)
+        if valid is not step.valid:
+            step = dataclasses.replace(step, valid=valid)
+        if np.count_nonzero(step.bad):
+            step = self._without_bad(step)
+        self._accumulator.add(actions, step)
+        self._times.append(now)
+        self._versions.append(self._acting.version)
+        self._obs = self._stack.push(step.next_obs, step.starts)
         self.stepped += taken
         return taken
 
-    def _settle(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the next actions start from.
-
-        A bad env is reset; where the stepper cannot reset it alone, the others' episodes
-        are cut off with it.
-
-        Returns:
-          `[N, *shape]` frames, and two `[N]` bool: which envs were reset within this step
-          (their frame is not the one arrived at), and where an episode begins.
-        """
-        restarted = self._none
-        if step.next_obs is not step.obs_t:
-            restarted = step.ended
-        if not np.count_nonzero(step.bad):
-            return step.next_obs, restarted, step.starts
-        self._bad_steps.note(step.bad, step.bad_what, self._vector_steps)
+    def _without_bad(self, step: Step) -> Step:
+        """`step` with its bad envs reset; where the stepper cannot reset them alone, the
+        others' episodes are cut off with them."""
+        for env in np.flatnonzero(step.bad).tolist():
+            self._note_bad(env, step.bad_what)
         frames, was_reset = self._stepper.reset_envs(step.bad)
         self._tracker.drop(was_reset)
-        return frames, restarted | was_reset, step.starts | was_reset
+        return dataclasses.replace(
+            step,
+            next_obs=frames,
+            restarted=step.restarted | was_reset,
+            starts=step.starts | was_reset,
+            next_action_mask=self._stepper.action_mask,
+        )
+
+    def _note_bad(self, env: int, what: str) -> None:
+        """Raises EnvFailure at the second bad step of an env within `BAD_STEP_PERIOD`."""
+        now, before = self._vector_steps, self._last_bad.get(env)
+        self._last_bad[env] = now
+        if before is not None and now - before <= BAD_STEP_PERIOD:
+            raise EnvFailure(
+                f"environment {env} of worker {self._worker} gave a NaN or infinite {what} "
+                f"in its step {now}, again within {BAD_STEP_PERIOD:,} steps (before in "
+                f"step {before}): its transitions cannot be trusted"
+            )
 
     def _seal(self, flush: bool = False) -> TransitionBlock | None:
         """The closed windows as a block; None if there is none.
 
         What was refused then counts all the same, and the next block says so.
         """
-        part = self._accumulator.emit(flush)
-        num_transitions = len(part.a_tm1)
-        self.refused += part.refused
-        self.collected += part.refused + num_transitions
-        version = self._rows[part.first_row][1] if num_transitions else BEFORE_ANY
-        del self._rows[: len(self._rows) - self._accumulator.num_rows]
-        if not num_transitions:
+        block = self._accumulator.emit(flush, self._versions)
+        self.refused += block.refused
+        self.collected += block.refused + block.num_transitions
+        for of_rows in (self._times, self._versions):
+            del of_rows[: len(of_rows) - self._accumulator.num_rows]
+        if not block.num_transitions:
             return None
-        block = TransitionBlock(
+        priorities = None
+        if self._settings.with_priorities:
+            priorities = self._acting.priorities(block, self._stepper.observation)
+        self._sequence += 1
+        return dataclasses.replace(
+            block,
             worker=self._worker,
             incarnation=self._incarnation,
-            sequence=self._sequence,
+            sequence=self._sequence - 1,
             collected=self.collected,
             refused=self.refused,
-            weights_version=version,
-            frames=part.frames,
-            tm1=part.tm1,
-            t=part.t,
-            tm1_depth=part.tm1_depth,
-            t_depth=part.t_depth,
-            a_tm1=part.a_tm1,
-            r_t=part.r_t,
-            discount_t=part.discount_t,
-            priorities=self._priorities(part),
-            action_mask=part.action_mask,
+            priorities=priorities,
         )
-        self._sequence += 1
-        return block
-
-    def _priorities(self, part: BlockPart) -> np.ndarray | None:
-        if not self._with_priorities:
-            return None
-        return self._acting.priorities(part, self._stepper.observation)
-
-
-class _BadSteps:
-    """Remembers when each env last gave a NaN or infinity; twice in a short time fails."""
-
-    def __init__(self, worker: int):
-        self._worker = worker
-        self._last: dict[int, int] = {}
-
-    def note(self, bad: np.ndarray, what: str, step: int) -> None:
-        """bad: `[N]` bool.  what: "reward" or "observation".  step: of the envs, from 1.
-
-        Raises:
-          EnvFailure: the second bad step of an env within `BAD_STEP_PERIOD`.
-        """
-        for env in np.flatnonzero(bad).tolist():
-            before = self._last.get(env)
-            self._last[env] = step
-            if before is not None and step - before <= BAD_STEP_PERIOD:
-                raise EnvFailure(
-                    f"environment {env} of worker {self._worker} gave a NaN or infinite {what} "
-                    f"in its step {step}, again within {BAD_STEP_PERIOD:,} steps (before in "
-                    f"step {before}): its transitions cannot be trusted"
-                )
 
 
 def _within(allowance: int, valid: np.ndarray) -> tuple[np.ndarray, int]:

@@ -9,7 +9,7 @@ step took, with its share of an update, of replay and of Ray.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from distdqn.bench.host import new_result
 from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
 from distdqn.bench.result import Case, Figure, Result, share_of
 from distdqn.config import Config, to_plain
-from distdqn.reporting.verdict import Verdict, judge
+from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory
 from distdqn.run.record import setup_of
 from distdqn.telemetry.usage import Usage
@@ -94,17 +94,10 @@ def run(
     make_env: as for `train`, picklable.
     Raises DistDQNError, one line, where the run cannot be made or fails; no actor is left.
     """
-    factory = make_factory(config, make_env)
-    config = factory.config
-    alone = [measure_parts(factory, options, say)]
-    with opened_ray(factory, say) as name:
-        measured = measure_system(factory, name, options, alone[0].compiled, say)
-    alone.append(measure_parts(factory, options, say))
-    limits = limits_of(measured, alone, config)
-    verdict = judge(measured.whole, setup_of(config))
-    case = case_of(measured, limits, verdict, config)
+    ((config, measured),), alone = measure_systems(options, say, [config], make_env)
+    case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
     notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
-    cases = [case, *alone_cases(alone, limits, config)]
+    cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
     return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
 
 
@@ -114,25 +107,36 @@ def configured(config: Config, device: str) -> dict[str, Any]:
     return plain | {"device": device}
 
 
-def measure_parts(factory: Factory, options: Any, say: Say) -> Alone:
-    """Learner and rollout alone; options: with `alone_seconds` and `repeats`."""
+def measure_systems(
+    options: Any, say: Say, configs: Sequence[Config], make_env: Callable[[], Any] | None = None
+) -> tuple[list[tuple[Config, Measured]], list[Alone]]:
+    """Every configuration as it runs, in turn, in one Ray; its parts alone before and after that.
+
+    options: with `seconds`, `repeats`, `warm_up_s` and `alone_seconds`.
+    """
+    factories = [make_factory(config, make_env) for config in configs]
+    largest = max(factories, key=lambda f: (f.config.workers.count, f.config.replay.shards))
+    alone, found = [_parts_alone(largest, options, say)], []
+    with opened_ray(largest, say) as name:
+        for number, factory in enumerate(factories):
+            with LiveRun(factory, f"{name}-{number}", say) as live:
+                live.settle(options.warm_up_s, alone[0].compiled)
+                measured = live.measure(options.seconds, options.repeats)
+            config, whole = factory.config, measured.whole
+            say(
+                f"{config.workers.count} workers, {config.replay.shards} shards: "
+                f"{whole.env_steps / whole.at_s:,.0f} env steps/s, "
+                f"{whole.gradient_steps / whole.at_s:,.0f} updates/s"
+            )
+            found.append((config, measured))
+    return found, [*alone, _parts_alone(largest, options, say)]
+
+
+def _parts_alone(factory: Factory, options: Any, say: Say) -> Alone:
     alone = measure_alone(factory, options.alone_seconds, options.repeats)
     updates, env_steps = (np.median(x.per_s) for x in (alone.updates, alone.env_steps))
     say(f"alone: the learner {updates:,.0f} updates/s, a worker {env_steps:,.0f} env steps/s")
     return alone
-
-
-def measure_system(
-    factory: Factory, run_name: str, options: Any, compiled: bool, say: Say
-) -> Measured:
-    """The running system; options: with `seconds`, `repeats` and `warm_up_s`."""
-    with LiveRun(factory, run_name, say) as live:
-        live.settle(options.warm_up_s, compiled)
-        measured = live.measure(options.seconds, options.repeats)
-    whole = measured.whole
-    rates = whole.env_steps / whole.at_s, whole.gradient_steps / whole.at_s
-    say("the system: {:,.0f} env steps/s, {:,.0f} updates/s".format(*rates))
-    return measured
 
 
 def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
@@ -154,9 +158,9 @@ def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
     )
 
 
-def case_of(measured: Measured, limits: Limits, verdict: Verdict, config: Config) -> Case:
+def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
     """The system's figures beside the limit that counts, the other limits in the details."""
-    whole = measured.whole
+    whole, limits = measured.whole, limits_of(measured, alone, config)
     rates = [window.env_steps / window.at_s for window in measured.windows]
     every = {name: getattr(limits, name) for name in LIMIT_NAMES}
     return Case(
@@ -175,7 +179,7 @@ def case_of(measured: Measured, limits: Limits, verdict: Verdict, config: Config
             **cores_of(measured),
             **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
             **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
-            "limited_by": verdict.limit,
+            "limited_by": judge(whole, setup_of(config)).limit,
             "compiled": whole.compiled,
         },
     )

@@ -19,7 +19,7 @@ import numpy as np
 from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
-from distdqn.acting.rollout import Rollout
+from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting
@@ -27,7 +27,6 @@ from distdqn.bench.synthetic import make_frames
 from distdqn.config import EnvConfig
 from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.bare import BareEnv
-from distdqn.errors import ConfigError
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
@@ -64,11 +63,8 @@ class Options:
 def run(options: Options, say: Callable[[str], None]) -> Result:
     """Measures in this process on one core; games are left out where ale-py is missing.
 
-    Raises:
-      ConfigError: an option out of range.
-      EnvError: an env that cannot be made.
+    Raises EnvError for an env that cannot be made.
     """
-    _check(options)
     cases: list[Case] = []
     notes: list[str] = []
     for env_id in options.env_ids:
@@ -88,13 +84,6 @@ def in_turn_rates(env: Rates, inference: Rates) -> Rates:
     pairs = zip(env.per_s, inference.per_s, strict=True)
     per_s = tuple(1 / (1 / steps + 1 / values) for steps, values in pairs)
     return Rates(per_s, env.cpu_s + inference.cpu_s)
-
-
-def _check(options: Options) -> None:
-    least = {"envs": min(options.envs), "n-step": options.n_step, "repeats": options.repeats}
-    for name, value in least.items():
-        if value < 1:
-            raise ConfigError(f"--{name} must be 1 or more, got {value}")
 
 
 def _measure(settings: EnvConfig, num_envs: int, options: Options) -> Iterator[Case]:
@@ -145,15 +134,9 @@ def _acting(stepper: VectorStepper, num_envs: int, options: Options) -> Callable
     rollout = Rollout(
         stepper=stepper,
         network=_network(stepper),
-        n_step=options.n_step,
-        discount=0.99,
-        block_transitions=max(options.block_transitions, num_envs),
-        max_block_age_s=math.inf,
-        seed=1,
-        worker=0,
-        incarnation=1,
-        with_priorities=False,
-        double=False,
+        settings=RolloutSettings(
+            options.n_step, 0.99, max(options.block_transitions, num_envs), seed=1
+        ),
         epsilons=lambda env_steps: np.ones(num_envs),
     )
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distdqn.bench.option_flags import add_option_flags, option_values
 from distdqn.cli.flags import FlagParser, UsageError, add_config_flags, config_values
-from distdqn.cli.option_flags import add_option_flags, option_values
 from distdqn.cli.output import json_only
 from distdqn.config import load_config, nearest
 from distdqn.errors import ConfigError, DistDQNError
@@ -36,7 +36,6 @@ BENCHMARKS = {
     "pipeline": "the whole, and what limits it; limit: its slowest part alone, or all cores",
     "scaling": "1 to N workers and 1 to M shards; limits as of pipeline",
 }
-_MODULES = {"learner": "learner_sweep"}  # where the module's name is not the benchmark's
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     if words[0] not in BENCHMARKS:
         raise _unknown(words[0])
     name = words.pop(0)
-    module = importlib.import_module(f"distdqn.bench.{_MODULES.get(name, name)}")
+    module = importlib.import_module(f"distdqn.bench.{name}")
     takes_config = getattr(module, "TAKES_CONFIG", False)
     options = _parser(name, module, takes_config).read(words)
     if options.help:
@@ -114,7 +113,7 @@ def _parser(name: str, module: Any, takes_config: bool) -> FlagParser:
     else:
         meaning = "folder in which the results get one of their own (default: runs)"
         add("--runs-dir", default="runs", metavar="DIR", help=meaning)
-    add_option_flags(parser, module.Options)
+    add_option_flags(parser, module.Options())
     return parser
 
 

@@ -17,8 +17,7 @@ from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.tabular.plan import PlannedRun
-    from distdqn.tabular.result import Verification
+    from distdqn.tabular.result import PlannedRun, Verification
 
 _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
 _CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
@@ -130,8 +129,12 @@ def _show(found: Verification) -> None:
     from distdqn.reporting.text_table import print_table
     from distdqn.tabular import rows
 
-    print_table(rows.SHORT_COLUMNS, rows.short_rows(found.results))
-    if found.outcomes:
-        print_table(rows.SHORT_ABLATION_COLUMNS, rows.short_ablation_rows(found.outcomes))
+    results = [rows.result_row(result) for result in found.results]
+    for columns, lines in (
+        (rows.SHORT_COLUMNS, results),
+        (rows.SHORT_ABLATION_COLUMNS, rows.ablation_rows(found.outcomes)),
+    ):
+        if lines:
+            print_table(columns, rows.only(columns, lines))
     for line in found.complaints:
         _say(f"missed {line}")

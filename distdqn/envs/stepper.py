@@ -224,6 +224,7 @@ class VectorStepper:
             ended=ended,
             valid=~(resetting | firing),
             next_obs=next_obs,
+            restarted=self._none if self._resets_later else ended,
             starts=(resetting if self._resets_later else ended) | lost | firing,
             bad=self._none if bad is None else bad,
             bad_what=bad_what,

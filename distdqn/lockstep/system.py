@@ -15,7 +15,7 @@ import numpy as np
 from distdqn.config import Config
 from distdqn.control.control import Control
 from distdqn.lockstep.members import LocalMember
-from distdqn.lockstep.schedule import Lockstep, Rounds
+from distdqn.lockstep.schedule import Lockstep, vector_steps
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import (
     EVALUATION_TIMEOUT_S,
@@ -42,30 +42,19 @@ class LockstepSystem:
         config: Config,
         builders: Builders,
         limiter: RateLimiter,
-        is_counted: Callable[[int], bool],
+        control: Control,
         look: Callable[[], None] = lambda: None,
     ):
         """Makes the members.
 
-        limiter: the account of samples and inserts.
-        is_counted: whether the returns of an env count.
+        limiter: the account of samples and inserts.  control: that of the run.
         look: called while actors start; raises to give up.
         """
-        self._config, self._limiter = config, limiter
+        self._config, self._limiter, self._control = config, limiter, control
         make = _make_actors if config.mode == "lockstep_ray" else _make_objects
         self._made: dict[str, list[Any]] = make(config, builders, look)
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
-        self._control = Control(
-            total_env_steps=config.total_env_steps,
-            num_workers=config.workers.count,
-            num_shards=config.replay.shards,
-            min_grant=1,
-            report_period_s=1.0,
-            is_counted=is_counted,
-            stop_at_return=config.eval.stop_at_return,
-            discount=config.learner.discount,
-        )
         self.lockstep: Lockstep
 
     def start(
@@ -83,26 +72,13 @@ class LockstepSystem:
             for shard, shard_state in zip(self.shards, state["shards"], strict=True):
                 shard("set_state", shard_state).get()
         self.lockstep = Lockstep(
-            self._made["worker"], self.shards, self.learner, self._limiter, self._rounds()
+            self._made["worker"], self.shards, self.learner, self._limiter, self._config
         )
         if state is not None:
             self.lockstep.set_state(state["lockstep"])
             self._control.set_state(state["control"])
             self.note_round()  # or the next episodes would be spread over all steps so far
         self._control.set_running()
-
-    def _rounds(self) -> Rounds:
-        config, workers = self._config, self._config.workers
-        return Rounds(
-            total_env_steps=config.total_env_steps,
-            vector_steps=workers.block_transitions // workers.envs_per_worker,
-            num_envs=workers.envs_per_worker,
-            superbatch=config.learner.superbatch,
-            batch_size=config.learner.batch_size,
-            period_rounds=config.checkpoint.period_rounds,
-            prioritized=config.replay.kind == "prioritized",
-            seed=config.seed,
-        )
 
     def note_round(self) -> None:
         """Takes the workers' totals and episodes into the account, after each round."""
@@ -142,9 +118,13 @@ class LockstepSystem:
             rest_cpu_s=0.0,
         )
 
-    def report_evaluation(self, report: EvaluationReport) -> None:
-        """Counts towards the end of the run, and is heard with the next poll."""
-        self._control.report_evaluation(report)
+    def evaluate_now(self, episodes: int, seed: int) -> None:
+        """Greedy episodes with the weights as they are; heard with the next poll."""
+        lockstep, online = self.lockstep, self.learner("online")
+        report = self._evaluator(
+            "evaluate", online, episodes, seed, lockstep.version, lockstep.env_steps
+        )
+        self._control.report_evaluation(report.get())
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Greedy episodes with `online [P]`."""
@@ -189,9 +169,8 @@ def _make_actors(
     from distdqn.lockstep.remote import RemoteMember, end
     from distdqn.run.start_up import actor_name, wait_until_ready
 
-    vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
     timeouts = {
-        "worker": config.workers.env_timeout_s * (vector_steps + 1),  # and the resets
+        "worker": config.workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
     options = lockstep_options(config)

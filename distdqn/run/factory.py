@@ -105,23 +105,21 @@ class Factory:
 
     def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
         """stepper: to go on with, None to make the envs."""
-        from distdqn.acting.rollout import Rollout
+        from distdqn.acting.rollout import Rollout, RolloutSettings
 
         config, workers = self.config, self.config.workers
-        return Rollout(
-            stepper=stepper or self.stepper(workers.envs_per_worker),
-            network=self.network(),
+        settings = RolloutSettings(
             n_step=config.learner.n_step,
             discount=config.learner.discount,
             block_transitions=workers.block_transitions,
             max_block_age_s=workers.max_block_age_s,
             seed=config.seed,
-            worker=worker,
-            incarnation=incarnation,
             with_priorities=config.replay.kind == "prioritized",
             double=config.learner.double,
-            epsilons=self.epsilons(worker),
         )
+        stepper = stepper or self.stepper(workers.envs_per_worker)
+        epsilons = self.epsilons(worker)
+        return Rollout(stepper, self.network(), settings, epsilons, worker, incarnation)
 
     def epsilons(self, worker: int) -> Callable[[int], np.ndarray]:
         """Exploration rates of one worker's envs by the env-step clock."""
@@ -134,6 +132,20 @@ class Factory:
         rungs = ladder(workers.count * num_envs, epsilon.base, epsilon.alpha)
         own = rungs[worker * num_envs : (worker + 1) * num_envs]
         return lambda env_steps: own
+
+    def control_arguments(self, min_grant: int, report_period_s: float) -> dict[str, Any]:
+        """Of `Control`, in whichever process it is made."""
+        config = self.config
+        return {
+            "total_env_steps": config.total_env_steps,
+            "num_workers": config.workers.count,
+            "num_shards": config.replay.shards,
+            "min_grant": min_grant,
+            "report_period_s": report_period_s,
+            "is_counted": self.is_counted,
+            "stop_at_return": config.eval.stop_at_return,
+            "discount": config.learner.discount,
+        }
 
     def is_counted(self, env: int) -> bool:
         """Whether an env is in the third with the lowest epsilons (all, without a ladder)."""
@@ -234,8 +246,8 @@ class Factory:
             with_target=replay.kind == "prioritized" and learner.gradient == "semi",
         )
 
-    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
-        """The training, where its batches come from, and `start_compiling`."""
+    def learner_core(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """Of the learner's actor: training, where its batches come from, `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
         learner = self.config.learner
@@ -294,30 +306,24 @@ class Factory:
         Compressed frames count with the least that they may take: refused before the start is
         only what cannot fit however well they shrink.
         """
-        replay = self.config.replay
-        held = replay_bytes(
-            replay.capacity,
-            self.observation,
-            self.num_actions,
-            replay.kind == "prioritized",
-            self._frames_per_item(),
-            compression=replay.compression,
-        )
+        held = replay_bytes(**self._what_is_held())
         saves = self.config.mode != "async"  # one shard after another
-        return held + (saving_bytes(held // replay.shards) if saves else 0)
+        return held + (saving_bytes(held // self.config.replay.shards) if saves else 0)
 
     def memory_budget(self) -> MemoryBudget:
         """What the full replay takes, for a person to read before the start."""
+        return memory_budget(shards=self.config.replay.shards, **self._what_is_held())
+
+    def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay
-        return memory_budget(
-            replay.capacity,
-            replay.shards,
-            self.observation,
-            self.num_actions,
-            replay.kind == "prioritized",
-            self._frames_per_item(),
-            replay.compression,
-        )
+        return {
+            "capacity": replay.capacity,
+            "observation": self.observation,
+            "num_actions": self.num_actions,
+            "prioritized": replay.kind == "prioritized",
+            "frames_per_item": self._frames_per_item(),
+            "compression": replay.compression,
+        }
 
     def _frames_per_item(self) -> float:
         workers = self.config.workers

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from step_parts import make_step
 
 from distdqn.acting.n_step import NStepAccumulator
-from distdqn.types import ObservationSpec
+from distdqn.types import BEFORE_ANY, ObservationSpec, WeightsVersion
 
 SPEC = ObservationSpec((2,), "float32")
 
@@ -62,16 +63,16 @@ class Feed:
         if restarted.any():
             following[restarted] = self.observe(np.flatnonzero(restarted))
         seen = np.where(bad[:, None], np.nan, arrival)
-        self.accumulator.add(
-            a_tm1=column["a"],
+        step = make_step(
+            seen.astype(np.float32),
             r_t=np.where(bad, np.nan, column["r"]).astype(np.float32),
-            obs_t=seen.astype(np.float32),
             next_obs=following,
             action_mask_t=self.mask_of(arrival),
             next_action_mask=self.mask_of(following),
             starts=restarted,
             **{name: column[name] for name in ROW_NAMES if name not in "ra"},
         )
+        self.accumulator.add(column["a"], step)
         self.source = following
 
     def twin(self):
@@ -280,15 +281,17 @@ def test_discount_zero_and_one_are_exact():
         assert [row[2:4] for row in transitions_of(feed.accumulator.emit())] == [expected]
 
 
-def test_first_row_tells_the_row_of_the_first_transition():
+def test_a_block_has_the_version_of_the_row_of_its_first_transition():
+    versions = [WeightsVersion(1, k) for k in range(3)]
     feed = Feed(2, 3, 0.9)
     feed.step(Row(), Row(valid=False))
     feed.step(Row(), Row(terminated=True, restarted=True))
-    assert feed.accumulator.emit().first_row == 1
+    assert feed.accumulator.emit(versions=versions[:2]).weights_version == versions[1]
     assert feed.accumulator.num_rows == 2
     feed.step(Row(), Row())
-    assert feed.accumulator.emit().first_row == 0
+    assert feed.accumulator.emit(versions=versions).weights_version == versions[0]
     assert feed.accumulator.num_rows == 2
+    assert feed.accumulator.emit(versions=versions[:2]).weights_version == BEFORE_ANY
 
 
 def test_num_ready_is_what_emit_takes_out_at_least():
@@ -312,10 +315,10 @@ def test_masks_stay_with_their_frames():
 
 def test_frames_before_the_first_mask_allow_everything():
     accumulator = NStepAccumulator(1, 1, 0.9, SPEC, num_actions=3)
-    no, one = np.zeros(1, bool), np.ones((1, 2), np.float32)
+    one = np.ones((1, 2), np.float32)
     accumulator.begin(one)
-    reward, mask = np.zeros(1, np.float32), np.array([[True, False, True]])
-    accumulator.add(np.zeros(1, int), reward, no, no, ~no, no, one, one, no, no, action_mask_t=mask)
+    mask = np.array([[True, False, True]])
+    accumulator.add(np.zeros(1, int), make_step(one, action_mask_t=mask))
     expected = [[True, True, True], [True, False, True]]
     np.testing.assert_array_equal(accumulator.emit().action_mask, expected)
 

@@ -12,8 +12,6 @@ from distdqn.bench.live_run import LiveRun, make_factory, opened_ray
 from distdqn.bench.measure import Rates
 from distdqn.bench.pipeline import Options
 from distdqn.errors import ConfigError, EnvFailure
-from distdqn.reporting.verdict import judge
-from distdqn.run.record import setup_of
 
 QUICK = Options(seconds=0.5, repeats=2, warm_up_s=0.1, alone_seconds=0.05)
 
@@ -24,9 +22,7 @@ def alone(updates=(10.0, 20.0), env_steps=(50.0, 150.0), compiled=True, note="")
 
 def case(found=None, config_=None):
     found, config_ = found or measured(), config_ or config()
-    limits = pipeline.limits_of(found, [alone(), alone()], config_)
-    verdict = judge(found.whole, setup_of(config_))
-    return pipeline.case_of(found, limits, verdict, config_)
+    return pipeline.case_of(found, [alone(), alone()], config_)
 
 
 def test_windows_begin_where_the_ones_before_ended():

@@ -15,7 +15,7 @@ from guard.reference_update import ReferenceLearner, dense_network, picture_netw
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from torch.utils.flop_counter import FlopCounterMode
 
-from distdqn.acting.rollout import Rollout
+from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.envs.stepper import VectorStepper
 from distdqn.learning.learner import Learner, LearnerSettings
 from distdqn.networks.q_network import make_network
@@ -130,8 +130,7 @@ def test_the_reference_rollout_gives_our_transitions():
     reference = ReferenceRollout(SameStart(4), network, 3, 0.9, epsilon=0.0, seed=0)
     expected = reference.collect(300)
     rollout = Rollout(
-        *(stepper, network, 3, 0.9, 400, math.inf, 1, 0, 1, False, False),
-        lambda env_steps: np.zeros(4),
+        stepper, network, RolloutSettings(3, 0.9, 400, seed=1), lambda env_steps: np.zeros(4)
     )
     block = rollout.collect(10**9, math.inf)
     columns = (block.frames[block.tm1], block.a_tm1, block.r_t, block.discount_t)

@@ -14,9 +14,9 @@ from typing import Literal
 import pytest
 from bench_parts import made_up_case, made_up_result
 
+from distdqn.bench.option_flags import field_meanings
 from distdqn.cli import bench as command
 from distdqn.cli.main import main
-from distdqn.cli.option_flags import field_meanings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

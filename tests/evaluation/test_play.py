@@ -5,13 +5,13 @@ import pytest
 from fake_envs import FaultyEnv, ScriptedEnv, ScriptedVectorEnv, rotated
 from gymnasium.vector import AutoresetMode
 from rollout_parts import FakeStepper
+from step_parts import make_step
 
 from distdqn import errors
 from distdqn.config import EnvConfig
 from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.evaluation.play import play_episodes
-from distdqn.types import Step
 
 LENGTHS = (3, 5, 1, 2)
 MODES = ["serial", *AutoresetMode]
@@ -126,20 +126,9 @@ class Firing(FakeStepper):
             return step
         self.fresh, self.obs = False, self.observe()
         no = np.zeros(self.num_envs, bool)
-        return Step(
-            obs_t=self.obs,
-            r_t=np.full(self.num_envs, 7, np.float32),
-            raw_reward=np.full(self.num_envs, 7.0),
-            terminated=no,
-            truncated=no,
-            ended=no,
-            valid=no,
-            next_obs=self.obs,
-            starts=~no,
-            bad=no,
-            bad_what="",
-            action_mask_t=None,
-            next_action_mask=None,
+        seven = np.full(self.num_envs, 7.0)
+        return make_step(
+            self.obs, r_t=seven.astype(np.float32), raw_reward=seven, valid=no, starts=~no
         )
 
 

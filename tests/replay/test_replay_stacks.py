@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from replay_parts import make_sampler
+from step_parts import make_step
 
-from distdqn.acting.n_step import BlockPart, NStepAccumulator
+from distdqn.acting.n_step import NStepAccumulator
 from distdqn.replay.replay import Replay
-from distdqn.types import BEFORE_ANY, ObservationSpec, PriorityUpdate, TransitionBlock
+from distdqn.types import ObservationSpec, PriorityUpdate
 
 NUM_ENVS, NUM_ACTIONS, CAPACITY, DISCOUNT = 8, 3, 600, 0.9
 
@@ -81,18 +82,18 @@ class Streams:
         following = np.where(restarted[:, None], fresh, arrival)
         actions = self.rng.integers(0, NUM_ACTIONS, NUM_ENVS)
         rewards = self.rng.normal(size=NUM_ENVS).astype(np.float32)
-        self.accumulator.add(
-            a_tm1=actions,
+        step = make_step(
+            arrival,
             r_t=np.where(bad, np.nan, rewards).astype(np.float32),
             terminated=terminated | lost_life,
             truncated=truncated,
             valid=valid,
             bad=bad,
-            obs_t=arrival,
             next_obs=following,
             restarted=restarted,
             starts=starts,
         )
+        self.accumulator.add(actions, step)
         for env in range(NUM_ENVS):
             source = self.stack_of(env)
             self.episodes[env].append(arrival[env])
@@ -135,12 +136,6 @@ def windows(steps: list[NaiveStep], n_step: int) -> dict[tuple, tuple]:
     return found
 
 
-def block_of(part: BlockPart, sequence: int, priorities: Any) -> TransitionBlock:
-    names = ("frames", "tm1", "t", "tm1_depth", "t_depth", "a_tm1", "r_t", "discount_t")
-    columns = {name: getattr(part, name) for name in names}
-    return TransitionBlock(0, 0, sequence, 0, 0, BEFORE_ANY, **columns, priorities=priorities)
-
-
 class Fill:
     """A replay filled in blocks of random length, and the order in which sources came."""
 
@@ -159,10 +154,10 @@ class Fill:
                 if steps:
                     steps[-1].closes = True
         part = self.streams.accumulator.emit(flush)
-        num = len(part.a_tm1)
+        num = part.num_transitions
         priorities = self.rng.random(num).astype(np.float32) if self.prioritized else None
         self.sources += [tuple(part.frames[newest]) for newest in part.tm1]
-        self.replay.add(block_of(part, len(self.sources), priorities))
+        self.replay.add(dataclasses.replace(part, priorities=priorities))
 
 
 def assert_holds(batch: Any, expected: dict[tuple, tuple], sources: list[tuple]) -> int:
@@ -228,8 +223,7 @@ def test_a_lost_life_stores_its_frame_once() -> None:
     for time in range(1, 7):
         lost = yes if time == 3 else no
         obs = frames[time : time + 1]
-        zeros = np.zeros(1, np.float32)
-        accumulator.add(np.zeros(1, int), zeros, lost, no, yes, no, obs, obs, no, lost)
+        accumulator.add(np.zeros(1, int), make_step(obs, terminated=lost, starts=lost))
     part = accumulator.emit()
     assert part.frames[:, 1].tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert part.tm1_depth.tolist() == [0, 1, 2, 0, 1, 2]
@@ -240,14 +234,13 @@ def test_a_lost_life_stores_its_frame_once() -> None:
 def test_a_border_of_blocks_repeats_the_stack_and_the_window() -> None:
     stack, n_step = 4, 3
     accumulator = NStepAccumulator(2, n_step, DISCOUNT, spec_of(stack, "zero"), NUM_ACTIONS)
-    no, yes, time = np.zeros(2, bool), np.ones(2, bool), 0
+    time = 0
     accumulator.begin(np.zeros((2, 2), np.int32))
     for _ in range(3):
         for _ in range(20):
             time += 1
             obs = np.array([[0, time], [1, time]], np.int32)
-            zeros = np.zeros(2, np.float32)
-            accumulator.add(np.zeros(2, int), zeros, no, no, yes, no, obs, obs, no, no)
+            accumulator.add(np.zeros(2, int), make_step(obs))
         part = accumulator.emit()
         num_frames = len(part.frames) // 2
     assert len(part.a_tm1) == 40

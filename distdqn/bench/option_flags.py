@@ -9,37 +9,36 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from distdqn.cli.flags import flag_name, whole_number
 from distdqn.config import plain_type
 
 
-def add_option_flags(parser: argparse.ArgumentParser, options: type) -> None:
-    """One flag for each field of the dataclass `options`; only those given get a value.
+def add_option_flags(parser: argparse.ArgumentParser, options: Any) -> None:
+    """One flag for each field of a dataclass; only those given get a value.
 
+    options: with the values that are meant without the flags.
     A tuple's flag takes one or more values, a bool's is `--name` or `--no-name`.
     """
-    hints, meanings = typing.get_type_hints(options), field_meanings(options)
+    hints, meanings = typing.get_type_hints(type(options)), field_meanings(type(options))
     for field in dataclasses.fields(options):
         bare, optional = plain_type(hints[field.name])
+        default, flag = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
         settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
         meaning = meanings.get(field.name, "").rstrip(".").replace("%", "%%")
-        settings["help"] = f"{meaning} (default: {_shown(field.default)})".lstrip()
+        settings["help"] = f"{meaning} (default: {_shown(default)})".lstrip()
         if bare is bool:
-            parser.add_argument(
-                flag_name(field.name), action=argparse.BooleanOptionalAction, **settings
-            )
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
             continue
         if get_origin(bare) is tuple:
             settings["nargs"] = "+"
             bare = get_args(bare)[0]
-        parser.add_argument(
-            flag_name(field.name), **settings, **_reading(bare, _zero_too(field), optional)
-        )
+        zero_too = field.metadata.get("least", 1) == 0 or default == 0
+        parser.add_argument(flag, **settings, **_reading(bare, zero_too, optional))
 
 
 def option_values(options: type, namespace: argparse.Namespace) -> dict[str, Any]:
@@ -71,34 +70,26 @@ def field_meanings(options: type) -> Mapping[str, str]:
     return found
 
 
-def _zero_too(field: Any) -> bool:
-    """Whether 0 is a value: where it is a default, or the field's metadata say {"least": 0}."""
-    values = field.default if isinstance(field.default, tuple) else (field.default,)
-    return any(value == 0 for value in values) or field.metadata.get("least") == 0
-
-
 def _reading(bare: Any, zero_too: bool, optional: bool) -> dict[str, Any]:
     """argparse's `type` or `choices` for one value."""
     if get_origin(bare) is Literal:
         return {"choices": get_args(bare), "metavar": "|".join(map(str, get_args(bare)))}
-    read: Callable[[str], Any] = str
-    if bare is int:
-        read = whole_number(0 if zero_too else 1)
-    elif bare is float:
-        read = _number(zero_too)
+    read = _number(bare, zero_too) if bare in (int, float) else str
     name = {int: "N", float: "X"}.get(bare, "TEXT")
     return {"type": _or_none(read) if optional else read, "metavar": name}
 
 
-def _number(zero_too: bool) -> Callable[[str], float]:
+def _number(kind: type, zero_too: bool) -> Callable[[str], float]:
+    least = f"of at least {0 if zero_too else 1}" if kind is int or zero_too else "above 0"
+    wanted = f"a {'whole ' if kind is int else ''}number {least}"
+
     def read(text: str) -> float:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            value = float("nan")
-        if not (0.0 < value < float("inf") or (zero_too and value == 0.0)):
-            bound = "of at least 0" if zero_too else "above 0"
-            raise argparse.ArgumentTypeError(f"must be a number {bound}, not {text!r}")
+            value = math.nan
+        if not (0.0 < value < math.inf or (zero_too and value == 0.0)):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
         return value
 
     return read
