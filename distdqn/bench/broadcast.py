@@ -61,10 +61,8 @@ class Options:
     repeats: int = 50
     seconds: float = 0.3
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        return cls(networks=("nature",), workers=(2,), repeats=10, seconds=0.2)
+
+QUICK = Options(networks=("nature",), workers=(2,), repeats=10, seconds=0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,9 +30,10 @@ from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_p
 from distdqn.bench.option_values import with_values
 from distdqn.bench.result import Case, Result
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
+from distdqn.config.sections import LearnerConfig
 from distdqn.config.values import field_types, plain_type
 from distdqn.errors import ConfigError, DistDQNError
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.learning.staging import Staging
 from distdqn.networks.q_network import make_network
 from distdqn.replay.replay import Replay
@@ -79,11 +80,10 @@ class Options:
     repeats: int = 5
     seconds: float = 0.4
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        some: Any = {"networks": ("mlp", "minatar"), "batch_sizes": (32,)}
-        return cls(**some, precisions=("float32",), repeats=3, seconds=0.2)
+
+QUICK = Options(
+    networks=("mlp", "minatar"), batch_sizes=(32,), precisions=("float32",), repeats=3, seconds=0.2
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Point:
     network: Torso
     batch: int
     precision: Precision
-    device: str
+    device: Device
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:
@@ -122,7 +122,7 @@ def plan(options: Options, network: Torso) -> Iterator[Point]:
     first_batch, first_precision = options.batch_sizes[0], options.precisions[0]
     pairs = [(batch, first_precision) for batch in options.batch_sizes]
     pairs += [(first_batch, precision) for precision in options.precisions[1:]]
-    present = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    present: list[Device] = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     named = [d for one in options.devices for d in (present if one == "auto" else [one])]
     for device in dict.fromkeys(named):
         for batch, precision in pairs:
@@ -185,7 +185,7 @@ def make_learner(point: Point, options: Options, cuda_graph: bool) -> Learner:
     network = make_network(
         task.observation, task.num_actions, torso=point.network, dueling=options.dueling
     )
-    settings = LearnerSettings(
+    settings = LearnerConfig(
         batch_size=point.batch,
         double=options.double,
         target_period=2500,
@@ -197,9 +197,8 @@ def make_learner(point: Point, options: Options, cuda_graph: bool) -> Learner:
         device=point.device,
         precision=point.precision,
         num_threads=options.threads,
-        cuda_graph=cuda_graph,
     )
-    return Learner(network, settings, task.observation, task.num_actions)
+    return Learner(network, settings, task.observation, task.num_actions, cuda_graph)
 
 
 class Feed:

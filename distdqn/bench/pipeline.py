@@ -46,9 +46,8 @@ class Options:
     warm_up_s: float = 3.0
     alone_seconds: float = 1.0
 
-    @classmethod
-    def quick(cls) -> Options:
-        return cls(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
+
+QUICK = Options(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def run(
     """
     ((config, measured),), alone = measure_systems(options, say, [config], make_env)
     case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
-    notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
+    notes = (verdict.line(), *told(measured, case.details), *remarks(measured, alone))
     cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
     return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
 
@@ -261,18 +260,17 @@ def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case
     ]
 
 
-def told(details: Mapping[str, Any]) -> list[str]:
+def told(measured: Measured, details: Mapping[str, Any]) -> list[str]:
     """Where time and CPU went, in lines for a person."""
-    share = {name: f"{value:.0%}" for name, value in details.items() if isinstance(value, float)}
-    cores = {name: f"{value:.2f}" for name, value in details.items() if name.endswith("cores")}
+    shares, cores = shares_of(measured.whole), cores_of(measured)
+    kinds = {
+        "of its time": {name: f"{share:.0%}" for name, share in shares.items()},
+        "CPU in cores": {n.removesuffix("_cores"): f"{used:.2f}" for n, used in cores.items()},
+        "share of the limit by": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
+    }
     return [
-        "of its time the learner waits {learner_waits}, queues for a core {learner_queued}; "
-        "workers wait {workers_wait}, queue {workers_queued}, are in the env {workers_in_env}, in "
-        "inference {workers_in_inference}; shards work {shards_busy}".format(**share),
-        "on a CPU, in cores: learner {learner_cores}, workers {workers_cores}, shards "
-        "{shards_cores}, driver, control, weight server and Ray {rest_cores}".format(**cores),
-        "share of the bare learner {share_of_learner}, of the bare rollouts {share_of_rollout}, of "
-        "all cores {share_of_cores}".format(**share),
+        f"{kind}: " + ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
+        for kind, texts in kinds.items()
     ]
 
 

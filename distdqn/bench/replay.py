@@ -59,17 +59,10 @@ class Options:
     repeats: int = 5
     seconds: float = 0.1
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        return cls(
-            sizes=(10_000,),
-            batch_sizes=(128,),
-            blocks=(512,),
-            shards=(2,),
-            repeats=3,
-            seconds=0.05,
-        )
+
+QUICK = Options(
+    sizes=(10_000,), batch_sizes=(128,), blocks=(512,), shards=(2,), repeats=3, seconds=0.05
+)
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:

@@ -1,7 +1,7 @@
 """`distdqn bench NAME`: throughput, beside its limit on this machine.
 
-Each benchmark is a module with `Options`, whose fields become flags, and
-`run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
+Each benchmark is a module with `Options`, whose fields become flags, `QUICK`, which are less,
+and `run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
@@ -100,7 +100,7 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
     parts = [Flags, module.Options, source_kind, *([Config] if takes_config else [])]
     flags, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
-    base = module.Options.quick() if options.quick else module.Options()
+    base = module.QUICK if options.quick else module.Options()
     try:
         wanted = with_values(base, own)
     except ValueError as error:

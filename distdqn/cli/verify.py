@@ -82,7 +82,7 @@ def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
 
     if options.env.id is None:
         return standard_runs(options.full), range(1, 1 + (_SEEDS_FULL if options.full else _SEEDS))
-    from distdqn.envs import transition_table
+    from distdqn.envs.tables import transition_table
 
     env = EnvConfig(options.env.id, options.env.kwargs or {})
     return runs_of(env, transition_table(env)), ()

@@ -104,7 +104,6 @@ def connect(
 
 
 def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path) -> RaySession:
-
     used_token = ""
     token_file = token_file.resolve()
     if os.environ.get("RAY_AUTH_MODE") != "disabled":

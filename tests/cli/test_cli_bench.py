@@ -44,10 +44,6 @@ class Options:
         if self.repeats > 100:
             raise ValueError("repeats must be at most 100")
 
-    @classmethod
-    def quick(cls):
-        return cls(sizes=(1,), repeats=2)
-
 
 @pytest.fixture
 def benchmark(monkeypatch):
@@ -64,6 +60,7 @@ def benchmark(monkeypatch):
         return asked["result"]
 
     module.Options, module.run = Options, run
+    module.QUICK = Options(sizes=(1,), repeats=2)
     monkeypatch.setitem(sys.modules, "distdqn.bench.replay", module)
     return asked | {"module": module, "asked": asked}
 
