@@ -27,7 +27,7 @@ class RateLimiter:
 
         deficit = samples_per_insert * (inserts - min_size_to_sample) - samples,
 
-    whoever asks before acting keeps
+    a caller that asks before it acts keeps
 
         -error_band <= deficit <= error_band     once latched,
 

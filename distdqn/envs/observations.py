@@ -44,10 +44,30 @@ class _Leaf:
     stop: int
     one_hot: np.ndarray | None
 
-    def of(self, observation: Any) -> Any:
-        for key in self.path:
-            observation = observation[key]
-        return observation
+    def read(self, observation: Any, lead: tuple[int, ...] = ()) -> np.ndarray:
+        """The leaf's `[*lead, ...]` array; raises _ChangedError where it breaks the space.
+
+        lead: shape before that of a single observation, `(N,)` for a batch.
+        """
+        space, at = self.space, _at(self)
+        try:
+            for key in self.path:
+                observation = observation[key]
+            array = np.asarray(observation)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise _ChangedError(f"changed the structure of its observation{at}") from None
+        required = space.shape or ()
+        if array.shape != lead + required:
+            got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
+            raise _ChangedError(f"changed its observation shape{at} from {required} to {got}")
+        if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
+            change = f"from {space.dtype} to {array.dtype}"
+            raise _ChangedError(f"changed its observation dtype{at} {change}")
+        return array
+
+
+class _ChangedError(Exception):
+    """What an observation changed against its space."""
 
 
 class ObservationEncoder:
@@ -86,12 +106,8 @@ class ObservationEncoder:
         frame = _spec(space, self._leaves[-1].stop)
         self.spec = dataclasses.replace(frame, stack=stack, padding=padding)
         self._dtype = np.dtype(self.spec.dtype)
-        if self.spec.num_categories:
-            self._encode = self._encode_index
-        elif isinstance(space, (spaces.Box, spaces.MultiBinary)):
-            self._encode = self._encode_array
-        else:
-            self._encode = self._encode_flat
+        is_array = isinstance(space, (spaces.Box, spaces.MultiBinary, spaces.Discrete))
+        self._encode = self._encode_array if is_array else self._encode_flat
 
     def encode(self, batch: Any, num_rows: int) -> np.ndarray:
         """`[num_rows, *shape]` in the stored dtype.
@@ -142,38 +158,20 @@ class ObservationEncoder:
             return concatenate(self._space, rows, out)
         except Exception as error:
             for env, row in zip(envs, rows, strict=True):
-                if change := self._change(row):
+                try:
+                    for leaf in self._leaves:
+                        leaf.read(row)
+                except _ChangedError as change:
                     raise errors.EnvFailure(
                         f"environment {self._label!r} {change} in {where} (env {env})"
                     ) from error
             raise env_error(self._label, where, error) from error
 
-    def _change(self, observation: Any, lead: tuple[int, ...] = ()) -> str | None:
-        """What an observation changed against its space, None where nothing.
-
-        Args:
-          lead: shape before that of a single observation, `(N,)` for a batch.
-        """
-        for leaf in self._leaves:
-            try:
-                array = np.asarray(leaf.of(observation))
-            except (KeyError, IndexError, TypeError, ValueError):
-                return f"changed the structure of its observation{_at(leaf)}"
-            required = leaf.space.shape or ()
-            if array.shape != lead + required:
-                got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
-                return f"changed its observation shape{_at(leaf)} from {required} to {got}"
-            if not np.can_cast(array.dtype, leaf.space.dtype, "same_kind"):
-                source = leaf.space.dtype
-                return f"changed its observation dtype{_at(leaf)} from {source} to {array.dtype}"
-        return None
-
     def _encode_array(self, batch: Any, num_rows: int) -> np.ndarray:
-        return np.array(self._checked(self._leaves[0], batch, num_rows), self._dtype)
-
-    def _encode_index(self, batch: Any, num_rows: int) -> np.ndarray:
         values = self._checked(self._leaves[0], batch, num_rows)
-        return self._indices(self._leaves[0], values).astype(self._dtype)
+        if self.spec.num_categories:
+            values = self._indices(self._leaves[0], values)
+        return np.array(values, self._dtype)
 
     def _encode_flat(self, batch: Any, num_rows: int) -> np.ndarray:
         out = np.zeros((num_rows, *self.spec.shape), self._dtype)
@@ -190,15 +188,9 @@ class ObservationEncoder:
     def _checked(self, leaf: _Leaf, batch: Any, num_rows: int) -> np.ndarray:
         """The leaf's `[num_rows, ...]` array, refused where it breaks the space."""
         try:
-            array = np.asarray(leaf.of(batch))
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise self._failure(batch, num_rows) from None
-        space = leaf.space
-        if array.shape != (num_rows, *(space.shape or ())):
-            raise self._failure(batch, num_rows)
-        if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            raise self._failure(batch, num_rows)
-        return array
+            return leaf.read(batch, (num_rows,))
+        except _ChangedError as change:
+            raise errors.EnvFailure(f"environment {self._label!r} {change}") from None
 
     def _indices(self, leaf: _Leaf, values: np.ndarray) -> np.ndarray:
         """Values of a Discrete or MultiDiscrete leaf counted from 0, in range."""
@@ -213,10 +205,6 @@ class ObservationEncoder:
                 f"not in {shorten(space)}"
             )
         return indices
-
-    def _failure(self, batch: Any, num_rows: int) -> errors.EnvFailure:
-        change = self._change(batch, (num_rows,)) or "changed its observation"
-        return errors.EnvFailure(f"environment {self._label!r} {change}")
 
 
 def _leaves(

@@ -62,10 +62,9 @@ class VectorStepper:
         stack_padding: Literal["zero", "repeat"] = "zero",
         lives: Lives | None = None,
     ) -> None:
-        """Takes over a vector env.
+        """Takes over a `gymnasium.vector.VectorEnv`, or what answers as one.
 
         Args:
-          vector_env: a `gymnasium.vector.VectorEnv` or what answers as one.
           label: names the environment in messages.
           reward_scale, reward_clip, frame_stack, stack_padding: see `EnvConfig`.
           lives: None where lost ones do not count and nothing is pressed at starts.
@@ -88,9 +87,8 @@ class VectorStepper:
         self._resets_later = self._mode is AutoresetMode.NEXT_STEP
         self._action_dtype = actions.dtype
         self._reward_scale, self._reward_clip = reward_scale, reward_clip
-        self._every, self._none = (np.full(self.num_envs, value) for value in (True, False))
-        for shared in (self._every, self._none):
-            shared.setflags(write=False)
+        self._every, self._none = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        self._every.flags.writeable = self._none.flags.writeable = False  # they are shared
         self._resetting = self._none  # [N] NEXT_STEP: the coming step only resets these
         self._obs: np.ndarray | None = None  # [N, *shape] what the next action starts from
         self.action_mask: np.ndarray | None = None

@@ -36,7 +36,7 @@ class TransitionTable:
     rewards: `[S, A, K]` float64 as the learner sees them, scaled and then clipped.
     raw_rewards: `[S, A, K]` float64 as the env gives them; returns are made of these.
     next_states: `[S, A, K]` int64.
-    terminated: `[S, A, K]` bool; such an outcome ends the episode and is worth its reward.
+    terminated: `[S, A, K]` bool; the outcome ends the episode and is worth its reward.
     initial: `[S]` float64, the distribution of first states.
     allowed: `[S, A]` bool of the env's action mask; all True for an env without one.
     max_episode_steps: after which the env truncates, None for never.

@@ -25,7 +25,7 @@ _CHUNK = 1024  # frames decompressed at once when a plain ring takes over compre
 
 
 class Rows:
-    """`capacity` rows of one shape in slots; who fills a slot decides what it holds.
+    """`capacity` rows of one shape in slots, each filled by `write`.
 
     They are copied as the widest words that divide a row: one kernel serves every dtype and
     shape.
@@ -250,7 +250,7 @@ def _rows(capacity: int, observation: ObservationSpec, compression: str) -> Rows
 def _gather(words: np.ndarray, numbers: np.ndarray, origin: int, out: np.ndarray) -> np.int64:
     """out[i] = the row with numbers[i]; `origin` is the number of the row in slot 0."""
     capacity, width = words.shape
-    # A first pass reads one word a row and nothing else: so short a loop has many more
+    # A first pass reads one word a row and nothing else: a loop this short has many more
     # cache misses under way at once than the copy, and halves the time of a large ring.
     touched = np.int64(0)
     for i in range(numbers.shape[0]):
