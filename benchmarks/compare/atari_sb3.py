@@ -193,8 +193,8 @@ def main() -> int:
     options, extra = parser.parse_known_args()
     result, passed = options.compare(options, extra)
     if options.json is not None:
-        machine = {"machine": describe_machine()}
-        options.json.write_text(json.dumps(machine | result, indent=1))
+        document = {"machine": describe_machine(), **result}
+        options.json.write_text(json.dumps(document, indent=1))
     return 0 if passed else 1
 
 

@@ -258,9 +258,9 @@ def told(measured: Measured, details: Mapping[str, Any]) -> list[str]:
     """Where time and CPU went, in lines for a person."""
     shares, cores = shares_of(measured.whole), cores_of(measured)
     kinds = {
-        "of its time": {name: f"{share:.0%}" for name, share in shares.items()},
+        "share of the time": {name: f"{share:.0%}" for name, share in shares.items()},
         "CPU in cores": {n.removesuffix("_cores"): f"{used:.2f}" for n, used in cores.items()},
-        "share of the limit by": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
+        "share of each limit": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
     }
     return [
         f"{kind}: " + ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
