@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.bench.bare_updates import compile_now
-from distdqn.config import EnvConfig
-from distdqn.envs import make_stepper
+from distdqn.config import EnvConfig, LearnerConfig
+from distdqn.envs.make import make_stepper
 from distdqn.errors import DistDQNError
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
 from guard.reference_rollout import ReferenceRollout
@@ -86,7 +86,9 @@ def _learner(
     observation: ObservationSpec, num_actions: int, torso: str, batch_size: int
 ) -> Learner:
     network = make_network(observation, num_actions, torso)
-    settings = LearnerSettings(batch_size, target_period=_TARGET_PERIOD, num_threads=1)
+    settings = LearnerConfig(
+        batch_size=batch_size, target_period=_TARGET_PERIOD, device="cpu", num_threads=1
+    )
     return Learner(network, settings, observation, num_actions)
 
 

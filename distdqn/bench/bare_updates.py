@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -16,20 +15,19 @@ from distdqn.learning.learner import Learner
 from distdqn.machine.cpu_threads import cpu_threads
 
 COMPILE_TIMEOUT_S = 300.0
-_COLUMNS = 6  # of a minibatch without action masks
 
 
 def bare_updates(learner: Learner, count: int, has_mask: bool = False) -> Callable[[], int]:
     """`count` updates in a call, always on one minibatch; gives their number."""
-    minibatch = learner.example_arguments(has_mask)[-_COLUMNS - has_mask :]
-    kind: dict[str, Any] = {"dtype": learner.settings.dtype, "device": learner.device}
-    abs_td_errors = torch.empty(learner.settings.batch_size, **kind)
-    figures = torch.empty(4, **kind)
+    minibatch = learner.example_minibatch(has_mask)
+    learning_rate = torch.zeros((), dtype=torch.float64, device=learner.device)
+    arguments = (*learner.state.values(), learning_rate, *minibatch)
 
     def work() -> int:
         with cpu_threads(learner.num_threads):
+            update = learner.update_of(minibatch)
             for _ in range(count):
-                learner.update_minibatch(minibatch, abs_td_errors, figures)
+                update(*arguments)
         torch.get_device_module(learner.device).synchronize()
         return count
 
@@ -42,10 +40,7 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
         return learner.swap_refused or "captured as a CUDA graph"
     with cpu_threads(learner.num_threads):
         compiling = compile_in_background(
-            learner.update_function,
-            learner.example_arguments(has_mask),
-            nice=0,
-            build=learner.build_update,
+            learner.build_update, learner.example_arguments(has_mask), nice=0
         )
     deadline = time.monotonic() + COMPILE_TIMEOUT_S
     while compiling.state == "compiling" and time.monotonic() < deadline:

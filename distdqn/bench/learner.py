@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ import torch
 from distdqn.bench.bare_updates import bare_updates, compile_now
 from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
-from distdqn.bench.option_flags import add_option_flags, option_values
+from distdqn.bench.option_values import with_values
 from distdqn.bench.result import Case, Result
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
-from distdqn.errors import DistDQNError
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.config.sections import LearnerConfig
+from distdqn.config.values import field_types, plain_type
+from distdqn.errors import ConfigError, DistDQNError
+from distdqn.learning.learner import Learner
 from distdqn.learning.staging import Staging
 from distdqn.networks.q_network import make_network
 from distdqn.replay.replay import Replay
@@ -90,7 +93,7 @@ class Point:
     network: Torso
     batch: int
     precision: Precision
-    device: str
+    device: Device
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:
@@ -119,7 +122,7 @@ def plan(options: Options, network: Torso) -> Iterator[Point]:
     first_batch, first_precision = options.batch_sizes[0], options.precisions[0]
     pairs = [(batch, first_precision) for batch in options.batch_sizes]
     pairs += [(first_batch, precision) for precision in options.precisions[1:]]
-    present = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    present: list[Device] = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     named = [d for one in options.devices for d in (present if one == "auto" else [one])]
     for device in dict.fromkeys(named):
         for batch, precision in pairs:
@@ -182,7 +185,7 @@ def make_learner(point: Point, options: Options, cuda_graph: bool) -> Learner:
     network = make_network(
         task.observation, task.num_actions, torso=point.network, dueling=options.dueling
     )
-    settings = LearnerSettings(
+    settings = LearnerConfig(
         batch_size=point.batch,
         double=options.double,
         target_period=2500,
@@ -194,9 +197,8 @@ def make_learner(point: Point, options: Options, cuda_graph: bool) -> Learner:
         device=point.device,
         precision=point.precision,
         num_threads=options.threads,
-        cuda_graph=cuda_graph,
     )
-    return Learner(network, settings, task.observation, task.num_actions)
+    return Learner(network, settings, task.observation, task.num_actions, cuda_graph)
 
 
 class Feed:
@@ -261,16 +263,31 @@ _ONE_POINT = Options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures one point, or what the flags say, and prints it; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner")
+    parser.description = f"{__doc__}\n{inspect.getdoc(Options)}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_option_flags(parser, _ONE_POINT)
+    for name, annotation in field_types(Options).items():
+        flag, kind = f"--{name.replace('_', '-')}", plain_type(annotation)[0]
+        how: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is tuple else {}
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else how
+        how |= {"default": argparse.SUPPRESS, "help": f"default: {getattr(_ONE_POINT, name)}"}
+        parser.add_argument(flag, **how)
     for mode in ("compiled", "eager"):
-        parser.add_argument(f"--{mode}", dest="modes", action="store_const", const=(mode,))
+        parser.add_argument(
+            f"--{mode}",
+            dest="modes",
+            default=argparse.SUPPRESS,
+            action="store_const",
+            const=(mode,),
+        )
     parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
-    parser.set_defaults(modes=_ONE_POINT.modes)
     wanted = parser.parse_args(arguments)
     try:
-        result = run(dataclasses.replace(_ONE_POINT, **option_values(Options, wanted)), _say)
+        options = with_values(_ONE_POINT, vars(wanted))
+    except ConfigError as error:
+        parser.error(str(error))
+    try:
+        result = run(options, _say)
     except DistDQNError as error:
         _say(f"distdqn.bench.learner: error: {error}")
         return 1

@@ -17,14 +17,15 @@ half the bytes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 from distdqn import errors
-from distdqn.envs.failures import shorten
+from distdqn.envs.failures import env_error, shorten
 from distdqn.types import ObservationSpec
 
 
@@ -57,19 +58,33 @@ class ObservationEncoder:
     spec: how one observation is stored.
     """
 
-    def __init__(self, space: spaces.Space[Any], label: str) -> None:
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        label: str,
+        stack: int = 1,
+        padding: Literal["zero", "repeat"] = "zero",
+    ) -> None:
         """Chooses the encoding.
 
         Args:
-          space: of a single observation.  label: names the env in messages.
+          space: of a single observation, one frame where they are stacked.
+          label: names the env in messages.
+          stack, padding: see `ObservationSpec`.
 
         Raises:
           UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype
-            that is no number, or a space without elements.
+            that is no number, a space without elements, or no Box where frames are stacked.
         """
-        self._label = label
+        self._space, self._label = space, label
         self._leaves = list(_leaves(space, label))
-        self.spec = _spec(space, self._leaves[-1].stop)
+        if stack > 1 and not isinstance(space, spaces.Box):
+            raise errors.UnsupportedSpaceError(
+                f"environment {label!r} has the observation space {shorten(space)}, but "
+                f"env.frame_stack is {stack}: only Box observations are stacked; leave it at 1"
+            )
+        frame = _spec(space, self._leaves[-1].stop)
+        self.spec = dataclasses.replace(frame, stack=stack, padding=padding)
         self._dtype = np.dtype(self.spec.dtype)
         if self.spec.num_categories:
             self._encode = self._encode_index
@@ -91,7 +106,49 @@ class ObservationEncoder:
         """
         return self._encode(batch, num_rows)
 
-    def explain(self, observation: Any, lead: tuple[int, ...] = ()) -> str | None:
+    def encode_final(self, info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
+        """`[E, *shape]` final observations of the E envs in `ended` `[N]` bool.
+
+        A vector env that resets in the same step returns the next episode's first
+        observation; learning from that would bootstrap across episodes. Gymnasium's own give
+        the last ones in `info["final_obs"]` as `[N]` objects, each an observation or None;
+        native ones also batched like those of `step`.
+
+        Raises:
+          EnvFailure: an episode ended without a final observation, or with one that
+            breaks the space.
+        """
+        final: Any = info.get("final_obs")
+        envs = np.flatnonzero(ended)
+        one_by_one = isinstance(final, np.ndarray) and final.dtype.kind == "O"
+        rows = list(final[ended]) if one_by_one else []
+        if final is None or any(row is None for row in rows):
+            raise errors.EnvFailure(
+                f"environment {self._label!r} resets in the same step but gave no "
+                f"info['final_obs'] (env {envs[0]}): how the episode ended is not known"
+            )
+        if not one_by_one:
+            return self.encode(final, len(ended))[ended]
+        out = create_empty_array(self._space, len(rows))
+        return self.encode(self.joined(rows, "step", envs, out), len(rows))
+
+    def joined(self, rows: Sequence[Any], where: str, envs: Iterable[int], out: Any) -> Any:
+        """Single observations of `envs` as one batch of the space, written to `out`.
+
+        Raises:
+          EnvFailure: one does not fit; names its env, and `where` it came from.
+        """
+        try:
+            return concatenate(self._space, rows, out)
+        except Exception as error:
+            for env, row in zip(envs, rows, strict=True):
+                if change := self._change(row):
+                    raise errors.EnvFailure(
+                        f"environment {self._label!r} {change} in {where} (env {env})"
+                    ) from error
+            raise env_error(self._label, where, error) from error
+
+    def _change(self, observation: Any, lead: tuple[int, ...] = ()) -> str | None:
         """What an observation changed against its space, None where nothing.
 
         Args:
@@ -158,7 +215,7 @@ class ObservationEncoder:
         return indices
 
     def _failure(self, batch: Any, num_rows: int) -> errors.EnvFailure:
-        change = self.explain(batch, (num_rows,)) or "changed its observation"
+        change = self._change(batch, (num_rows,)) or "changed its observation"
         return errors.EnvFailure(f"environment {self._label!r} {change}")
 
 
@@ -227,3 +284,16 @@ def _one_hot_columns(space: spaces.Space[Any], start: int) -> np.ndarray | None:
 
 def _at(leaf: _Leaf) -> str:
     return f" at {list(leaf.path)}" if leaf.path else ""
+
+
+def stacked_space(space: spaces.Space[Any], stack: int) -> spaces.Space[Any]:
+    """The space of one observation: `[stack, *shape]`, or `space` for a stack of 1.
+
+    It holds zeros too, which may stand before an episode's first frame.
+    """
+    if stack == 1:
+        return space
+    assert isinstance(space, spaces.Box), space
+    low = np.repeat(np.minimum(space.low, 0)[None], stack, axis=0).astype(space.dtype)
+    high = np.repeat(np.maximum(space.high, 0)[None], stack, axis=0).astype(space.dtype)
+    return spaces.Box(low, high, dtype=space.dtype)

@@ -120,8 +120,8 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
         busy=busy | {"cores": min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)},
         cores_used={name: _ratio(max(taken, 0.0), spent.at_s) for name, taken in cpu_s.items()},
     )
-    long_enough = setup.in_turns or spent.at_s >= MIN_WINDOW_S
-    if not (long_enough and spent.env_steps > 0 and spent.gradient_steps > 0):
+    shortest_s = 0.0 if setup.in_turns else MIN_WINDOW_S
+    if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
         return dataclasses.replace(verdict, limit="")
     return dataclasses.replace(
         verdict,

@@ -98,7 +98,7 @@ class Factory:
         }
 
     def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
-        from distdqn.envs.stepper import make_stepper
+        from distdqn.envs.make import make_stepper
 
         env = self.config.env
         return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
@@ -195,31 +195,12 @@ class Factory:
 
     def learner(self) -> Learner:
         """The learner alone, on its device."""
-        from distdqn.learning.learner import Learner, LearnerSettings
+        from distdqn.learning.learner import Learner
 
-        learner = self.config.learner
-        is_double = learner.precision == "float64"  # for the CPU alone
-        settings = LearnerSettings(
-            batch_size=learner.batch_size,
-            gradient=learner.gradient,
-            loss=learner.loss,
-            double=learner.double,
-            max_grad_norm=learner.max_grad_norm,
-            target_period=learner.target_period,
-            target_tau=learner.target_tau,
-            optimizer=learner.optimizer,
-            optimizer_eps=learner.optimizer_eps,
-            optimizer_momentum=learner.optimizer_momentum,
-            rmsprop_decay=learner.rmsprop_decay,
-            rmsprop_centered=learner.rmsprop_centered,
-            rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
-            device="cpu" if is_double else learner.device,
-            precision=learner.precision,
-            num_threads=learner.num_threads,
-            # A graph is captured at a moment of its own; lockstep swaps nothing.
-            cuda_graph=learner.compile and self.config.mode == "async",
-        )
-        return Learner(self.network(), settings, self.observation, self.num_actions)
+        network, settings = self.network(), self.config.learner
+        # A graph is captured at a moment of its own; lockstep swaps nothing.
+        cuda_graph = settings.compile and self.config.mode == "async"
+        return Learner(network, settings, self.observation, self.num_actions, cuda_graph)
 
     def limiter(self) -> RateLimiter:
         """The account of samples and inserts."""
@@ -269,11 +250,10 @@ class Factory:
 
         with cpu_threads(learner.num_threads):  # the machine code is for so many
             return compile_in_background(
-                learner.update_function,
+                learner.build_update,
                 learner.example_arguments(with_action_mask),
                 CompiledCache(),
                 nice=5,  # below the learner, above the workers, which it would else starve behind
-                build=learner.build_update,
             )
 
     @property
@@ -342,7 +322,7 @@ def make_factory(
     make_network: Callable[[Any, int], Any] | None = None,
 ) -> Factory:
     """Describes the environment; every refusal that needs no Ray comes from here."""
-    from distdqn.envs import describe
+    from distdqn.envs.make import describe
 
     description = describe(config.env, make_env)
     factory = Factory(
