@@ -82,8 +82,8 @@ def _ratio(old: Case, new: Case) -> Ratio:
         times=_over(above.median, below.median),
         low=_over(above.min, below.max),
         high=_over(above.max, below.min),
-        old_share=old.share and old.share.median,
-        new_share=new.share and new.share.median,
+        old_share=old.share.median if old.share else None,
+        new_share=new.share.median if new.share else None,
     )
 
 

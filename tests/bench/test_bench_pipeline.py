@@ -151,7 +151,7 @@ def test_a_person_is_told_where_time_and_cpu_went():
     assert "learner waits 10%" in time_line
     assert "workers wait 25%" in time_line
     assert "shards busy 25%" in time_line
-    assert "learner 0.60, workers 0.20, shards 0.10" in cpu_line
+    assert "workers 0.20, learner 0.60, shards 0.10" in cpu_line
     assert share_line.endswith("cores 50%")
 
 
