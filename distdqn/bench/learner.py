@@ -122,7 +122,7 @@ def plan(options: Options, network: Torso) -> Iterator[Point]:
     first_batch, first_precision = options.batch_sizes[0], options.precisions[0]
     pairs = [(batch, first_precision) for batch in options.batch_sizes]
     pairs += [(first_batch, precision) for precision in options.precisions[1:]]
-    present: list[Device] = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    present: list[Device] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     named = [d for one in options.devices for d in (present if one == "auto" else [one])]
     for device in dict.fromkeys(named):
         for batch, precision in pairs:
