@@ -1,15 +1,12 @@
 """The Python API: trains, or goes on with, one run.
 
 Everything that can be refused without starting anything is refused here; what a run
-then does is in `async_run` and `lockstep_run`.
+then does is in `run/async_run.py` and `lockstep/run.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,19 +43,7 @@ def train(
     factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
-    with _display(config, folder, display) as progress:
-        if config.mode == "async":
-            from distdqn.run.async_run import AsyncRun
-
-            run: Any = AsyncRun(factory, folder, progress)
-        else:
-            run = _lockstep_run(factory, folder, progress)
-        with _signals(run.interruption.note):
-            progress.say(factory.memory_budget().line())
-            summary = run.execute(initial)
-    if display:
-        print_summary(summary.to_json(), folder.path)
-    return summary
+    return _carry_out(factory, folder, display, lambda run: run.execute(initial))
 
 
 def resume(
@@ -83,52 +68,38 @@ def resume(
             f"--init-from {folder.name} starts a new run from its weights"
         )
     factory = make_factory(config, make_env, make_network)
-    with _display(config, folder, display) as progress:
-        lockstep = _lockstep_run(factory, folder, progress)
-        with _signals(lockstep.interruption.note):
+    return _carry_out(factory, folder, display, lambda run: run.resume())
+
+
+def _carry_out(
+    factory: Factory, folder: RunFolder, display: bool, call: Callable[[Any], Summary]
+) -> Summary:
+    """A run of the configured mode; call: sets it going."""
+    make: Any
+    if factory.config.mode == "async":
+        from distdqn.run.async_run import AsyncRun
+
+        make = AsyncRun
+    else:
+        from distdqn.lockstep.run import LockstepRun
+
+        make = LockstepRun
+    with _display(factory.config, folder, display) as progress:
+        run = make(factory, folder, progress)
+        with run.interruption.heard():
             progress.say(factory.memory_budget().line())
-            summary = lockstep.resume()
+            summary = call(run)
     if display:
         print_summary(summary.to_json(), folder.path)
     return summary
 
 
-def _lockstep_run(factory: Factory, folder: RunFolder, progress: Progress) -> Any:
-    from distdqn.lockstep.run import LockstepRun
-
-    return LockstepRun(factory, folder, progress)
-
-
 @contextlib.contextmanager
 def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progress]:
     progress = Progress(
-        config.total_env_steps,
         config.replay.samples_per_insert,
         enabled=enabled,
         max_lines_per_s=config.max_log_lines_per_s,
     )
     with contextlib.closing(folder), progress:
         yield progress
-
-
-@contextlib.contextmanager
-def _signals(interrupt: Callable[[str], None]) -> Iterator[None]:
-    """First SIGINT or SIGTERM: a clean end. A second SIGINT: out at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if seen and number == signal.SIGINT:
-            os.write(2, b"\ndistdqn: ended at once\n")
-            os._exit(130)
-        seen.append(number)
-        interrupt(signal.Signals(number).name)
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -144,23 +144,14 @@ def evaluate_run(
       As `load_policy`, and EnvError where the environment fails or renders no picture.
     """
     loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
-    evaluation, q_values = loaded.config.eval, loaded.policy.q_values
-    epsilon = evaluation.epsilon if epsilon is None else epsilon
-    max_steps = evaluation.max_episode_steps
+    epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
+    q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
-    videos = []
-    if video:
-        path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
-        make_stepper_to_film = functools.partial(steppers, 1, render_mode="rgb_array")
-        record_video(make_stepper_to_film, q_values, path, seed, max_steps, epsilon)
-        videos.append(str(path))
+    videos = [_film(loaded, steppers, seed, epsilon)] if video else []
     return {
-        "run_name": loaded.folder.name,
-        "env_id": loaded.config.env.id,
-        "checkpoint": str(loaded.path),
-        "env_steps": loaded.checkpoint.env_steps,
+        **loaded.described(),
         "episodes": episodes,
         "seed": seed,
         "epsilon": epsilon,
@@ -182,6 +173,15 @@ def _figures(result: EvaluationResult) -> dict[str, float]:
     }
 
 
+def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: float) -> str:
+    """Records one more episode into the run's folder; gives the file."""
+    path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
+    make = functools.partial(steppers, 1, render_mode="rgb_array")
+    max_steps = loaded.config.eval.max_episode_steps
+    record_video(make, loaded.policy.q_values, path, seed, max_steps, epsilon)
+    return str(path)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     """A run's policy and where it comes from."""
@@ -192,6 +192,14 @@ class _Loaded:
     checkpoint: Checkpoint
     policy: Policy
     warnings: list[str]
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "run_name": self.folder.name,
+            "env_id": self.config.env.id,
+            "checkpoint": str(self.path),
+            "env_steps": self.checkpoint.env_steps,
+        }
 
 
 def _load(

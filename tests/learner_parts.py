@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.config.sections import LearnerConfig
+from distdqn.learning.learner import Learner
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
 
@@ -18,8 +19,21 @@ K, B, A = 4, 8, 2
 def make_learner(observation=VECTOR, num_actions=A, hidden=(16,), **changes):
     torch.manual_seed(0)
     network = make_network(observation, num_actions, hidden=hidden)
-    settings = LearnerSettings(**{"batch_size": B, **changes})
-    return Learner(network, settings, observation, num_actions)
+    return Learner(network, make_settings(**changes), observation, num_actions)
+
+
+def make_settings(**changes):
+    defaults = {"batch_size": B, "target_period": 1, "device": "cpu"}
+    return LearnerConfig(**{**defaults, **changes})
+
+
+def learn(learner, batch, weights, learning_rate):
+    """The |TD errors| `[K, B]`; weights: importance weights, scaled to at most 1, or None."""
+    if weights is not None:
+        probabilities = weights.min(axis=1, keepdims=True) / weights.astype(np.float64)
+        batch = dataclasses.replace(batch, probabilities=probabilities)
+    update = learner.learn(batch, 1.0, 1, 1.0, learning_rate)
+    return update.priorities.reshape(batch.r_t.shape)
 
 
 def make_batch(seed, num_batches=K, with_mask=False):

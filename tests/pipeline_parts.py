@@ -3,7 +3,7 @@
 from distdqn.bench.live_run import Measured
 from distdqn.config import Config, LearnerConfig, ReplayConfig, WorkersConfig
 from distdqn.telemetry.reports import Poll
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.telemetry.usage import Spent, Usage
 
 
 def usage(at_s, env_steps=0, gradient_steps=0, **others):
@@ -12,17 +12,17 @@ def usage(at_s, env_steps=0, gradient_steps=0, **others):
 
 def poll(spent, notes=()):
     """A poll of which only the usage and the notes count."""
-    return Poll(None, [], [], list(notes), {}, usage=spent)
+    return Poll(None, [], [], list(notes), usage=spent)
 
 
 def measured(cores=2, workers=2, shards=1):
     """Two windows of 10 s, of 1,000 and of 2,000 env steps with 100 and 200 updates."""
     kinds = {
-        "workers": PartUsage(workers, 15.0 * workers, 1.0, 4.0),
-        "shards": PartUsage(shards, 5.0 * shards, 0.0, 2.0),
-        "learner": PartUsage(1, 18.0, 3.0, 12.0),
+        "workers": Spent(workers, 15.0 * workers, 1.0, 4.0),
+        "shards": Spent(shards, 5.0 * shards, 0.0, 2.0),
+        "learner": Spent(1, 18.0, 3.0, 12.0),
     }
-    none = {kind: PartUsage(part.count) for kind, part in kinds.items()}
+    none = {kind: Spent(part.count) for kind, part in kinds.items()}
     last = {"env_s": 12.0, "inference_s": 8.0, "rest_cpu_s": 10.0, "compiled": True}
     borders = (
         usage(100.0, 5000, 400, cores=cores, **none),

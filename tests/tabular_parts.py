@@ -7,10 +7,9 @@ import functools
 import numpy as np
 
 from distdqn.config import EnvConfig, from_values
-from distdqn.tabular.measure import Learned, measure_values, solve
-from distdqn.tabular.plan import Bound, PlannedRun
-from distdqn.tabular.result import Result, Verification
-from distdqn.tabular.triad import SETTINGS, Outcome
+from distdqn.tabular.measure import measure_values, solve
+from distdqn.tabular.result import Bound, Learned, Outcome, PlannedRun, Result, Verification
+from distdqn.tabular.triad import SETTINGS
 from distdqn.tabular.verification import divergence
 
 TINY = {

@@ -7,8 +7,6 @@ backward for one. Acting's limit is the env stepped with actions known beforehan
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -18,12 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from distdqn.acting.rollout import Rollout, RolloutSettings
-from distdqn.config import EnvConfig
+from distdqn.bench.bare_updates import compile_now
+from distdqn.config import EnvConfig, LearnerConfig
 from distdqn.envs.make import make_stepper
 from distdqn.errors import DistDQNError
-from distdqn.learning.compilation import BackgroundCompile, CompiledCache, compile_in_background
-from distdqn.learning.learner import Learner, LearnerSettings
-from distdqn.machine.cpu_threads import cpu_threads
+from distdqn.learning.learner import Learner
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
 from guard.reference_rollout import ReferenceRollout
@@ -31,7 +28,6 @@ from guard.reference_update import ReferenceLearner, dense_network, picture_netw
 from guard.replay_items import NUMBERS, PICTURES
 from guard.turns import Item, Work
 
-COMPILE_TIMEOUT_S = 300.0
 NUM_ENVS, N_STEP, DISCOUNT, EXPLORATION = 16, 3, 0.99, 0.1
 VECTOR_STEPS = 64  # of a block, in a call
 
@@ -49,7 +45,13 @@ def learning_items() -> list[Item]:
         _learner(NUMBERS, 2, "mlp", batch_size=128),
         _learner(PICTURES, 4, "nature", batch_size=32),
     ]
-    _compile(learners)
+    for learner in learners:
+        how = compile_now(learner)
+        if not learner.compiled:
+            raise DistDQNError(
+                f"the compiled update is to be compared, and there is none: {how}; "
+                "install a C++ compiler, or name one in CXX"
+            )
     return [
         _update_item("update of a dense network, batch 128", learners[0], dense_network(), 16),
         _update_item("update of a picture network, batch 32", learners[1], picture_network(), 1),
@@ -84,33 +86,10 @@ def _learner(
     observation: ObservationSpec, num_actions: int, torso: str, batch_size: int
 ) -> Learner:
     network = make_network(observation, num_actions, torso)
-    settings = LearnerSettings(batch_size, target_period=_TARGET_PERIOD, num_threads=1)
+    settings = LearnerConfig(
+        batch_size=batch_size, target_period=_TARGET_PERIOD, device="cpu", num_threads=1
+    )
     return Learner(network, settings, observation, num_actions)
-
-
-def _compile(learners: Sequence[Learner]) -> None:
-    """Puts compiled updates in place, from the cache where they are there."""
-    with cpu_threads(1):
-        started = [_started(learner) for learner in learners]
-    deadline = time.monotonic() + COMPILE_TIMEOUT_S
-    for learner, compiling in zip(learners, started, strict=True):
-        while compiling.state == "compiling" and time.monotonic() < deadline:
-            time.sleep(0.05)
-        function = compiling.poll()
-        if function is None or not learner.swap(function):
-            why = compiling.reason or learner.swap_refused or f"not within {COMPILE_TIMEOUT_S:g} s"
-            for each in started:
-                each.cancel()
-            raise DistDQNError(
-                f"the compiled update is to be compared, and there is none: {why}; "
-                "install a C++ compiler, or name one in CXX"
-            )
-
-
-def _started(learner: Learner) -> BackgroundCompile:
-    arguments = learner.example_arguments()
-    build = learner.build_update
-    return compile_in_background(build(), arguments, CompiledCache(), nice=0, build=build)
 
 
 def _update_item(name: str, learner: Learner, network: nn.Sequential, num_batches: int) -> Item:

@@ -49,7 +49,7 @@ TARGETS = (
         touched=("replay",),
     ),
     Target("replay", ((Replay, "sample"), (Replay, "update_priorities"), (Replay, "add"))),
-    Target("update", ((Learner, "update_minibatch"),)),
+    Target("update", ((Learner, "learn"),)),
     Target("rollout", ((Rollout, "collect"),)),
 )
 

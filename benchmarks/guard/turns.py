@@ -7,16 +7,14 @@ still. Time in which another process had the core is not counted.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from distdqn.bench.result import Figure
+from distdqn.machine.thread_times import ThreadClock
 
 SLOT_S = 0.008
 ROUNDS = 12  # of one item in a pass
@@ -64,19 +62,10 @@ class OwnTime:
     """
 
     def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
-        with contextlib.suppress(OSError):
-            path = Path("/proc/thread-self/schedstat")
-            self._file = path.open("rb", buffering=0)
+        self._thread = ThreadClock()
 
     def __call__(self) -> float:
-        return time.perf_counter() - self._waited_s()
-
-    def _waited_s(self) -> float:
-        if self._file is None:
-            return 0.0
-        self._file.seek(0)
-        return 1e-9 * int(self._file.read().split()[1])
+        return time.perf_counter() - self._thread.read().queued_s
 
 
 def measure(

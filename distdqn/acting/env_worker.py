@@ -19,7 +19,6 @@ from distdqn.acting.push_window import PushWindow
 from distdqn.errors import EnvFailure
 from distdqn.machine.niceness import give_most_way, give_way
 from distdqn.telemetry.meter import Meter
-from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import ShardMap, WorkerDirective
 from distdqn.weights.client import WeightClient
 
@@ -142,26 +141,17 @@ class EnvWorker:
         ray.get(self._report(finished), timeout=_REPORT_TIMEOUT_S)
 
     def _report(self, finished: bool = False) -> ray.ObjectRef:
-        rollout = self._rollout
-        report = WorkerReport(
-            *self._stream,
-            wait_s=self._window.wait_s,
+        window = self._window
+        report = self._rollout.report(
+            accepted=window.accepted,
+            refused=self._rollout.refused + window.refused,
+            in_flight=window.in_flight,
+            wait_s=window.wait_s,
             elapsed_s=time.monotonic() - self._started,
-            pid=os.getpid(),
             finished=finished,
-            accepted=self._window.accepted,
-            in_flight=self._window.in_flight,
-            stepped=rollout.stepped,
-            collected=rollout.collected,
-            refused=rollout.refused + self._window.refused,
-            episodes=rollout.report_episodes(),
-            env_s=rollout.env_s,
-            inference_s=rollout.inference_s,
-            reward_abs_max=rollout.reward_abs_max,
-            epsilon=rollout.epsilon_mean,
             spent=self._meter.spent(),
         )
-        return self._control.report_worker.remote(report, self._window.generation)
+        return self._control.report_worker.remote(report, window.generation)
 
     @contextlib.contextmanager
     def _in_env(self) -> Iterator[None]:

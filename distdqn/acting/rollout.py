@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from distdqn.acting.exploration import EpsilonGreedy
 from distdqn.acting.frame_stack import FrameStack
 from distdqn.acting.n_step import NStepAccumulator
 from distdqn.errors import EnvFailure
+from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import Step, TransitionBlock, WeightSnapshot, WeightsVersion
 
 MAX_EPISODES = 10_000  # kept for `drain_episodes`, the newest
@@ -118,11 +120,6 @@ class Rollout:
         self._policy = EpsilonGreedy(num_envs, stepper.num_actions, rng)
         self._accumulator.begin(frames, stepper.action_mask)
 
-    @property
-    def epsilon_mean(self) -> float:
-        """Exploration rate now, mean over the envs."""
-        return float(self._epsilons.mean())
-
     def set_weights(self, snapshot: WeightSnapshot) -> None:
         """Acts with these weights from now on. Its clock counts too.
 
@@ -194,10 +191,26 @@ class Rollout:
         self._episodes.clear()
         return episodes
 
-    def report_episodes(self) -> tuple[tuple[int, float, int], ...]:
-        """The same as (env over all workers, raw return, length)."""
+    def report(self, **others: Any) -> WorkerReport:
+        """Totals since the rollout began, and the episodes since the last report.
+
+        others: fields that it does not know, or not alone.
+        """
         first_env = self._worker * self._stepper.num_envs
-        return tuple((first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes())
+        own: dict[str, Any] = {
+            "stepped": self.stepped,
+            "collected": self.collected,
+            "refused": self.refused,
+            "episodes": tuple(
+                (first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes()
+            ),
+            "env_s": self.env_s,
+            "inference_s": self.inference_s,
+            "reward_abs_max": self.reward_abs_max,
+            "epsilon": float(self._epsilons.mean()),
+            "pid": os.getpid(),
+        }
+        return WorkerReport(self._worker, self._incarnation, **own | others)
 
     def _is_due(self, now: float) -> bool:
         if self._accumulator.num_ready >= self._settings.block_transitions:

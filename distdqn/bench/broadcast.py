@@ -6,8 +6,7 @@ worker's env step under way, and its own copy. Workers act and the learner makes
 the while, so where cores are fewer than processes the figures are also about waiting for a core.
 
 The limit is one `ray.put` of the same bytes, one call with the reference, and one copy out of
-shared memory, between the publications; the pause's is a memcpy. A plain loopback connection
-is measured beside it, and the env step that a worker may be in is named.
+shared memory, between the publications; the pause's is a memcpy.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +32,9 @@ from distdqn.bench.broadcast_actors import (
     actor,
 )
 from distdqn.bench.host import new_result
-from distdqn.bench.result import Case, Figure, Result, share_of
-from distdqn.bench.synthetic import TASKS, Torso
-from distdqn.errors import ConfigError, RunError
+from distdqn.bench.result import Case, Result
+from distdqn.bench.synthetic import Torso
+from distdqn.errors import RunError
 from distdqn.machine.process_memory import tree_pss_bytes
 from distdqn.run.ray_session import connect
 from distdqn.weights.server import WeightServer
@@ -63,10 +61,8 @@ class Options:
     repeats: int = 50
     seconds: float = 0.3
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        return cls(networks=("nature",), workers=(2,), repeats=10, seconds=0.2)
+
+QUICK = Options(networks=("nature",), workers=(2,), repeats=10, seconds=0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class Publication:
 
     last, first: from its beginning to the last and to the first worker's action.
     pause: of the training thread.  memcpy: of as many bytes there.
-    put: `ray.put`, a call and a copy out.  loopback: through a connection, acknowledged.
+    put: `ray.put`, a call and a copy out.
     """
 
     last: float
@@ -83,17 +79,13 @@ class Publication:
     pause: float
     memcpy: float
     put: float
-    loopback: float
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:
     """Measures on an embedded Ray, or on the one that this process is connected to.
 
-    Raises:
-      ConfigError: an option out of range.
-      RunError: Ray does not start.
+    Raises RunError where Ray does not start.
     """
-    _check(options)
     most = max(options.workers)
     cases: list[Case] = []
     with _ray(most + _CPUS_BESIDES):
@@ -111,15 +103,6 @@ _NOTE = (
     "workers look for weights between env steps: of each time, up to one wait of the env is "
     "spent in a step that had begun; the limit has none"
 )
-
-
-def _check(options: Options) -> None:
-    for torso in options.networks:
-        if torso not in TASKS:
-            raise ConfigError(f"--networks must be among {', '.join(TASKS)}, got {torso!r}")
-    for name, least in (("workers", min(options.workers)), ("repeats", options.repeats)):
-        if least < 1:
-            raise ConfigError(f"--{name} must be 1 or more, got {least}")
 
 
 @contextlib.contextmanager
@@ -159,7 +142,8 @@ def _measure(
         (control,) = stack.enter_context(_started(BroadcastControl))
         pid = ray.get(server.__ray_call__.remote(_pid), timeout=_TIMEOUT_S)
         nbytes = ray.get(learner.nbytes.remote(torso), timeout=_TIMEOUT_S)
-        limit = stack.enter_context(_limits(nbytes))
+        (receiver,) = stack.enter_context(_started(Receiver, 1, nbytes))
+        vector = np.ones(nbytes // 4, np.float32)
         running = [learner.run.remote(torso, server, control)]
         running += [
             worker.run.remote(index, torso, wait_s, server, control)
@@ -168,16 +152,14 @@ def _measure(
         for repeat in range(_WARM_UP + options.repeats):
             if repeat == _WARM_UP:
                 cpu_before = _cpu_s(pid)
-            found.append(_publication(workers, learner, limit(), options.seconds))
+            found.append(_publication(workers, learner, _put_s(receiver, vector), options.seconds))
         server_cpu_s = (_cpu_s(pid) - cpu_before) / options.repeats
         ray.get([control.stop.remote(), learner.stop.remote()], timeout=_TIMEOUT_S)
         ray.get(running, timeout=_TIMEOUT_S)
     return found[_WARM_UP:], server_cpu_s
 
 
-def _publication(
-    workers: Sequence[Any], learner: Any, limits: tuple[float, float], seconds: float
-) -> Publication:
+def _publication(workers: Sequence[Any], learner: Any, put_s: float, seconds: float) -> Publication:
     """Publishes, and returns once all workers have acted with that, after `seconds` at least.
 
     Raises:
@@ -190,27 +172,14 @@ def _publication(
         acted = ray.get([worker.acted.remote() for worker in workers], timeout=_TIMEOUT_S)
         if all(newest == counter for newest, _ in acted):
             times = [at - began for _, at in acted]
-            return Publication(max(times), min(times), pause, memcpy, *limits)
+            return Publication(max(times), min(times), pause, memcpy, put_s)
     raise RunError(f"the workers did not act with new weights within {_TIMEOUT_S:g} s")
 
 
-@contextlib.contextmanager
-def _limits(nbytes: int) -> Iterator[Callable[[], tuple[float, float]]]:
-    """A function that sends so many bytes both ways, and gives the seconds of each."""
-    vector = np.ones(nbytes // 4, np.float32)
-    with _started(Receiver, 1, nbytes) as (receiver,):
-        port = ray.get(receiver.listen.remote(), timeout=_TIMEOUT_S)
-        with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as peer:
-
-            def limit() -> tuple[float, float]:
-                began = time.monotonic()
-                put_s = ray.get(receiver.take.remote(ray.put(vector)), timeout=_TIMEOUT_S) - began
-                began = time.monotonic()
-                peer.sendall(vector.data)
-                assert peer.recv(1)
-                return put_s, time.monotonic() - began
-
-            yield limit
+def _put_s(receiver: Any, vector: np.ndarray) -> float:
+    """Seconds of `ray.put`, a call with the reference, and a copy out."""
+    began = time.monotonic()
+    return ray.get(receiver.take.remote(ray.put(vector)), timeout=_TIMEOUT_S) - began
 
 
 def _cases(
@@ -221,36 +190,34 @@ def _cases(
         field.name: [1e3 * getattr(one, field.name) for one in found]
         for field in dataclasses.fields(Publication)
     }
+    p95 = {name: float(np.percentile(values, 95)) for name, values in ms.items()}
     return [
-        Case(
-            name="publish to last action",
-            settings=settings,
-            unit="ms",
-            value=Figure.of(ms["last"]),
+        Case.of(
+            "publish to last action",
+            settings,
+            "ms",
+            ms["last"],
+            ms["put"],
+            "ray.put, one call, one copy out",
             better="lower",
-            limit=Figure.of(ms["put"]),
-            limit_name="ray.put, one call, one copy out",
-            share=share_of(ms["last"], ms["put"], "lower"),
             cpu_s=cpu_s,
             peak_bytes=tree_pss_bytes(),
             details={
-                "p95_ms": float(np.percentile(ms["last"], 95)),
+                "p95_ms": p95["last"],
                 "first_worker_ms": float(np.median(ms["first"])),
-                "loopback_ms": float(np.median(ms["loopback"])),
                 "env_wait_ms": options.env_wait_ms,
                 "cpu_s is of": "the weight server",
             },
         ),
-        Case(
-            name="pause of the training thread",
-            settings=settings,
-            unit="ms",
-            value=Figure.of(ms["pause"]),
+        Case.of(
+            "pause of the training thread",
+            settings,
+            "ms",
+            ms["pause"],
+            ms["memcpy"],
+            "memcpy of the same bytes",
             better="lower",
-            limit=Figure.of(ms["memcpy"]),
-            limit_name="memcpy of the same bytes",
-            share=share_of(ms["pause"], ms["memcpy"], "lower"),
-            details={"p95_ms": float(np.percentile(ms["pause"], 95))},
+            details={"p95_ms": p95["pause"]},
         ),
     ]
 

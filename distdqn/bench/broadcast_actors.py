@@ -6,10 +6,8 @@ place of computing, the learner makes its updates on one minibatch, and blocks g
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import socket
 import threading
 import time
 from functools import partial
@@ -22,8 +20,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distdqn.acting.env_worker import EnvWorker
 from distdqn.acting.rollout import Rollout, RolloutSettings
+from distdqn.bench.bare_updates import bare_updates
+from distdqn.bench.learner import Options, Point, make_learner
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.learning.publish import Publisher
 from distdqn.learning.training import learner_report
 from distdqn.networks.q_network import make_network
@@ -161,12 +161,11 @@ class BroadcastLearner:
             server, control, lambda: learner_report(learner), lambda: -1, _REPORT_PERIOD_S
         )
         publisher.start()
-        minibatch = learner.example_arguments()[-6:]
-        out = torch.empty(learner.settings.batch_size), torch.empty(4)
+        update = bare_updates(learner, 1)
         own, counter = learner.online_vector(), 0
         torch.set_num_threads(1)
         while not self._stopped.is_set():
-            learner.update_minibatch(minibatch, *out)
+            update()
             publisher.take_directive()
             if self._asked.is_set():
                 self._asked.clear()
@@ -206,7 +205,7 @@ class BroadcastControl:
 
 
 class Receiver:
-    """Takes plain bytes: what Ray and the machine can do without weights and waiting."""
+    """Takes plain bytes: what Ray can do without weights and waiting."""
 
     def __init__(self, nbytes: int) -> None:
         self._own = np.ones(nbytes // 4, np.float32)
@@ -215,30 +214,6 @@ class Receiver:
         """Copies what comes through shared memory; `time.monotonic()` after that."""
         self._own[:] = vector
         return time.monotonic()
-
-    def listen(self) -> int:
-        """Port on the loopback interface where one peer is answered, a byte per vector."""
-        listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._answer, args=(listener,), daemon=True).start()
-        return listener.getsockname()[1]
-
-    def _answer(self, listener: socket.socket) -> None:
-        with listener, contextlib.suppress(ConnectionError):
-            peer, _ = listener.accept()
-            with peer:
-                while receive_into(peer, self._own):
-                    peer.sendall(b"\1")
-
-
-def receive_into(peer: socket.socket, array: np.ndarray) -> bool:
-    """Fills the array; False where the peer has closed before."""
-    view = array.data.cast("B")
-    while view:
-        received = peer.recv_into(view)
-        if not received:
-            return False
-        view = view[received:]
-    return True
 
 
 def actor(cls: type) -> Any:
@@ -268,10 +243,7 @@ def _watched(env: WaitingEnv, torso: Torso, index: int) -> WatchedRollout:
 
 def _learner(torso: Torso) -> Learner:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    task = TASKS[torso]
-    network = make_network(task.observation, task.num_actions, torso)
-    settings = LearnerSettings(batch_size=32, device="cpu", num_threads=1)
-    return Learner(network, settings, task.observation, task.num_actions)
+    return make_learner(Point(torso, 32, "float32", "cpu"), Options(threads=1), cuda_graph=False)
 
 
 def _publish(learner: Learner, publisher: Publisher, counter: int, own: np.ndarray) -> Published:

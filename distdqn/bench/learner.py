@@ -1,124 +1,192 @@
-"""Updates per second of the learner, bare and fed from a replay.
+"""Updates per second of the learner: bare and fed, compiled and eager.
+
+Bare is the update alone, on a minibatch that is on the device. Fed is a replay in this
+process: sample, learn, update the priorities, in turn; staged is what of it carries the
+observations to the device. The limit of all of them is the bare compiled update; on a GPU
+"compiled" means that the update is captured as a graph.
+
+It needs torch, numpy, numba and msgpack alone, so that it can be measured anywhere:
 
     python -m distdqn.bench.learner --device cuda --batch-size 512 --double --dueling --prioritized
-
-Bare is the update alone, on a minibatch that is on the device: what feeding can reach at
-most. Fed is a replay in this process: sample, learn, update the priorities, in turn. It
-needs torch, numpy, numba and msgpack alone, so that it can be measured anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
-import math
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_origin
 
 import numpy as np
 import torch
 
-from distdqn.bench.host import describe_machine
-from distdqn.bench.measure import Rates, measure, peak_memory_bytes
-from distdqn.bench.synthetic import TASKS, Task, Torso, filled_replay
-from distdqn.errors import DistDQNError
-from distdqn.learning.compilation import CompiledCache, compile_in_background
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.bench.bare_updates import bare_updates, compile_now
+from distdqn.bench.host import new_result
+from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
+from distdqn.bench.option_values import with_values
+from distdqn.bench.result import Case, Result
+from distdqn.bench.synthetic import TASKS, Torso, filled_replay
+from distdqn.config.sections import LearnerConfig
+from distdqn.config.values import field_types, plain_type
+from distdqn.errors import ConfigError, DistDQNError
+from distdqn.learning.learner import Learner
 from distdqn.learning.staging import Staging
-from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
 from distdqn.replay.replay import Replay
 from distdqn.types import ReplayBatch
 
+LIMIT = "the bare compiled update"
 _LEARNING_RATE = 2.5e-4
-_COMPILE_TIMEOUT_S = 300.0
+
+Precision = Literal["float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
+Mode = Literal["compiled", "eager"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """The flags, by their names."""
+    """What is varied: batch sizes and precisions each around the first of its list.
 
-    device: str
+    networks: "mlp" (CartPole's), "minatar" or "nature" (Atari's).
+    batch_sizes: transitions of a minibatch.
+    precisions: of the update, "float32" or "bfloat16".
+    devices: "cpu", "cuda", or "auto" for all that are present.
+    modes: of the update, "compiled" (minutes in all when nothing is cached) or "eager".
+    threads: of the CPU; none for those that training would take.
+    superbatch: minibatches of a sample.
+    double, dueling, prioritized: as in training.
+    n_step: steps of a transition.
+    capacity: transitions of the replay that feeds.
+    repeats: repetitions of each measurement.
+    seconds: of one repetition.
+    """
+
+    networks: tuple[Torso, ...] = ("mlp", "minatar", "nature")
+    batch_sizes: tuple[int, ...] = (32, 128)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    devices: tuple[Device, ...] = ("auto",)
+    modes: tuple[Mode, ...] = ("compiled", "eager")
+    threads: int | None = None
+    superbatch: int = 8
+    double: bool = False
+    dueling: bool = False
+    prioritized: bool = True
+    n_step: int = 1
+    capacity: int = 10_000
+    repeats: int = 5
+    seconds: float = 0.4
+
+
+QUICK = Options(
+    networks=("mlp", "minatar"), batch_sizes=(32,), precisions=("float32",), repeats=3, seconds=0.2
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Point:
+    """One choice of what is varied."""
+
     network: Torso
-    batch_size: int
-    precision: str
-    double: bool
-    dueling: bool
-    prioritized: bool
-    n_step: int
-    threads: int | None
-    compiled: bool
-    superbatch: int
-    seconds: float
-    repeats: int
-    capacity: int
-    json: bool
+    batch: int
+    precision: Precision
+    device: Device
 
 
-def parse(arguments: Sequence[str] | None) -> Options:
-    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--network", choices=tuple(TASKS), default="nature")
-    parser.add_argument("--batch-size", type=_positive, default=32)
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    for name in ("double", "dueling", "prioritized"):
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--n-step", type=_positive, default=1)
-    parser.add_argument("--threads", type=_positive, help="of the CPU; default as in training")
-    compiled = parser.add_mutually_exclusive_group()
-    compiled.add_argument("--compiled", dest="compiled", action="store_true", default=True)
-    compiled.add_argument("--eager", dest="compiled", action="store_false")
-    parser.add_argument("--superbatch", type=_positive, default=16)
-    parser.add_argument("--seconds", type=_seconds, default=2.0, help="of a repetition")
-    parser.add_argument("--repeats", type=_positive, default=7)
-    parser.add_argument("--capacity", type=_positive, default=50_000)
-    parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
-    return Options(**vars(parser.parse_args(arguments)))
+def run(options: Options, say: Callable[[str], None]) -> Result:
+    """Measures in this process.
+
+    Raises ResourceError where a GPU is asked for and not there.
+    """
+    cases: list[Case] = []
+    notes: dict[str, None] = {}
+    for network in options.networks:
+        replay = filled_replay(
+            TASKS[network], options.capacity, options.prioritized, options.n_step
+        )
+        for point in plan(options, network):
+            say(f"{network}, batch {point.batch}, {point.precision}, {point.device}")
+            found, line = _measure(point, replay, options)
+            say(f"  {line}")
+            if "compiled" in options.modes and not any(case.limit for case in found):
+                notes[f"{network}, {point.device}: no limit, {line}"] = None
+            cases += found
+    return new_result("learner", options, cases, tuple(notes))
 
 
-def run(options: Options) -> dict[str, Any]:
-    """Measures; returns what `--json` prints."""
-    task = TASKS[options.network]
-    learner = make_learner(task, options)
-    replay = filled_replay(task, options.capacity, options.prioritized, options.n_step)
-    feed = Feed(replay, learner, options)
-    feed.superbatch()  # on a GPU it captures the graph
-    note = compile_update(learner) if options.compiled else "eager by --eager"
-    repeated = (options.seconds, options.repeats)
-    bare = measure(bare_update(learner, options), *repeated)
-    staged = measure(_staged(feed.sample(), learner.device), *repeated)
-    feed.reset()
-    fed = measure(feed.superbatch, *repeated)
-    return {
-        "benchmark": "learner",
-        "machine": describe_machine(learner.device),
-        "options": dataclasses.asdict(options),
-        "device": str(learner.device),
-        "threads": learner.num_threads,
-        "compiled": learner.compiled,
-        "note": note,
-        "parameters": learner.parameters.size,
-        "bare": _figures(bare, options),
-        "staged": _figures(staged, options),
-        "fed": _figures(fed, options) | {"shares": feed.shares()},
-        "fed_to_bare": float(np.median(fed.per_s) / np.median(bare.per_s)),
-        "peak_memory_bytes": peak_memory_bytes(learner.device),
-        "replay_bytes": replay.nbytes,
-    }
+def plan(options: Options, network: Torso) -> Iterator[Point]:
+    """One setting after the other varied, on each device."""
+    first_batch, first_precision = options.batch_sizes[0], options.precisions[0]
+    pairs = [(batch, first_precision) for batch in options.batch_sizes]
+    pairs += [(first_batch, precision) for precision in options.precisions[1:]]
+    present: list[Device] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    named = [d for one in options.devices for d in (present if one == "auto" else [one])]
+    for device in dict.fromkeys(named):
+        for batch, precision in pairs:
+            yield Point(network, batch, precision, device)
 
 
-def make_learner(task: Task, options: Options) -> Learner:
+def _measure(point: Point, replay: Replay, options: Options) -> tuple[list[Case], str]:
+    """The cases of one point, and how compiling went."""
+    reset_peak(point.device)
+    works: dict[str, Callable[[], int]] = {}
+    feeds: dict[str, Feed] = {}
+    line = "not compiled by --modes"
+    for wanted in options.modes:
+        learner = make_learner(point, options, cuda_graph=wanted == "compiled")
+        Feed(replay, learner, options).superbatch()  # on a GPU it captures the graph
+        if wanted == "compiled":
+            line = compile_now(learner)
+        mode = "compiled" if learner.compiled else "eager"
+        feed = feeds[f"fed {mode}"] = Feed(replay, learner, options)
+        works[f"update {mode}"] = bare_updates(learner, options.superbatch)
+        works[f"fed {mode}"] = feed.superbatch
+    works["staged"] = _staged(feed.sample(), learner.device)
+    measured = in_turn(works, options.seconds, options.repeats)
+    facts = {"threads": learner.num_threads, "parameters": learner.parameters.size}
+    shares = {name: feed.shares() for name, feed in feeds.items()}
+    return cases_of(point, measured, facts, shares), line
+
+
+def cases_of(
+    point: Point,
+    measured: Mapping[str, Rates],
+    facts: Mapping[str, Any],
+    shares: Mapping[str, Mapping[str, float]],
+) -> list[Case]:
+    """measured: by kind and mode, "fed compiled"; facts: details of all of them."""
+    limit, peak = measured.get("update compiled"), peak_bytes(point.device)
+    cases = []
+    for name, rates in measured.items():
+        kind, _, mode = name.partition(" ")
+        bounded = limit is not None and rates is not limit and kind != "staged"
+        cases.append(
+            rate_case(
+                kind,
+                dataclasses.asdict(point) | ({"mode": mode} if mode else {}),
+                "updates/s",
+                rates,
+                limit if bounded else None,
+                LIMIT if bounded else "",
+                peak_bytes=peak,
+                details={**facts, **shares.get(name, {})},
+            )
+        )
+    return cases
+
+
+def make_learner(point: Point, options: Options, cuda_graph: bool) -> Learner:
     """A learner as in training, with the optimizer of Mnih et al. 2015."""
+    task = TASKS[point.network]
     torch.manual_seed(0)
     network = make_network(
-        task.observation, task.num_actions, torso=options.network, dueling=options.dueling
+        task.observation, task.num_actions, torso=point.network, dueling=options.dueling
     )
-    settings = LearnerSettings(
-        batch_size=options.batch_size,
+    settings = LearnerConfig(
+        batch_size=point.batch,
         double=options.double,
         target_period=2500,
         optimizer="rmsprop",
@@ -126,34 +194,31 @@ def make_learner(task: Task, options: Options) -> Learner:
         rmsprop_decay=0.95,
         rmsprop_centered=True,
         rmsprop_eps_inside_sqrt=True,
-        device=options.device,
-        precision=options.precision,
+        device=point.device,
+        precision=point.precision,
         num_threads=options.threads,
-        cuda_graph=options.compiled,
     )
-    return Learner(network, settings, task.observation, task.num_actions)
+    return Learner(network, settings, task.observation, task.num_actions, cuda_graph)
 
 
 class Feed:
     """A replay that feeds a learner, and the time that each of its steps took."""
 
     def __init__(self, replay: Replay, learner: Learner, options: Options) -> None:
-        self._replay, self._learner, self._options = replay, learner, options
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the times so far."""
+        self.learner = learner
+        self._replay, self._options = replay, options
+        self._size = options.superbatch, learner.settings.batch_size
         self._seconds = {"sample": 0.0, "learn": 0.0, "priorities": 0.0}
 
     def sample(self) -> ReplayBatch:
-        return self._replay.sample(self._options.superbatch, self._options.batch_size)
+        return self._replay.sample(*self._size)
 
     def superbatch(self) -> int:
         """One superbatch from sampling to its priorities; the number of updates."""
         times = [time.perf_counter()]
         batch = self.sample()
         times.append(time.perf_counter())
-        update = self._learner.learn(batch, 1.0, self._replay.size, 0.4, _LEARNING_RATE)
+        update = self.learner.learn(batch, 1.0, self._replay.size, 0.4, _LEARNING_RATE)
         times.append(time.perf_counter())
         if self._options.prioritized:
             self._replay.update_priorities(update)
@@ -163,49 +228,9 @@ class Feed:
         return self._options.superbatch
 
     def shares(self) -> dict[str, float]:
-        """Of the host's time since `reset`; waiting for a GPU is part of "learn"."""
+        """Of the host's time so far; waiting for a GPU is part of "learn"."""
         total = sum(self._seconds.values())
-        return {name: seconds / total for name, seconds in self._seconds.items()}
-
-
-def compile_update(learner: Learner) -> str:
-    """Puts the compiled update in place and says in a line how that went."""
-    if learner.device.type == "cuda":
-        return learner.swap_refused or "captured as a CUDA graph"
-    with cpu_threads(learner.num_threads):
-        compiling = compile_in_background(
-            learner.update_function,
-            learner.example_arguments(),
-            CompiledCache(),
-            nice=0,
-            build=learner.build_update,
-        )
-    deadline = time.monotonic() + _COMPILE_TIMEOUT_S
-    while compiling.state == "compiling" and time.monotonic() < deadline:
-        time.sleep(0.05)
-    function = compiling.poll()
-    if function is None:
-        compiling.cancel()
-        return compiling.reason
-    if not learner.swap(function):
-        return learner.swap_refused
-    return f"compiled in {compiling.seconds:.1f} s ({compiling.state})"
-
-
-def bare_update(learner: Learner, options: Options) -> Callable[[], int]:
-    """As many updates as in a superbatch, always on one minibatch."""
-    minibatch = learner.example_arguments()[-6:]
-    abs_td_errors = torch.empty(options.batch_size, device=learner.device)
-    figures = torch.empty(4, device=learner.device)
-
-    def work() -> int:
-        with cpu_threads(learner.num_threads):
-            for _ in range(options.superbatch):
-                learner.update_minibatch(minibatch, abs_td_errors, figures)
-        torch.get_device_module(learner.device).synchronize()
-        return options.superbatch
-
-    return work
+        return {f"{name} share": seconds / total for name, seconds in self._seconds.items()}
 
 
 def _staged(batch: ReplayBatch, device: torch.device) -> Callable[[], int]:
@@ -222,67 +247,69 @@ def _staged(batch: ReplayBatch, device: torch.device) -> Callable[[], int]:
     return work
 
 
-def _figures(rates: Rates, options: Options) -> dict[str, Any]:
-    return {
-        "updates_per_s": rates.summary(),
-        "transitions_per_s": rates.summary(options.batch_size),
-        "cpu_s_per_update": rates.cpu_s,
-    }
-
-
-def _text(result: dict[str, Any]) -> str:
-    options, host = result["options"], result["machine"]
-    names = [name for name in ("double", "dueling", "prioritized") if options[name]]
-    what = [options["network"], f"batch {options['batch_size']}", options["precision"], *names]
-    memory = result["peak_memory_bytes"]
-    lines = [
-        f"{', '.join(what)}; {result['parameters']:,} parameters; {result['note']}",
-        f"{host['gpu'] or host['cpu']}, {result['threads']} threads, torch {host['torch']}",
-        "            updates/s    (min - max)          transitions/s  CPU ms/update",
-    ]
-    for kind in ("bare", "staged", "fed"):
-        figures = result[kind]
-        rate, per_s = figures["updates_per_s"], figures["transitions_per_s"]["median"]
-        spread = f"({rate['min']:.1f} - {rate['max']:.1f})"
-        cpu_ms = 1e3 * figures["cpu_s_per_update"]
-        lines.append(
-            f"{kind:<9}{rate['median']:>12.1f}    {spread:<20}{per_s:>14,.0f}{cpu_ms:>15.2f}"
-        )
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in result["fed"]["shares"].items())
-    on_device = "" if memory["device"] is None else f", GPU {memory['device'] / 2**20:,.0f} MiB"
-    lines += [
-        f"fed reaches {result['fed_to_bare']:.1%} of bare; host time fed: {shares}",
-        f"peak memory {memory['host'] / 2**20:,.0f} MiB{on_device}",
-    ]
-    return "\n".join(lines)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return seconds
+_ONE_POINT = Options(
+    networks=("nature",),
+    batch_sizes=(32,),
+    precisions=("float32",),
+    devices=("cuda" if torch.cuda.is_available() else "cpu",),
+    modes=("compiled",),
+    superbatch=16,
+    prioritized=False,
+    capacity=50_000,
+    repeats=7,
+    seconds=2.0,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses the flags, measures, prints; returns the exit status."""
-    options = parse(arguments)
+    """Measures one point, or what the flags say, and prints it; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner")
+    parser.description = f"{__doc__}\n{inspect.getdoc(Options)}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name, annotation in field_types(Options).items():
+        flag, kind = f"--{name.replace('_', '-')}", plain_type(annotation)[0]
+        how: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is tuple else {}
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else how
+        how |= {"default": argparse.SUPPRESS, "help": f"default: {getattr(_ONE_POINT, name)}"}
+        parser.add_argument(flag, **how)
+    for mode in ("compiled", "eager"):
+        parser.add_argument(
+            f"--{mode}",
+            dest="modes",
+            default=argparse.SUPPRESS,
+            action="store_const",
+            const=(mode,),
+        )
+    parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
+    wanted = parser.parse_args(arguments)
     try:
-        result = run(options)
+        options = with_values(_ONE_POINT, vars(wanted))
+    except ConfigError as error:
+        parser.error(str(error))
+    try:
+        result = run(options, _say)
     except DistDQNError as error:
-        print(f"distdqn.bench.learner: error: {error}", file=sys.stderr)
+        _say(f"distdqn.bench.learner: error: {error}")
         return 1
-    print(json.dumps(result, indent=1) if options.json else _text(result))
+    print(json.dumps(result.to_json(), indent=1) if wanted.json else _text(result))
     return 0
+
+
+def _text(result: Result) -> str:
+    lines = []
+    for case in result.cases:
+        rate, cpu_ms = case.value, 1e3 * (case.cpu_s or 0.0)
+        of_limit = f", {case.share.median:.1%} of bare" if case.share else ""
+        shares = (f", {name} {x:.0%}" for name, x in case.details.items() if "share" in name)
+        lines.append(
+            f"{case.label}: {rate.median:.1f} updates/s ({rate.min:.1f} - {rate.max:.1f}), "
+            f"CPU {cpu_ms:.2f} ms{of_limit}{''.join(shares)}"
+        )
+    return "\n".join([*lines, *result.notes])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

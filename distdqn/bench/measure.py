@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distdqn.bench.result import Case, Figure, Setting, share_of
+from distdqn.bench.result import Case, Setting
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,23 +30,6 @@ class Rates:
     per_s: tuple[float, ...]
     cpu_s: float
 
-    def summary(self, units: int = 1) -> dict[str, float]:
-        """Median, smallest and largest rate of `units` per unit of work."""
-        rates = units * np.array(self.per_s)
-        return {
-            "median": float(np.median(rates)),
-            "min": float(rates.min()),
-            "max": float(rates.max()),
-        }
-
-
-def measure(work: Callable[[], int], seconds: float, repeats: int) -> Rates:
-    """Calls `work`, which returns the units it did and has waited for the device, over and over.
-
-    Each repetition lasts `seconds` at least; half of that comes first and is not counted.
-    """
-    return in_turn({"work": work}, seconds, repeats)["work"]
-
 
 def in_turn(
     works: Mapping[str, Callable[[], int]],
@@ -56,9 +37,12 @@ def in_turn(
     repeats: int,
     cpu_clock: Callable[[], float] | None = None,
 ) -> dict[str, Rates]:
-    """Measures several works, as `measure` does one, repetition by repetition in turn.
+    """Measures several works, repetition by repetition in turn.
 
-    Every second round goes the other way round, so that none always follows the same one.
+    A work returns the units it did, and has waited for the device; it is called over and over
+    for `seconds` at least in each repetition, and for half of that before, which is not
+    counted. Every second round goes the other way round, so that none always follows the same
+    one.
 
     cpu_clock: seconds on a CPU so far; by default of this process, see `cpu_clock_of`.
     """
@@ -90,17 +74,9 @@ def rate_case(
 
     fields: others of `Case`.
     """
-    return Case(
-        name,
-        settings,
-        unit,
-        Figure.of(rates.per_s),
-        limit=None if limit is None else Figure.of(limit.per_s),
-        limit_name=limit_name,
-        share=None if limit is None else share_of(rates.per_s, limit.per_s),
-        cpu_s=rates.cpu_s,
-        **fields,
-    )
+    limits = limit.per_s if limit else ()
+    fields["cpu_s"] = rates.cpu_s
+    return Case.of(name, settings, unit, rates.per_s, limits, limit_name, **fields)
 
 
 def cpu_clock_of(pids: Iterable[int]) -> Callable[[], float]:
@@ -124,14 +100,15 @@ def _run(work: Callable[[], int], seconds: float) -> tuple[int, float]:
             return done, elapsed_s
 
 
-def peak_memory_bytes(device: Any = "cpu") -> dict[str, int | None]:
-    """Of this process (`host`), and of PyTorch's allocations on a GPU (`device`)."""
-    on_gpu = str(device).startswith("cuda")
-    return {"host": peak_bytes(), "device": _gpu_peak_bytes(device) if on_gpu else None}
+def peak_bytes(device: str = "cpu") -> int:
+    """The most memory that this process has had resident since its start, or `reset_peak`.
 
+    device: "cuda" for what PyTorch had allocated on the GPU.
+    """
+    if device == "cuda":
+        import torch
 
-def peak_bytes() -> int:
-    """The most memory that this process has had resident since its start, or `reset_peak`."""
+        return torch.cuda.max_memory_allocated()
     # VmHWM, not ru_maxrss: that one starts with what the parent of a new process had.
     with contextlib.suppress(OSError, ValueError):
         words = Path("/proc/self/status").read_text().split()
@@ -140,13 +117,11 @@ def peak_bytes() -> int:
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def reset_peak() -> None:
+def reset_peak(device: str = "cpu") -> None:
     """`peak_bytes` counts from now on; where the system cannot, from the start as before."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def _gpu_peak_bytes(device: Any) -> int:
-    import torch
-
-    return torch.cuda.max_memory_allocated(device)

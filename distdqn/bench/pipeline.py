@@ -9,7 +9,7 @@ step took, with its share of an update, of replay and of Ray.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ import numpy as np
 from distdqn.bench.alone import Alone, measure_alone
 from distdqn.bench.host import new_result
 from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
-from distdqn.bench.result import Case, Figure, Result, share_of
+from distdqn.bench.result import Case, Result, share_of
 from distdqn.config import Config, to_plain
-from distdqn.reporting.verdict import Verdict, judge
-from distdqn.run.async_run import setup_of
+from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.run.record import setup_of
+from distdqn.telemetry.usage import Usage
 
 TAKES_CONFIG = True
 DEFAULT_PRESET = "cartpole-cleanrl"
@@ -46,9 +46,8 @@ class Options:
     warm_up_s: float = 3.0
     alone_seconds: float = 1.0
 
-    @classmethod
-    def quick(cls) -> Options:
-        return cls(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
+
+QUICK = Options(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,17 +93,10 @@ def run(
     make_env: as for `train`, picklable.
     Raises DistDQNError, one line, where the run cannot be made or fails; no actor is left.
     """
-    factory = make_factory(config, make_env)
-    config = factory.config
-    alone = [measure_parts(factory, options, say)]
-    with opened_ray(factory, say) as name:
-        measured = measure_system(factory, name, options, alone[0].compiled, say)
-    alone.append(measure_parts(factory, options, say))
-    limits = limits_of(measured, alone, config)
-    verdict = judge(measured.whole, setup_of(config))
-    case = case_of(measured, limits, verdict, config)
-    notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
-    cases = [case, *alone_cases(alone, limits, config)]
+    ((config, measured),), alone = measure_systems(options, say, [config], make_env)
+    case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
+    notes = (verdict.line(), *told(measured, case.details), *remarks(measured, alone))
+    cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
     return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
 
 
@@ -114,25 +106,36 @@ def configured(config: Config, device: str) -> dict[str, Any]:
     return plain | {"device": device}
 
 
-def measure_parts(factory: Factory, options: Any, say: Say) -> Alone:
-    """Learner and rollout alone; options: with `alone_seconds` and `repeats`."""
+def measure_systems(
+    options: Any, say: Say, configs: Sequence[Config], make_env: Callable[[], Any] | None = None
+) -> tuple[list[tuple[Config, Measured]], list[Alone]]:
+    """Every configuration as it runs, in turn, in one Ray; its parts alone before and after that.
+
+    options: with `seconds`, `repeats`, `warm_up_s` and `alone_seconds`.
+    """
+    factories = [make_factory(config, make_env) for config in configs]
+    largest = max(factories, key=lambda f: (f.config.workers.count, f.config.replay.shards))
+    alone, found = [_parts_alone(largest, options, say)], []
+    with opened_ray(largest, say) as name:
+        for number, factory in enumerate(factories):
+            with LiveRun(factory, f"{name}-{number}", say) as live:
+                live.settle(options.warm_up_s, alone[0].compiled)
+                measured = live.measure(options.seconds, options.repeats)
+            config, whole = factory.config, measured.whole
+            say(
+                f"{config.workers.count} workers, {config.replay.shards} shards: "
+                f"{whole.env_steps / whole.at_s:,.0f} env steps/s, "
+                f"{whole.gradient_steps / whole.at_s:,.0f} updates/s"
+            )
+            found.append((config, measured))
+    return found, [*alone, _parts_alone(largest, options, say)]
+
+
+def _parts_alone(factory: Factory, options: Any, say: Say) -> Alone:
     alone = measure_alone(factory, options.alone_seconds, options.repeats)
     updates, env_steps = (np.median(x.per_s) for x in (alone.updates, alone.env_steps))
     say(f"alone: the learner {updates:,.0f} updates/s, a worker {env_steps:,.0f} env steps/s")
     return alone
-
-
-def measure_system(
-    factory: Factory, run_name: str, options: Any, compiled: bool, say: Say
-) -> Measured:
-    """The running system; options: with `seconds`, `repeats` and `warm_up_s`."""
-    with LiveRun(factory, run_name, say) as live:
-        live.settle(options.warm_up_s, compiled)
-        measured = live.measure(options.seconds, options.repeats)
-    whole = measured.whole
-    rates = whole.env_steps / whole.at_s, whole.gradient_steps / whole.at_s
-    say("the system: {:,.0f} env steps/s, {:,.0f} updates/s".format(*rates))
-    return measured
 
 
 def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
@@ -154,19 +157,18 @@ def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
     )
 
 
-def case_of(measured: Measured, limits: Limits, verdict: Verdict, config: Config) -> Case:
+def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
     """The system's figures beside the limit that counts, the other limits in the details."""
-    whole = measured.whole
+    whole, limits = measured.whole, limits_of(measured, alone, config)
     rates = [window.env_steps / window.at_s for window in measured.windows]
     every = {name: getattr(limits, name) for name in LIMIT_NAMES}
-    return Case(
-        name="throughput",
-        settings={"of": "the system"} | settings_of(config),
-        unit="env steps/s",
-        value=Figure.of(rates),
-        limit=Figure.of(limits.values),
-        limit_name=LIMIT_NAMES[limits.name],
-        share=share_of(rates, limits.values),
+    return Case.of(
+        "throughput",
+        {"of": "the system"} | settings_of(config),
+        "env steps/s",
+        rates,
+        limits.values,
+        LIMIT_NAMES[limits.name],
         cpu_s=sum(measured.cpu_s) / whole.env_steps,
         peak_bytes=measured.peak_bytes,
         details={
@@ -175,7 +177,7 @@ def case_of(measured: Measured, limits: Limits, verdict: Verdict, config: Config
             **cores_of(measured),
             **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
             **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
-            "limited_by": verdict.limit,
+            "limited_by": judge(whole, setup_of(config)).limit,
             "compiled": whole.compiled,
         },
     )
@@ -212,27 +214,22 @@ def shares_of(window: Usage) -> dict[str, float]:
     """
     workers_s = max(window.workers.count, 1) * window.at_s
     return {
-        "learner_waits": 1.0 - _work_share(window.learner, window.at_s),
+        "learner_waits": 1.0 - window.learner.busy(window.at_s),
         "learner_queued": window.learner.queued_s / window.at_s,
-        "workers_wait": 1.0 - _work_share(window.workers, window.at_s),
+        "workers_wait": 1.0 - window.workers.busy(window.at_s),
         "workers_queued": window.workers.queued_s / workers_s,
         "workers_in_env": window.env_s / workers_s,
         "workers_in_inference": window.inference_s / workers_s,
-        "shards_busy": _work_share(window.shards, window.at_s),
+        "shards_busy": window.shards.busy(window.at_s),
     }
 
 
 def cores_of(measured: Measured) -> dict[str, float]:
     """CPU by part, in cores. `rest_cores` is driver, control, weight server and Ray."""
-    whole, cpu_s = measured.whole, sum(measured.cpu_s)
-    parts = {
-        "learner_cores": whole.learner.cpu_s,
-        "workers_cores": whole.workers.cpu_s,
-        "shards_cores": whole.shards.cpu_s,
-    }
-    rest_s = cpu_s - sum(parts.values())
-    spent = parts | {"rest_cores": rest_s, "all_cores": cpu_s}
-    return {name: spent_s / whole.at_s for name, spent_s in spent.items()} | {
+    whole, all_s = measured.whole, sum(measured.cpu_s)
+    spent_s = {name: kind.cpu_s for name, kind in whole.kinds.items()}
+    spent_s |= {"rest": all_s - sum(spent_s.values()), "all": all_s}
+    return {f"{name}_cores": seconds / whole.at_s for name, seconds in spent_s.items()} | {
         "other_programs_cores": measured.other_cores,
         "cores": whole.cores,
     }
@@ -246,29 +243,28 @@ def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case
         "the workers' rollouts alone": (limits.rollout, [each.env_steps.cpu_s for each in alone]),
     }
     return [
-        Case(
-            name="throughput",
-            settings={"of": what} | settings_of(config),
-            unit="env steps/s",
-            value=Figure.of(rates),
+        Case.of(
+            "throughput",
+            {"of": what} | settings_of(config),
+            "env steps/s",
+            rates,
             cpu_s=float(np.mean(cpu_s)),
         )
         for what, (rates, cpu_s) in found.items()
     ]
 
 
-def told(details: Mapping[str, Any]) -> list[str]:
+def told(measured: Measured, details: Mapping[str, Any]) -> list[str]:
     """Where time and CPU went, in lines for a person."""
-    share = {name: f"{value:.0%}" for name, value in details.items() if isinstance(value, float)}
-    cores = {name: f"{value:.2f}" for name, value in details.items() if name.endswith("cores")}
+    shares, cores = shares_of(measured.whole), cores_of(measured)
+    kinds = {
+        "share of the time": {name: f"{share:.0%}" for name, share in shares.items()},
+        "CPU in cores": {n.removesuffix("_cores"): f"{used:.2f}" for n, used in cores.items()},
+        "share of each limit": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
+    }
     return [
-        "of its time the learner waits {learner_waits}, queues for a core {learner_queued}; "
-        "workers wait {workers_wait}, queue {workers_queued}, are in the env {workers_in_env}, in "
-        "inference {workers_in_inference}; shards work {shards_busy}".format(**share),
-        "on a CPU, in cores: learner {learner_cores}, workers {workers_cores}, shards "
-        "{shards_cores}, driver, control, weight server and Ray {rest_cores}".format(**cores),
-        "share of the bare learner {share_of_learner}, of the bare rollouts {share_of_rollout}, of "
-        "all cores {share_of_cores}".format(**share),
+        f"{kind}: " + ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
+        for kind, texts in kinds.items()
     ]
 
 
@@ -284,7 +280,3 @@ def remarks(measured: Measured, alone: list[Alone]) -> list[str]:
             "measure again on a quiet machine"
         )
     return list(dict.fromkeys(lines))
-
-
-def _work_share(part: PartUsage, seconds: float) -> float:
-    return min(part.work_s / (max(part.count, 1) * seconds), 1.0)

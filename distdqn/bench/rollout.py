@@ -28,7 +28,6 @@ from distdqn.config import EnvConfig
 from distdqn.envs.bare import BareEnv
 from distdqn.envs.make import make_stepper
 from distdqn.envs.stepper import VectorStepper
-from distdqn.errors import ConfigError
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
@@ -56,20 +55,15 @@ class Options:
     repeats: int = 5
     seconds: float = 0.4
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        return cls(envs=(8,), repeats=5, seconds=0.25)
+
+QUICK = Options(envs=(8,), seconds=0.25)
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:
     """Measures in this process on one core; games are left out where ale-py is missing.
 
-    Raises:
-      ConfigError: an option out of range.
-      EnvError: an env that cannot be made.
+    Raises EnvError for an env that cannot be made.
     """
-    _check(options)
     cases: list[Case] = []
     notes: list[str] = []
     for env_id in options.env_ids:
@@ -89,13 +83,6 @@ def in_turn_rates(env: Rates, inference: Rates) -> Rates:
     pairs = zip(env.per_s, inference.per_s, strict=True)
     per_s = tuple(1 / (1 / steps + 1 / values) for steps, values in pairs)
     return Rates(per_s, env.cpu_s + inference.cpu_s)
-
-
-def _check(options: Options) -> None:
-    least = {"envs": min(options.envs), "n-step": options.n_step, "repeats": options.repeats}
-    for name, value in least.items():
-        if value < 1:
-            raise ConfigError(f"--{name} must be 1 or more, got {value}")
 
 
 def _measure(settings: EnvConfig, num_envs: int, options: Options) -> Iterator[Case]:

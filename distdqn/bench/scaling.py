@@ -7,31 +7,26 @@ workers with every number of shards, all in one Ray.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from distdqn.bench.alone import Alone
 from distdqn.bench.host import new_result
-from distdqn.bench.live_run import Measured, Say, make_factory, opened_ray
+from distdqn.bench.live_run import Measured, Say
 from distdqn.bench.pipeline import (
     DEFAULT_PRESET,
     TAKES_CONFIG,
     case_of,
     configured,
-    limits_of,
-    measure_parts,
-    measure_system,
+    measure_systems,
     remarks,
 )
 from distdqn.bench.result import Case, Result
 from distdqn.config import Config
-from distdqn.reporting.verdict import judge
-from distdqn.run.async_run import setup_of
 
 __all__ = ["DEFAULT_PRESET", "TAKES_CONFIG", "Options", "run"]
 
-Point = tuple[int, int]
-"""(workers, shards)."""
+Point = tuple[Config, Measured]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,9 +48,8 @@ class Options:
     warm_up_s: float = 2.0
     alone_seconds: float = 1.0
 
-    @classmethod
-    def quick(cls) -> Options:
-        return cls((1, 2), (1,), seconds=1.0, repeats=2, warm_up_s=0.5, alone_seconds=0.2)
+
+QUICK = Options((1, 2), (1,), seconds=1.0, repeats=2, warm_up_s=0.5, alone_seconds=0.2)
 
 
 def run(
@@ -67,21 +61,11 @@ def run(
     Raises DistDQNError, one line, where a configuration is refused, before anything is
     started, or where a run fails; no actor is left.
     """
-    points = [(workers, shards) for shards in options.shards for workers in options.workers]
-    factories = {point: make_factory(with_parts(config, *point), make_env) for point in points}
-    largest = make_factory(with_parts(config, max(options.workers), max(options.shards)), make_env)
-    alone = [measure_parts(largest, options, say)]
-    measured: dict[Point, Measured] = {}
-    with opened_ray(largest, say) as name:
-        for number, (point, factory) in enumerate(factories.items()):
-            say("workers {}, shards {}".format(*point))
-            measured[point] = measure_system(
-                factory, f"{name}-{number}", options, alone[0].compiled, say
-            )
-    alone.append(measure_parts(largest, options, say))
-    cases = [_case(measured, point, alone, factories[point].config) for point in points]
+    configs = [with_parts(config, w, s) for s in options.shards for w in options.workers]
+    found, alone = measure_systems(options, say, configs, make_env)
+    cases = [_case(found[0], point, alone) for point in found]
     notes = [_told(case) for case in cases]
-    notes += [note for each in measured.values() for note in remarks(each, alone)]
+    notes += [note for _, measured in found for note in remarks(measured, alone)]
     more = configured(config, alone[0].device)
     return new_result("scaling", options, cases, list(dict.fromkeys(notes)), more)
 
@@ -95,19 +79,12 @@ def with_parts(config: Config, workers: int, shards: int) -> Config:
     )
 
 
-def _case(
-    measured: Mapping[Point, Measured], point: Point, alone: list[Alone], config: Config
-) -> Case:
+def _case(first: Point, point: Point, alone: list[Alone]) -> Case:
     """One point. `efficiency`: its speed-up over the first one, divided by its workers'."""
-    here, (first_point, first) = measured[point], next(iter(measured.items()))
-    verdict = judge(here.whole, setup_of(config))
-    case = case_of(here, limits_of(here, alone, config), verdict, config)
-    speed_up = _rate(here) / _rate(first)
-    details = {
-        "speed_up": speed_up,
-        "efficiency": speed_up * first_point[0] / point[0],
-        **case.details,
-    }
+    (config, measured), times_workers = point, point[0].workers.count / first[0].workers.count
+    speed_up = _rate(measured) / _rate(first[1])
+    case = case_of(measured, alone, config)
+    details = {"speed_up": speed_up, "efficiency": speed_up / times_workers, **case.details}
     return dataclasses.replace(case, details=details)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from distdqn.control.step_budget import StepBudget
-from distdqn.control.usage_account import UsageAccount
 from distdqn.control.value_diagnostics import ValueDiagnostics
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
-from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream, total
+from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream
+from distdqn.telemetry.meter import RestMeter
 from distdqn.telemetry.rates import RateMeter
 from distdqn.telemetry.reports import (
     EvaluationReport,
@@ -28,7 +29,8 @@ from distdqn.telemetry.reports import (
     ShardReport,
     WorkerReport,
 )
-from distdqn.telemetry.status import RunStatus
+from distdqn.telemetry.status import RunStatus, shared
+from distdqn.telemetry.usage import Usage, sum_of
 from distdqn.types import LearnerDirective, ShardMap, WorkerDirective
 
 _RETURNS_FOR_MEAN = 100
@@ -36,6 +38,7 @@ _MAX_PENDING_EPISODES = 10_000
 _REPORTS_TO_SETTLE = 2  # the first after a death may have been under way before it
 
 Stream = tuple[int, int]
+Episodes = collections.deque[tuple[int, float, int]]
 
 
 class Control:
@@ -68,16 +71,18 @@ class Control:
         self._started = time.monotonic()
         self._workers: dict[Stream, WorkerReport] = {}
         self._dead: set[Stream] = set()
+        self._ledgers: dict[Stream, Ledger] = {}
+        self._transitions = Ledger()  # the sum of these
         self._shards: dict[tuple[int, int], ShardReport] = {}
+        self._dead_shards: set[tuple[int, int]] = set()
         self._shard_map = ShardMap()
+        self._learners: dict[int, LearnerReport] = {}
         self._learner = LearnerReport()
-        self._usage = UsageAccount()
+        self._rest = RestMeter()
         self._restarts = collections.Counter[str]()
         self._items_lost = 0
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
-        self._episodes: collections.deque[tuple[int, float, int]] = collections.deque(
-            maxlen=_MAX_PENDING_EPISODES
-        )
+        self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)
         self._evaluations: list[EvaluationReport] = []
         self._eval_mean = self._best_eval_mean = math.nan
         self._values = ValueDiagnostics(discount)
@@ -97,6 +102,7 @@ class Control:
         stream, before = (report.worker, report.incarnation), self.env_steps
         if stream not in self._dead:
             self._workers[stream] = report
+            self._book(stream)
         self._note_episodes(report, before)
         self._values.note_rewards(report.reward_abs_max)
         rate = report.stepped / max(report.elapsed_s, self._report_period_s)
@@ -122,8 +128,7 @@ class Control:
                 self._episodes.append((before + gained * i // num, episode_return, length))
 
     def report_learner(self, report: LearnerReport, shard_generation: int) -> LearnerDirective:
-        self._learner = report
-        self._usage.hear_learner(report)
+        self._learner = self._learners[report.version.incarnation] = report
         self._values.note_values(report.q_abs_max)
         self._notes += filter(None, (report.note, self._values.announcement()))
         return LearnerDirective(
@@ -136,10 +141,13 @@ class Control:
     def report_shard(self, report: ShardReport) -> None:
         key = (report.counters.shard, report.counters.epoch)
         self._shards[key] = report
+        for stream in self._dead & report.streams.keys():
+            self._book(stream)
         for stream, reports in list(self._unsettled.items()):
             reports[key] += 1
-            if all(reports[shard] >= _REPORTS_TO_SETTLE for shard in self._alive_shards()):
-                self._budget.release(stream, self._ledger(stream).collected)
+            alive = self._alive_shards()
+            if alive and all(reports[shard] >= _REPORTS_TO_SETTLE for shard in alive):
+                self._budget.release(stream, self._ledgers[stream].collected)
                 del self._unsettled[stream]
 
     def report_evaluation(self, report: EvaluationReport) -> bool:
@@ -182,12 +190,14 @@ class Control:
         """
         stream = (worker, incarnation)
         self._dead.add(stream)
+        self._book(stream)
         self._restarts["worker"] += 1
         self._unsettled[stream] = collections.Counter()
         return self._failures.get(stream, "")
 
     def bury_shard(self, shard: int, epoch: int) -> None:
         self._restarts["shard"] += 1
+        self._dead_shards.add((shard, epoch))
         known = self._shards.get((shard, epoch))
         self._items_lost += known.counters.size if known else 0
 
@@ -196,30 +206,14 @@ class Control:
 
     def poll(self) -> Poll:
         """Status, and the episodes, evaluations and notes since the last poll."""
-        episodes, self._episodes = (
-            list(self._episodes),
-            collections.deque(maxlen=_MAX_PENDING_EPISODES),
-        )
-        evaluations, self._evaluations = self._evaluations, []
-        notes, self._notes = self._notes, []
+        histograms = self._histograms().items()
         return Poll(
             status=self.status(),
-            episodes=episodes,
-            evaluations=evaluations,
-            notes=notes,
-            busy=self._busy(),
-            usage=self._usage.total(
-                self.env_steps,
-                self._workers,
-                len(self._alive_workers()),
-                self._shards,
-                len(self._alive_shards()),
-            ),
-            histograms={
-                tag: histogram.bins()
-                for tag, histogram in self._histograms().items()
-                if histogram.total
-            },
+            episodes=_drained(self._episodes),
+            evaluations=_drained(self._evaluations),
+            notes=_drained(self._notes),
+            histograms={tag: drawn.bins() for tag, drawn in histograms if drawn.total},
+            usage=self._usage(),
         )
 
     def pids(self) -> dict[str, Any]:
@@ -249,7 +243,7 @@ class Control:
     @property
     def env_steps(self) -> int:
         """Env steps that yielded a transition, as far as reported."""
-        return sum(self._ledger(stream).collected for stream in self._workers)
+        return self._transitions.collected
 
     @property
     def collection_finished(self) -> bool:
@@ -262,113 +256,132 @@ class Control:
         return self._budget.pool == 0 and not self._unsettled
 
     def status(self) -> RunStatus:
-        now, env_steps = time.monotonic(), self.env_steps
-        learner, workers, shards = self._learner, self._alive_workers(), self._alive_shards()
-        self._meters["env_steps"].observe(now, env_steps)
+        learner, now = self._learner, time.monotonic()
+        self._meters["env_steps"].observe(now, self.env_steps)
         self._meters["gradient_steps"].observe(now, learner.gradient_steps)
-        staleness, priorities = self._staleness(), self._histograms()["replay/priorities"]
-        return RunStatus(
+        same_names = RunStatus(**(shared(learner) | shared(self._values)))
+        return dataclasses.replace(
+            same_names,
             state=self._state,
             elapsed_s=now - self._started,
-            env_steps=env_steps,
+            env_steps=self.env_steps,
             total_env_steps=self._budget.total_env_steps,
-            gradient_steps=learner.gradient_steps,
-            samples_per_insert=learner.samples_per_insert,
-            env_steps_per_s=self._meters["env_steps"].rate,
-            gradient_steps_per_s=self._meters["gradient_steps"].rate,
-            workers_target=self._num_workers,
-            workers_alive=len(workers),
-            worker_restarts=self._restarts["worker"],
-            shards_target=self._num_shards,
-            shards_alive=sum(handle is not None for handle in self._shard_map.handles),
-            shard_restarts=self._restarts["shard"],
-            learner_restarts=self._restarts["learner"],
-            shard_items=tuple(r.counters.size for _, r in sorted(shards.items())),
+            transitions=self._transitions,
             items_lost=self._items_lost,
-            replay_size=sum(r.counters.size for r in shards.values()),
-            priority_max=max((r.priority_max for r in shards.values()), default=math.nan),
-            learner_version=tuple(learner.version),
-            learner_wait_fraction=_share(learner.wait_s, learner.elapsed_s),
-            worker_wait_fraction=_share(
-                sum(r.wait_s for r in workers.values()),
-                sum(r.elapsed_s for r in workers.values()),
-            ),
-            staleness_p50=staleness.quantile(0.5),
-            staleness_p95=staleness.quantile(0.95),
-            transitions=total(self._ledger(stream) for stream in self._workers),
             train_return_mean=float(np.mean(self._returns)) if self._returns else math.nan,
             eval_return_mean=self._eval_mean,
             best_eval_return_mean=self._best_eval_mean,
-            td_loss=learner.td_loss,
-            q_values=learner.q_values,
-            grad_norm=learner.grad_norm,
-            td_error_abs_p50=learner.td_errors.quantile(0.5),
-            td_error_abs_p95=learner.td_errors.quantile(0.95),
+            learner_wait_fraction=_share(learner.wait_s, learner.elapsed_s),
             td_error_abs_max=learner.td_errors.largest,
-            priority_p50=priorities.quantile(0.5),
-            priority_p95=priorities.quantile(0.95),
-            stale_fraction_10=self._over_items("stale_fraction_10"),
-            stale_fraction_100=self._over_items("stale_fraction_100"),
-            **self._values.fields(),
-            epsilon=_mean([r.epsilon for r in workers.values()]),
-            learning_rate=learner.learning_rate,
-            compiled=learner.compiled,
+            worker_restarts=self._restarts["worker"],
+            shard_restarts=self._restarts["shard"],
+            learner_restarts=self._restarts["learner"],
+            env_steps_per_s=self._meters["env_steps"].rate,
+            gradient_steps_per_s=self._meters["gradient_steps"].rate,
+            **_quantiles("td_error_abs", learner.td_errors),
+            **self._of_workers(),
+            **self._of_shards(),
         )
 
-    def _ledger(self, stream: Stream) -> Ledger:
+    def _of_workers(self) -> dict[str, Any]:
+        workers = self._alive_workers().values()
+        waited_s, elapsed_s = sum(r.wait_s for r in workers), sum(r.elapsed_s for r in workers)
+        return {
+            "workers_target": self._num_workers,
+            "workers_alive": len(workers),
+            "worker_wait_fraction": _share(waited_s, elapsed_s),
+            "epsilon": _share(sum(r.epsilon for r in workers), len(workers)),
+        }
+
+    def _of_shards(self) -> dict[str, Any]:
+        shards = [report for _, report in sorted(self._alive_shards().items())]
+        items = tuple(report.counters.size for report in shards)
+        staleness = CountHistogram()
+        for report in self._shards.values():  # the dead ones' too
+            staleness = staleness.merged(report.staleness_counts)
+        return {
+            "shards_target": self._num_shards,
+            "shards_alive": len(shards),
+            "shard_items": items,
+            "replay_size": sum(items),
+            "priority_max": max((report.priority_max for report in shards), default=math.nan),
+            "stale_fraction_10": self._over_items("stale_fraction_10"),
+            "stale_fraction_100": self._over_items("stale_fraction_100"),
+            **_quantiles("priority", self._priorities()),
+            **_quantiles("staleness", staleness),
+        }
+
+    def _usage(self) -> Usage:
+        """What all incarnations have spent, dead ones too, so that the sums never fall."""
+        workers, shards = self._workers.values(), self._shards.values()
+        learners, newest = self._learners.values(), self._learner
+        told = [report.spent for reports in (workers, shards, learners) for report in reports]
+        known = [spent for spent in told if spent is not None]
+        return Usage(
+            at_s=time.monotonic(),
+            env_steps=self.env_steps,
+            gradient_steps=newest.gradient_steps,
+            env_s=sum(report.env_s for report in workers),
+            inference_s=sum(report.inference_s for report in workers),
+            adding_s=sum(report.adding_s for report in shards),
+            replay_s=sum(report.busy_s for report in shards),
+            workers=sum_of(len(self._alive_workers()), (r.spent for r in workers)),
+            shards=sum_of(len(self._alive_shards()), (r.spent for r in shards)),
+            learner=sum_of(min(len(learners), 1), (r.spent for r in learners)),
+            rest_cpu_s=self._rest.cpu_s(known),
+            cores=self._rest.cores(known),
+            compiled=newest.compiled,
+            compiling=newest.compiling,
+            device=newest.device,
+        )
+
+    def _book(self, stream: Stream) -> None:
+        """Brings the ledger of a stream, and with it the sum over all, up to date."""
         report = self._workers.get(stream, WorkerReport(*stream))
-        reported = Ledger(report.collected, report.accepted, report.refused, report.in_flight, 0)
-        if stream not in self._dead:
-            return reported
-        recorded = (r.streams.get(stream, StreamAccount()) for r in self._shards.values())
-        return close_stream(reported, recorded)
+        ledger = Ledger(report.collected, report.accepted, report.refused, report.in_flight, 0)
+        if stream in self._dead:
+            told = (shard.streams.get(stream, StreamAccount()) for shard in self._shards.values())
+            ledger = close_stream(ledger, told)
+        before = self._ledgers.get(stream, Ledger())
+        self._ledgers[stream] = ledger
+        self._transitions = self._transitions.plus(before, -1).plus(ledger)
 
     def _alive_workers(self) -> dict[Stream, WorkerReport]:
         return {s: r for s, r in self._workers.items() if s not in self._dead}
 
     def _alive_shards(self) -> dict[tuple[int, int], ShardReport]:
-        newest: dict[int, int] = {}
-        for shard, epoch in self._shards:
-            newest[shard] = max(epoch, newest.get(shard, 0))
-        return {key: r for key, r in self._shards.items() if newest[key[0]] == key[1]}
+        return {s: r for s, r in self._shards.items() if s not in self._dead_shards}
 
-    def _staleness(self) -> CountHistogram:
-        merged = CountHistogram()
-        for report in self._shards.values():
-            merged = merged.merged(report.staleness_counts)
-        return merged
-
-    def _histograms(self) -> dict[str, LogHistogram]:
-        """By TensorBoard tag; the shards' together."""
+    def _priorities(self) -> LogHistogram:
         priorities = LogHistogram()
         for report in self._alive_shards().values():
             priorities = priorities.merged(report.diagnostics.priorities)
-        return {"losses/td_error_abs": self._learner.td_errors, "replay/priorities": priorities}
+        return priorities
+
+    def _histograms(self) -> dict[str, LogHistogram]:
+        """By TensorBoard tag; the shards' together."""
+        errors = self._learner.td_errors
+        return {"losses/td_error_abs": errors, "replay/priorities": self._priorities()}
 
     def _over_items(self, name: str) -> float:
         """A diagnostic of the shards, each weighing as much as it holds; nan with no item."""
         held = [report for report in self._alive_shards().values() if report.counters.size]
-        parts = [getattr(report.diagnostics, name) * report.counters.size for report in held]
-        return _share(sum(parts), sum(report.counters.size for report in held))
+        weighed = sum(getattr(report.diagnostics, name) * report.counters.size for report in held)
+        return _share(weighed, sum(report.counters.size for report in held))
 
     def _newer_map(self, generation: int) -> ShardMap | None:
         return self._shard_map if self._shard_map.generation > generation else None
 
-    def _busy(self) -> dict[str, float]:
-        """Shares of the parts' time, for the verdict on the bottleneck."""
-        workers, elapsed = self._alive_workers().values(), self._learner.elapsed_s
-        worker_s = sum(r.elapsed_s for r in workers)
-        return {
-            "env": _share(sum(r.env_s for r in workers), worker_s),
-            "inference": _share(sum(r.inference_s for r in workers), worker_s),
-            "replay": _share(max((r.busy_s for r in self._shards.values()), default=0.0), elapsed),
-            "learner": 1.0 - _share(self._learner.wait_s, elapsed),
-        }
+
+def _drained(waiting: Episodes | list[Any]) -> list[Any]:
+    taken = list(waiting)
+    waiting.clear()
+    return taken
+
+
+def _quantiles(name: str, histogram: CountHistogram | LogHistogram) -> dict[str, Any]:
+    return {f"{name}_p50": histogram.quantile(0.5), f"{name}_p95": histogram.quantile(0.95)}
 
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else math.nan
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -15,6 +15,7 @@ class StepBudget:
 
     total_env_steps: to be taken by all workers together.
     min_grant: smallest allowance dealt at once, while the pool has it.
+    pool: what is not dealt.
     """
 
     def __init__(self, total_env_steps: int, min_grant: int):
@@ -22,13 +23,9 @@ class StepBudget:
             raise ValueError(
                 f"total_env_steps {total_env_steps} and min_grant {min_grant} must be at least 1"
             )
-        self.total_env_steps = total_env_steps
+        self.total_env_steps = self.pool = total_env_steps
         self._min_grant = min_grant
         self._allowances: dict[Stream, int] = {}
-
-    @property
-    def pool(self) -> int:
-        return self.total_env_steps - sum(self._allowances.values())
 
     def allowance(self, stream: Stream) -> int:
         return self._allowances.get(stream, 0)
@@ -38,11 +35,15 @@ class StepBudget:
 
         ahead: env steps the worker is expected to take until it asks twice more.
         """
-        held = self.allowance(stream)
-        wanted = stepped + max(ahead, self._min_grant) - held
-        self._allowances[stream] = held + min(max(wanted, 0), self.pool)
-        return self._allowances[stream]
+        wanted = stepped + max(ahead, self._min_grant) - self.allowance(stream)
+        return self._deal(stream, min(max(wanted, 0), self.pool))
 
     def release(self, stream: Stream, stepped: int) -> None:
         """Returns what a dead incarnation left unused; `stepped` were taken by it."""
-        self._allowances[stream] = min(stepped, self.allowance(stream))
+        self._deal(stream, min(stepped - self.allowance(stream), 0))
+
+    def _deal(self, stream: Stream, env_steps: int) -> int:
+        """Moves steps from the pool to an allowance, or back; returns the allowance."""
+        self.pool -= env_steps
+        self._allowances[stream] = self.allowance(stream) + env_steps
+        return self._allowances[stream]

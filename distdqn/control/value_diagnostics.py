@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+_STATE = ("reward_abs_max", "announced", "q_abs_max", "q_start_mean", "return_start_mean")
 _TOLERANCE = 0.01  # values that converge to the bound itself waver about it
 
 
@@ -20,14 +21,15 @@ class ValueDiagnostics:
 
     discount: of one step; without one, or with 1, there is no bound.
 
+    reward_abs_max: largest so far.  announced: whether soft divergence was said.
     q_abs_max: largest |q(s, a)| of the actions learned from; NaN before any, infinite
       once a value was not finite.
     q_bound: r_max / (1 - discount) with r_max the largest absolute reward of one step,
       after scaling and clipping; NaN until one was other than 0.
-    soft_divergence: 1.0 where q_abs_max exceeds the bound by more than 1 percent, else
-      0.0, NaN without either: values that no policy can realise although the parameters
-      stay finite. van Hasselt et al. 2018, "Deep reinforcement learning and the deadly
-      triad" (arXiv:1812.02648).
+    soft_divergence: whether q_abs_max exceeds the bound by more than 1 percent, None without
+      either: values that no policy can realise although the parameters stay finite.
+      van Hasselt et al. 2018, "Deep reinforcement learning and the deadly triad"
+      (arXiv:1812.02648).
     q_start_mean, return_start_mean: of the newest evaluation, means over its episodes of
       max_a q(s_0, a) and of the discounted return then realised (up to the first lost
       life, where one terminates). The first above the second is overestimation. Episodes
@@ -39,25 +41,25 @@ class ValueDiagnostics:
         self._horizon = math.nan
         if discount is not None and discount < 1.0:
             self._horizon = 1.0 / (1.0 - discount)
-        self._reward_abs_max = 0.0
-        self._announced = False
+        self.reward_abs_max = 0.0
+        self.announced = False
         self.q_abs_max = math.nan
         self.q_start_mean = self.return_start_mean = math.nan
 
     @property
     def q_bound(self) -> float:
-        return self._reward_abs_max * self._horizon if self._reward_abs_max else math.nan
+        return self.reward_abs_max * self._horizon if self.reward_abs_max else math.nan
 
     @property
-    def soft_divergence(self) -> float:
+    def soft_divergence(self) -> bool | None:
         bound = self.q_bound
         if math.isnan(bound) or math.isnan(self.q_abs_max):
-            return math.nan
-        return float(self.q_abs_max > bound * (1.0 + _TOLERANCE))
+            return None
+        return self.q_abs_max > bound * (1.0 + _TOLERANCE)
 
     def note_rewards(self, reward_abs_max: float) -> None:
         """reward_abs_max: largest absolute reward that a worker has seen so far."""
-        self._reward_abs_max = max(self._reward_abs_max, reward_abs_max)
+        self.reward_abs_max = max(self.reward_abs_max, reward_abs_max)
 
     def note_values(self, q_abs_max: float) -> None:
         """q_abs_max: of a learner so far; NaN where it has none yet."""
@@ -67,21 +69,11 @@ class ValueDiagnostics:
         """The newest evaluation takes the place of the one before."""
         self.q_start_mean, self.return_start_mean = q_start_mean, return_start_mean
 
-    def fields(self) -> dict[str, float]:
-        """The fields of `RunStatus` of the same names."""
-        return {
-            "q_start_mean": self.q_start_mean,
-            "return_start_mean": self.return_start_mean,
-            "q_abs_max": self.q_abs_max,
-            "q_bound": self.q_bound,
-            "soft_divergence": self.soft_divergence,
-        }
-
     def announcement(self) -> str:
         """One line when the values first diverge softly, else empty."""
-        if self._announced or self.soft_divergence != 1.0:
+        if self.announced or not self.soft_divergence:
             return ""
-        self._announced = True
+        self.announced = True
         return (
             f"soft divergence: |q| has reached {self.q_abs_max:.4g}, more than any policy can get, "
             f"r_max / (1 - discount) = {self.q_bound:.4g}; should it keep growing, lower "
@@ -90,16 +82,8 @@ class ValueDiagnostics:
 
     def get_state(self) -> dict[str, Any]:
         """Plain values, for a run that goes on later."""
-        return {
-            "reward_abs_max": self._reward_abs_max,
-            "announced": self._announced,
-            "q_abs_max": self.q_abs_max,
-            "q_start_mean": self.q_start_mean,
-            "return_start_mean": self.return_start_mean,
-        }
+        return {name: getattr(self, name) for name in _STATE}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from `get_state()`; nothing is announced twice."""
-        self._reward_abs_max, self._announced = state["reward_abs_max"], state["announced"]
-        self.q_abs_max = state["q_abs_max"]
-        self.note_evaluation(state["q_start_mean"], state["return_start_mean"])
+        vars(self).update({name: state[name] for name in _STATE})

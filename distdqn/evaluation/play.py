@@ -69,11 +69,6 @@ def play_episodes(
       ValueError: `episodes` or `max_episode_steps` is below 1.
       EnvFailure: the env raised, or gave a NaN or infinite reward or observation.
     """
-    if episodes < 1 or max_episode_steps < 1:
-        raise ValueError(
-            "an evaluation needs at least one episode of one step, got "
-            f"episodes={episodes}, max_episode_steps={max_episode_steps}"
-        )
     rng, epsilons = np.random.default_rng(seed), np.full(stepper.num_envs, epsilon)
     play = _Play(stepper, episodes, max_episode_steps, discount)
     stack = FrameStack(stepper.num_envs, stepper.observation)
@@ -105,6 +100,11 @@ class _Play:
     def __init__(
         self, stepper: Any, episodes: int, max_episode_steps: int, discount: float
     ) -> None:
+        if episodes < 1 or max_episode_steps < 1:
+            raise ValueError(
+                "an evaluation needs at least one episode of one step, got "
+                f"episodes={episodes}, max_episode_steps={max_episode_steps}"
+            )
         num_envs = stepper.num_envs
         self._resets_singly = stepper.resets_singly
         self._max_episode_steps, self._discount = max_episode_steps, discount

@@ -23,7 +23,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +137,8 @@ def newest_valid(run_folder: str | Path) -> tuple[Path, list[str]]:
     Raises:
       CheckpointError: there is none; says of each what is wrong with it.
     """
-    warnings: list[str] = []
-    for path in reversed(checkpoints(run_folder)):
-        try:
-            load_checkpoint(path)
-        except CheckpointError as error:
-            warnings.append(str(error))
-        else:
-            return path, [f"{line}; using {path.name}" for line in warnings]
-    what = "; ".join(warnings) or "it has no checkpoint yet"
-    raise CheckpointError(f"no checkpoint to read in {run_folder}: {what}")
+    path, _, warnings = _newest(run_folder, "read", load_checkpoint)
+    return path, warnings
 
 
 def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
@@ -155,21 +147,34 @@ def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
     Returns it and one line for each newer one that is damaged. Raises CheckpointError
     where there is none; says of each what is wrong with it.
     """
-    warnings: list[str] = []
-    weights_alone: list[str] = []
+
+    def load(path: Path) -> Checkpoint | None:
+        checkpoint = load_checkpoint(path)
+        for entry in checkpoint.replay:
+            check_replay(run_folder, entry)
+        return None if checkpoint.run_state is None else checkpoint
+
+    _, checkpoint, warnings = _newest(run_folder, "resume from", load)
+    return checkpoint, warnings
+
+
+def _newest(
+    run_folder: str | Path, purpose: str, load: Callable[[Path], Checkpoint | None]
+) -> tuple[Path, Checkpoint, list[str]]:
+    """load: gives None where a checkpoint is intact, but has weights alone."""
+    harmed: list[str] = []
+    alone: list[str] = []
     for path in reversed(checkpoints(run_folder)):
         try:
-            checkpoint = load_checkpoint(path)
-            for entry in checkpoint.replay:
-                check_replay(run_folder, entry)
+            checkpoint = load(path)
         except CheckpointError as error:
-            warnings.append(str(error))
+            harmed.append(str(error))
             continue
-        if checkpoint.run_state is not None:
-            return checkpoint, [f"{line}; using {path.name}" for line in warnings]
-        weights_alone.append(f"{path.name} has weights alone")
-    what = "; ".join(warnings + weights_alone) or "it has none yet"
-    raise CheckpointError(f"no checkpoint to resume from in {run_folder}: {what}")
+        if checkpoint is not None:
+            return path, checkpoint, [f"{line}; using {path.name}" for line in harmed]
+        alone.append(f"{path.name} has weights alone")
+    what = "; ".join(harmed + alone) or "it has none yet"
+    raise CheckpointError(f"no checkpoint to {purpose} in {run_folder}: {what}")
 
 
 def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple[Path, list[str]]:

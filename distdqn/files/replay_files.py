@@ -84,10 +84,7 @@ def save_replay(
     _check_complete([*segments, _numbers(new)], state)
     has_new = len(new["block_frame"]) > 0 or not segments  # one at least, for the columns
     try:
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            for parent in folder.parents[:2]:
-                sync_folder(parent)
+        _make_folder(folder)
         for piece in _split(new) if has_new else ():
             numbers = _numbers(piece)
             name = f"{numbers['first_item']:012d}"
@@ -101,6 +98,14 @@ def save_replay(
     except OSError as error:
         raise CheckpointError(f"cannot save replay {folder}: {error.strerror or error}") from error
     return entry
+
+
+def _make_folder(folder: Path) -> None:
+    """With its name on the disk, and that of the folder around it."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for parent in folder.parents[:2]:
+            sync_folder(parent)
 
 
 def load_replay(run_folder: str | Path, entry: Mapping[str, Any]) -> dict[str, Any]:

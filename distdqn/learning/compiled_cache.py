@@ -2,20 +2,24 @@
 
 A key is a digest of everything that decides the machine code; one that misses
 something would load yesterday's update in silence. There are two: of the traced graph,
-which is exact, and of distdqn's own source with a description of what is closed over,
-which needs no tracing and is refused (None) where it could miss something.
+which is exact, and of the source that an update is made of with a description of what it
+closes over, which needs no tracing and is refused (None) where it could miss something.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
+import importlib.util
+import io
+import operator
 import os
+import pickle
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,22 @@ from torch import nn
 Tensors = Sequence[torch.Tensor]
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 
+# The files that an update is made of: `learning.update`, the networks, all they import.
+MADE_OF = (
+    "distdqn.config.sections",
+    "distdqn.config.values",
+    "distdqn.errors",
+    "distdqn.learning.optimizers",
+    "distdqn.learning.update",
+    "distdqn.networks.pictures",
+    "distdqn.networks.q_network",
+    "distdqn.networks.torsos",
+    "distdqn.types",
+    "distdqn.value_learning",
+    "distdqn.weights.flat_parameters",
+)
+_PLAIN = ("collections", "copyreg", "functools")  # containers, and how pickle makes objects
 _KEPT_FILES = 64
-_STAND_ASIDE_S = 0.005  # the interpreter's own switch interval
-_PLAIN_MODULE = nn.Module()
 
 
 def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
@@ -36,20 +53,19 @@ def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
     That is the graph with its constants, the arguments' layouts, torch, the CPU and the
     number of threads.
     """
-    constants = [
-        f"{node.target} {_tensor_text(_attribute(graph, str(node.target)))}"
-        for node in graph.graph.find_nodes(op="get_attr")
-    ]
+    targets = [str(node.target) for node in graph.graph.find_nodes(op="get_attr")]
+    constants = [f"{name} {_tensor_text(operator.attrgetter(name)(graph))}" for name in targets]
     return _digest(_toolchain(), str(layouts(arguments)), graph.code, *constants)
 
 
 def source_key(description: str, arguments: Tensors) -> str:
-    """As `cache_key`, from what `describe` says and distdqn's own source; no tracing."""
-    sources = [
-        f"{path.name} {path.read_text()}"
-        for path in sorted(Path(__file__).parents[1].rglob("*.py"))
-    ]
-    return _digest(_toolchain(), str(layouts(arguments)), description, *sources)
+    """As `cache_key`, from what `describe` says and the source of `MADE_OF`; no tracing."""
+    return _digest(_toolchain(), str(layouts(arguments)), description, *_sources())
+
+
+def _sources() -> list[str]:
+    specs = [importlib.util.find_spec(name) for name in MADE_OF]
+    return [Path(str(spec.origin)).read_text() for spec in specs if spec is not None]
 
 
 def layouts(arguments: Tensors) -> list[Layout]:
@@ -58,66 +74,37 @@ def layouts(arguments: Tensors) -> list[Layout]:
 
 
 def describe(value: Any) -> str | None:
-    """Text that, with the source of distdqn and torch, decides what `value` computes.
+    """Digest that, with the source of `MADE_OF` and torch, decides what `value` computes.
 
-    Knows plain values, dataclasses, functions, `functools.partial` and modules, as far
-    as their classes and functions are distdqn's or torch's own. Whatever else occurs
-    anywhere inside, the answer is None: its source could change unseen.
+    Knows what can be pickled, as far as its classes and functions come from there.
+    Whatever else occurs anywhere inside, the answer is None: its source could change unseen.
     """
-    if isinstance(value, nn.Module):
-        return _describe_module(value)
-    if isinstance(value, functools.partial):
-        return _describe_parts("partial", [value.func, value.args, value.keywords])
-    if isinstance(value, list | tuple):
-        return _describe_parts(type(value).__name__, value)
-    if isinstance(value, Mapping):
-        return _describe_parts("mapping", [part for item in value.items() for part in item])
-    if isinstance(value, type(None) | bool | int | float | str | torch.dtype | torch.device):
-        return repr(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        return _describe_parts(_own_name(type(value)), fields)
-    if callable(value) and getattr(value, "__closure__", True) is None:
-        return _own_name(value)
-    return None
+    stream = io.BytesIO()
+    try:
+        _Describer(stream).dump(value)
+    except Exception:  # objects raise what they like when they are taken apart
+        return None
+    return hashlib.sha256(stream.getvalue()).hexdigest()
 
 
-def _describe_module(module: nn.Module) -> str | None:
-    parts: list[str | None] = []
-    for path, part in module.named_modules():
-        parts += [path, _own_name(type(part))]
-        for name, value in vars(part).items():
-            parts += [name, _describe_attribute(name, value)]
-    return _joined(parts)
+class _Describer(pickle.Pickler):
+    """Pickles the names of known code, parameters without their values, buffers with them."""
 
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.fast = True  # by value: whether two equal strings are one object tells nothing
 
-def _describe_attribute(name: str, value: Any) -> str | None:
-    if name == "_parameters":  # their values are arguments
-        return str(
-            [(key, layouts([tensor])) for key, tensor in value.items() if tensor is not None]
-        )
-    if name == "_buffers":  # constants
-        return str([(key, _tensor_text(tensor)) for key, tensor in value.items()])
-    if name == "_modules":
-        return str(list(value))
-    if name in vars(_PLAIN_MODULE) and not value:
-        return "no hooks"
-    return describe(value)
-
-
-def _describe_parts(name: str | None, parts: Any) -> str | None:
-    return _joined([name, *map(describe, parts)])
-
-
-def _joined(parts: Sequence[str | None]) -> str | None:
-    texts = [part for part in parts if part is not None]
-    return f"[{', '.join(texts)}]" if len(texts) == len(parts) else None
-
-
-def _own_name(value: Any) -> str | None:
-    module, name = str(getattr(value, "__module__", "")), getattr(value, "__qualname__", "")
-    own = module.partition(".")[0] in ("distdqn", "torch") and "<" not in name
-    return f"{module}.{name}" if own and name else None
+    def persistent_id(self, value: Any) -> str | None:
+        if isinstance(value, nn.Parameter):  # their values are arguments
+            return str(layouts([value]))
+        if isinstance(value, torch.Tensor):
+            return _tensor_text(value)
+        if not isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+            return None
+        module, name = str(value.__module__), value.__qualname__
+        if "<" in name or not (module in MADE_OF or module.split(".")[0] in ("torch", *_PLAIN)):
+            raise pickle.PicklingError(f"{module}.{name} could change unseen")
+        return f"{module}.{name}"
 
 
 def _toolchain() -> str:
@@ -137,15 +124,9 @@ def cpu_flags() -> str:
     return platform.processor()
 
 
-def _tensor_text(tensor: torch.Tensor | None) -> str:
-    if tensor is None:
-        return "None"
+def _tensor_text(tensor: torch.Tensor) -> str:
     values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return f"{layouts([tensor])} {hashlib.sha256(values.tobytes()).hexdigest()}"
-
-
-def _attribute(graph: torch.fx.GraphModule, target: str) -> Any:
-    return functools.reduce(getattr, target.split("."), graph)
 
 
 def _digest(*texts: str) -> str:

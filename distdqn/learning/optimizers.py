@@ -1,7 +1,7 @@
 """Adam and RMSprop as pure functions on flat vectors.
 
-They give torch.optim's numbers, but return new vectors in place of changing old ones,
-so that the whole update is one function that can be compiled.
+They give torch.optim's numbers, but return new vectors in place of changing old ones;
+`move` writes them over the old.
 
 Symbols: `params`, `gradient` and every slot are `[P]`; `step` is a 0-dim int64 tensor,
 1 at the first update; `learning_rate` a 0-dim float64 tensor. The scalars stay float64
@@ -65,22 +65,24 @@ def make_optimizer(
     return Optimizer(rmsprop_slot_names(momentum, centered), rule)
 
 
-def move_in_chunks(
+def move(
     optimizer: Optimizer,
     params: torch.Tensor,
     gradient: torch.Tensor,
     slots: Sequence[torch.Tensor],
     step: torch.Tensor,
     learning_rate: torch.Tensor,
-    chunk: int,
+    chunk: int | None = None,
 ) -> None:
     """`optimizer.update`, written over `params` and `slots`, `chunk` entries at a time.
 
     The rules go over their vectors a dozen times. Eagerly each pass over a large network
-    is one through memory; the passes over a chunk are through a core's cache.
+    is one through memory; the passes over a chunk are through a core's cache. What is
+    compiled is one pass, and takes the vectors whole (None).
     """
-    state = (params, *slots)
-    for part, *old in zip(gradient.split(chunk), *(x.split(chunk) for x in state), strict=True):
+    vectors = (gradient, params, *slots)
+    parts = [vectors] if chunk is None else zip(*(x.split(chunk) for x in vectors), strict=True)
+    for part, *old in parts:
         new_params, new_slots = optimizer.update(old[0], part, old[1:], step, learning_rate)
         for tensor, value in zip(old, (new_params, *new_slots), strict=True):
             tensor.copy_(value)

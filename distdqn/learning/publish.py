@@ -27,7 +27,6 @@ class Publisher:
 
     report: makes the current `LearnerReport`.
     generation: tells which shard map the learner has.
-    state: the newest learner state that the training thread left, or None.
     """
 
     def __init__(
@@ -42,8 +41,7 @@ class Publisher:
         self._report, self._generation = report, generation
         self._report_period_s = report_period_s
         self._lock = threading.Lock()  # around what the training thread leaves here
-        self._snapshot: WeightSnapshot | None = None
-        self._state: dict[str, Any] | None = None
+        self._left: dict[str, Any] = {}  # newest of a kind: "publish" and "save_state"
         self._directive: LearnerDirective | None = None
         self._under_way: dict[str, ray.ObjectRef] = {}
         self._stopped, self._wake = threading.Event(), threading.Event()
@@ -56,16 +54,16 @@ class Publisher:
     def publish(self, snapshot: WeightSnapshot) -> None:
         """Leaves a snapshot to send; one with a target is not lost to a later one without."""
         with self._lock:
-            waiting = self._snapshot
+            waiting = self._left.get("publish")
             if waiting is not None and waiting.target is not None and snapshot.target is None:
                 snapshot = dataclasses.replace(snapshot, target=waiting.target)
-            self._snapshot = snapshot
+            self._left["publish"] = snapshot
         self._wake.set()
 
     def keep(self, state: dict[str, Any]) -> None:
         """Leaves a whole learner state for the weight server to keep."""
         with self._lock:
-            self._state = state
+            self._left["save_state"] = state
 
     def take_directive(self) -> LearnerDirective | None:
         """The newest directive not yet taken."""
@@ -97,14 +95,11 @@ class Publisher:
             self._error = error
 
     def _send_left(self) -> None:
-        if self._snapshot is not None and self._free("publish"):
-            with self._lock:
-                snapshot, self._snapshot = self._snapshot, None
-            self._under_way["publish"] = self._weight_server.publish.remote(snapshot)
-        if self._state is not None and self._free("state"):
-            with self._lock:
-                state, self._state = self._state, None
-            self._under_way["state"] = self._weight_server.save_state.remote(state)
+        for what in ("publish", "save_state"):
+            if what in self._left and self._free(what):
+                with self._lock:
+                    value = self._left.pop(what)
+                self._under_way[what] = getattr(self._weight_server, what).remote(value)
 
     def _free(self, what: str) -> bool:
         """Whether the last call of its kind was answered; a report's answer is kept."""

@@ -82,6 +82,32 @@ def update_columns(
     return [column[1] for column in columns], [column[2] for column in columns]
 
 
+def arbitrary_batch(
+    observation: ObservationSpec, num_actions: int, size: tuple[int, int], with_action_mask: bool
+) -> ReplayBatch:
+    """A superbatch of `size` `[K, B]`, made up: indices within their range, all actions allowed."""
+    rng = np.random.default_rng(0)
+
+    def observations() -> np.ndarray:
+        shape, dtype = (*size, *observation.obs_shape), np.dtype(observation.dtype)
+        if observation.num_categories:
+            return rng.integers(observation.num_categories, size=shape).astype(dtype)
+        if dtype.kind == "f":
+            return rng.standard_normal(shape).astype(dtype)
+        return rng.integers(2 if dtype.kind == "b" else 100, size=shape).astype(dtype)
+
+    return ReplayBatch(
+        obs_tm1=observations(),
+        a_tm1=rng.integers(num_actions, size=size),
+        r_t=rng.standard_normal(size, np.float32),
+        discount_t=rng.choice([0.0, 0.99], size).astype(np.float32),
+        obs_t=observations(),
+        item_ids=np.zeros(size, np.int64),
+        probabilities=np.ones(size),
+        action_mask_t=np.ones((*size, num_actions), bool) if with_action_mask else None,
+    )
+
+
 class Staging:
     """Hands out minibatches on a device, in memory that is used again and again.
 

@@ -39,7 +39,9 @@ class Training:
         self._with_target = with_target
         self._rate = float("nan")
         self._busy_s = 0.0
-        self._td_errors = Sparingly(lambda: LogHistogram(learner.recent_abs_td_errors()))
+        self._td_errors = Sparingly(
+            lambda: LogHistogram(learner.diagnostics.recent_abs_td_errors())
+        )
 
     def update(
         self, batch: ReplayBatch, shard_probability: float, num_items: int, env_steps: int
@@ -89,7 +91,7 @@ class Training:
             samples_per_insert=samples_per_insert,
             td_errors=self._td_errors(),
             learning_rate=self._rate,
-            note=self.learner.take_warning(),
+            note=self.learner.diagnostics.take_warning(),
             wait_s=max(elapsed_s - self._busy_s, 0.0),
             elapsed_s=elapsed_s,
         )
@@ -115,20 +117,20 @@ class Training:
         }
 
     def set_state(self, learner: Mapping[str, Any], busy_s: float = 0.0) -> None:
-        """Goes on from the parts of a `get_state()`."""
+        """Goes on from the "learner" and the "busy_s" of a `get_state()`."""
         self.learner.set_state(learner)
         self._busy_s = busy_s
 
 
 def learner_report(learner: Learner, **others: Any) -> LearnerReport:
     """Of a learner in this process; others: the fields that it does not know."""
-    scalars = learner.scalars()
+    scalars = learner.diagnostics.scalars()
     return LearnerReport(
         gradient_steps=learner.gradient_steps,
         td_loss=scalars["td_loss"],
         q_values=scalars["q_values"],
         grad_norm=scalars["grad_norm"],
-        q_abs_max=learner.q_abs_max,
+        q_abs_max=learner.diagnostics.q_abs_max,
         compiled=learner.compiled,
         device=learner.device.type,
         pid=os.getpid(),

@@ -8,12 +8,11 @@ worker is lockstep's own: shard, learner and evaluator are `ShardAccount`, `Trai
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distdqn.lockstep.schedule import Collected
-from distdqn.types import WeightSnapshot
+from distdqn.telemetry.reports import WorkerReport
+from distdqn.types import TransitionBlock, WeightSnapshot
 
 if TYPE_CHECKING:  # the driver of actors needs no torch
     from distdqn.acting.rollout import Rollout
@@ -62,23 +61,10 @@ class LockstepWorker:
 
     def collect(
         self, snapshot: WeightSnapshot, vector_steps: int, allowance: int, flush: bool
-    ) -> Collected:
-        """Acts with `snapshot`; see `Rollout.collect_round`."""
+    ) -> tuple[TransitionBlock | None, WorkerReport]:
+        """Acts with `snapshot`, see `Rollout.collect_round`; what it has done since `begin`."""
         rollout = self._rollout
         assert rollout is not None, "collect needs a begin before it"
-        before = rollout.stepped, rollout.collected, rollout.refused
-        seconds = rollout.env_s, rollout.inference_s
         rollout.set_weights(snapshot)
         block = rollout.collect_round(vector_steps, allowance, flush)
-        return Collected(
-            block=block,
-            stepped=rollout.stepped - before[0],
-            collected=rollout.collected - before[1],
-            refused=rollout.refused - before[2],
-            episodes=rollout.report_episodes(),
-            env_s=rollout.env_s - seconds[0],
-            inference_s=rollout.inference_s - seconds[1],
-            epsilon=rollout.epsilon_mean,
-            reward_abs_max=rollout.reward_abs_max,
-            pid=os.getpid(),
-        )
+        return block, rollout.report()

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from distdqn.errors import DistDQNError, RunError
-from distdqn.run.ray_errors import cause_line
+from distdqn.run.ray_errors import answer
+
+_WAY_OUT = ": lockstep replaces nothing; `distdqn resume` goes on from the newest checkpoint"
 
 
 class Reference:
@@ -24,25 +24,8 @@ class Reference:
         self.ref, self._name, self._timeout_s = ref, name, timeout_s
 
     def get(self) -> Any:
-        """Waits for it.
-
-        Raises the member's own DistDQNError, or RunError where it died, failed or is late.
-        """
-        try:
-            return ray.get(self.ref, timeout=self._timeout_s)
-        except RayTaskError as error:
-            if isinstance(error.cause, DistDQNError):
-                raise error.cause from error
-            raise RunError(f"the {self._name} failed: {cause_line(error)}") from error
-        except RayActorError as error:
-            raise RunError(
-                f"the {self._name} died ({cause_line(error)}): lockstep replaces nothing; "
-                "`distdqn resume` goes on from the newest checkpoint"
-            ) from error
-        except GetTimeoutError as error:
-            raise RunError(
-                f"the {self._name} did not answer within {self._timeout_s:g} s"
-            ) from error
+        """Waits for it; see `answer` for what it raises."""
+        return answer(self.ref, self._name, self._timeout_s, _WAY_OUT)
 
 
 class MemberActor:

@@ -9,7 +9,6 @@ reproducible here). The first failure of an environment ends the run.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -19,17 +18,16 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import Config, from_yaml, to_values, to_yaml
+from distdqn.control.control import Control
 from distdqn.errors import DistDQNError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.members import LockstepWorker
 from distdqn.lockstep.system import Builders, LockstepSystem
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
-from distdqn.reporting.verdict import judge_turns
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import SIGNALS, Interruption
 from distdqn.run.record import RunRecord
-from distdqn.telemetry.reports import EvaluationReport
 
 _LOOK_PERIOD_S = 0.2
 _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
@@ -128,7 +126,6 @@ class LockstepRun:
             stopped_by,
             self._online(system),
             None if is_stopped else system,
-            lambda poll, rate: judge_turns(poll.busy, rate),
         )
         self._folder.set_state("stopped" if is_stopped else "finished")
         if not is_stopped:
@@ -201,12 +198,7 @@ class LockstepRun:
             [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
         )
         self._num_evaluations += 1
-        report: EvaluationReport = system.evaluate(
-            self._online(system), self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1)
-        )
-        system.report_evaluation(
-            dataclasses.replace(report, env_steps=env_steps, version=system.lockstep.version)
-        )
+        system.evaluate_now(self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1))
         self._record.hear(system.poll())
         return True
 
@@ -274,4 +266,5 @@ def make_system(factory: Factory, look: Callable[[], None] = lambda: None) -> Lo
         "learner": [factory.training],
         "evaluator": [factory.evaluator],
     }
-    return LockstepSystem(factory.config, builders, factory.limiter(), factory.is_counted, look)
+    control = Control(**factory.control_arguments(min_grant=1, report_period_s=1.0))
+    return LockstepSystem(factory.config, builders, factory.limiter(), control, look)

@@ -9,7 +9,7 @@ The schedule is written over callables: an `Ask` is a part in this process or an
 since it never asks for the next thing before the last answer counts, both give the same
 weights, bit for bit. It is the oracle of the asynchronous mode and the mode for debugging.
 
-A round whose number is a multiple of `period_rounds` is a border: windows are flushed in
+A round whose number is a multiple of `checkpoint.period_rounds` is a border: windows are flushed in
 it, and before the next round every worker begins anew, its envs and its exploration seeded
 by (seed, worker, round). A checkpoint taken there needs no state of any worker.
 """
@@ -23,10 +23,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from distdqn.config import Config
 from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import WorkerReport
-from distdqn.types import ShardCounters, TransitionBlock, WeightsVersion
+from distdqn.types import ShardCounters, WeightsVersion
 
 
 class Answer(Protocol):
@@ -39,51 +40,16 @@ Ask = Callable[..., Answer]
 """`ask(method, *arguments) -> Answer` of one part; answers are welcome as arguments."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Collected:
-    """What a worker did in a round.
-
-    block: None where no window closed.  stepped, collected, refused: transitions.
-    episodes: (env over all workers, raw return, length).
-    env_s, inference_s: seconds.
-    """
-
-    block: TransitionBlock | None
-    stepped: int
-    collected: int
-    refused: int
-    episodes: tuple[tuple[int, float, int], ...]
-    env_s: float
-    inference_s: float
-    epsilon: float
-    reward_abs_max: float
-    pid: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rounds:
-    """Constants of the schedule.
-
-    vector_steps, num_envs: of each worker in a round, and how many envs it steps.
-    superbatch, batch_size: K at most, and B.
-    period_rounds: from one border to the next.
-    """
-
-    total_env_steps: int
-    vector_steps: int
-    num_envs: int
-    superbatch: int
-    batch_size: int
-    period_rounds: int
-    prioritized: bool
-    seed: int
+def vector_steps(config: Config) -> int:
+    """Of each worker in a round."""
+    return config.workers.block_transitions // config.workers.envs_per_worker
 
 
 class Lockstep:
     """The rounds of one run.
 
     workers, shards, learner: see `members` for the methods they are asked for.
-    limiter: the account of samples and inserts; its band plays no part.
+    limiter: the account of samples and inserts; its band does not matter.
     number: rounds done.  totals: of each worker over the whole run.
     snapshot: the newest weights, as an answer.
     """
@@ -94,24 +60,25 @@ class Lockstep:
         shards: Sequence[Ask],
         learner: Ask,
         limiter: RateLimiter,
-        rounds: Rounds,
+        config: Config,
     ):
         self._workers, self._shards, self._learner = workers, shards, learner
-        self._limiter, self._rounds = limiter, rounds
+        self._limiter, self._config = limiter, config
         self._counters = [ShardCounters(i, 0, 0, 0, 0.0) for i in range(len(shards))]
         self.number = 0
         self.version = WeightsVersion(1, 0)
         self.totals = [WorkerReport(worker=i, incarnation=0) for i in range(len(workers))]
+        self._begun_with = list(self.totals)  # at the last border, where workers began anew
         self.snapshot = self._learner("snapshot", self.version, 0)
 
     @property
     def at_border(self) -> bool:
         """Whether a checkpoint here is complete."""
-        return self.number % self._rounds.period_rounds == 0
+        return self.number % self._config.checkpoint.period_rounds == 0
 
     @property
     def rounds_to_border(self) -> int:
-        return -self.number % self._rounds.period_rounds
+        return -self.number % self._config.checkpoint.period_rounds
 
     @property
     def env_steps(self) -> int:
@@ -121,7 +88,7 @@ class Lockstep:
     @property
     def finished(self) -> bool:
         """All env steps are taken; the updates they owe were made in the same round."""
-        return self.env_steps >= self._rounds.total_env_steps
+        return self.env_steps >= self._config.total_env_steps
 
     @property
     def samples_per_insert(self) -> float:
@@ -131,9 +98,10 @@ class Lockstep:
         """Makes the next round."""
         started = time.perf_counter()
         if self.at_border:
+            self._begun_with = list(self.totals)
             self._gather([ask("begin", self.number) for ask in self._workers])
         self.number += 1
-        self._collect(self._rounds.vector_steps, flush=self.at_border)
+        self._collect(vector_steps(self._config), flush=self.at_border)
         if self.finished and not self.at_border:
             self._collect(0, flush=True)
         self._learn()
@@ -166,45 +134,46 @@ class Lockstep:
         self._limiter.set_state(state)
         self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
 
-    def _collect(self, vector_steps: int, flush: bool) -> None:
-        allowances = self._allowances(vector_steps)
+    def _collect(self, num_vector_steps: int, flush: bool) -> None:
+        allowances = self._allowances(num_vector_steps)
         answers = [
-            ask("collect", self.snapshot, vector_steps, allowance, flush)
+            ask("collect", self.snapshot, num_vector_steps, allowance, flush)
             for ask, allowance in zip(self._workers, allowances, strict=True)
         ]
         inserted = []
         for worker, answer in enumerate(answers):
-            collected: Collected = answer.get()
-            self._note(worker, collected)
-            if collected.block is not None:
+            block, report = answer.get()
+            self._note(worker, report)
+            if block is not None:
                 shard = self._shards[(worker + self.number) % len(self._shards)]
-                inserted.append(shard("add", collected.block, self.version))
+                inserted.append(shard("add", block, self.version))
         for counters in self._gather(inserted):
             self._counters[counters.shard] = counters
         self._limiter.observe_inserts(sum(counters.inserts for counters in self._counters))
 
-    def _allowances(self, vector_steps: int) -> list[int]:
+    def _allowances(self, num_vector_steps: int) -> list[int]:
         """Env steps that each worker may take; the last ones go to the first workers."""
-        left, allowances = self._rounds.total_env_steps - self.env_steps, []
+        left, allowances = self._config.total_env_steps - self.env_steps, []
         for _ in self._workers:
-            allowances.append(min(left, vector_steps * self._rounds.num_envs))
+            allowances.append(min(left, num_vector_steps * self._config.workers.envs_per_worker))
             left -= allowances[-1]
         return allowances
 
-    def _note(self, worker: int, collected: Collected) -> None:
-        old = self.totals[worker]
+    def _note(self, worker: int, report: WorkerReport) -> None:
+        """report: of what the worker has done since the last border."""
+        before, known = self._begun_with[worker], self.totals[worker]
         self.totals[worker] = dataclasses.replace(
-            old,
-            stepped=old.stepped + collected.stepped,
-            collected=old.collected + collected.collected,
-            accepted=old.accepted + collected.collected - collected.refused,
-            refused=old.refused + collected.refused,
-            episodes=old.episodes + collected.episodes,
-            env_s=old.env_s + collected.env_s,
-            inference_s=old.inference_s + collected.inference_s,
-            epsilon=collected.epsilon,
-            reward_abs_max=max(old.reward_abs_max, collected.reward_abs_max),
-            pid=collected.pid,
+            known,
+            stepped=before.stepped + report.stepped,
+            collected=before.collected + report.collected,
+            accepted=before.accepted + report.collected - report.refused,
+            refused=before.refused + report.refused,
+            episodes=known.episodes + report.episodes,
+            env_s=before.env_s + report.env_s,
+            inference_s=before.inference_s + report.inference_s,
+            epsilon=report.epsilon,
+            reward_abs_max=max(before.reward_abs_max, report.reward_abs_max),
+            pid=report.pid,
         )
 
     def _note_time(self, seconds: float) -> None:
@@ -215,16 +184,16 @@ class Lockstep:
             self.totals[worker] = dataclasses.replace(total, elapsed_s=elapsed_s, wait_s=wait_s)
 
     def _learn(self) -> None:
-        limiter, size = self._limiter, self._rounds.batch_size
+        limiter, size = self._limiter, self._config.learner.batch_size
         owed = limiter.samples_owed(limiter.inserts) if limiter.latched else 0
         while limiter.samples < owed:
-            num_batches = min(self._rounds.superbatch, (owed - limiter.samples) // size)
+            num_batches = min(self._config.learner.superbatch, (owed - limiter.samples) // size)
             shard, probability, num_items = self._draw_shard()
             ask = self._shards[shard]
             batch = ask("sample", num_batches, size)
             update = self._learner("update", batch, probability, num_items, limiter.inserts)
             priorities = update.get()  # nothing piles up, and a dead learner is named
-            if self._rounds.prioritized:
+            if self._config.replay.kind == "prioritized":
                 self._counters[shard] = ask("update_priorities", priorities).get()
             else:
                 self._counters[shard] = ask("counters").get()
@@ -234,7 +203,7 @@ class Lockstep:
         """See `draw_shard`; each draw has a generator of its own, seeded by the samples made,
         so that there is no state to save.
         """
-        rng = np.random.Generator(np.random.PCG64([self._rounds.seed, 1, self._limiter.samples]))
+        rng = np.random.Generator(np.random.PCG64([self._config.seed, 1, self._limiter.samples]))
         drawn = draw_shard(self._counters, rng)
         assert drawn is not None, "samples are owed, but every shard is empty"
         return drawn

@@ -15,16 +15,15 @@ import numpy as np
 from distdqn.config import Config
 from distdqn.control.control import Control
 from distdqn.lockstep.members import LocalMember
-from distdqn.lockstep.schedule import Lockstep, Rounds
+from distdqn.lockstep.schedule import Lockstep, vector_steps
 from distdqn.rate_limiter import RateLimiter
 from distdqn.telemetry.reports import (
     EVALUATION_TIMEOUT_S,
     EvaluationReport,
     LearnerReport,
     Poll,
-    ShardReport,
 )
-from distdqn.types import ShardMap
+from distdqn.telemetry.usage import Spent, Usage
 
 _LEARNER_TIMEOUT_S = 600.0
 
@@ -43,32 +42,19 @@ class LockstepSystem:
         config: Config,
         builders: Builders,
         limiter: RateLimiter,
-        is_counted: Callable[[int], bool],
+        control: Control,
         look: Callable[[], None] = lambda: None,
     ):
         """Makes the members.
 
-        limiter: the account of samples and inserts.
-        is_counted: whether the returns of an env count.
+        limiter: the account of samples and inserts.  control: that of the run.
         look: called while actors start; raises to give up.
         """
-        self._config, self._limiter = config, limiter
+        self._config, self._limiter, self._control = config, limiter, control
         make = _make_actors if config.mode == "lockstep_ray" else _make_objects
         self._made: dict[str, list[Any]] = make(config, builders, look)
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
-        self._control = Control(
-            total_env_steps=config.total_env_steps,
-            num_workers=config.workers.count,
-            num_shards=config.replay.shards,
-            min_grant=1,
-            report_period_s=1.0,
-            is_counted=is_counted,
-            stop_at_return=config.eval.stop_at_return,
-            discount=config.learner.discount,
-        )
-        shards = range(config.replay.shards)
-        self._control.set_shards(ShardMap(0, tuple(shards), tuple(0 for _ in shards)))
         self.lockstep: Lockstep
 
     def start(
@@ -86,26 +72,13 @@ class LockstepSystem:
             for shard, shard_state in zip(self.shards, state["shards"], strict=True):
                 shard("set_state", shard_state).get()
         self.lockstep = Lockstep(
-            self._made["worker"], self.shards, self.learner, self._limiter, self._rounds()
+            self._made["worker"], self.shards, self.learner, self._limiter, self._config
         )
         if state is not None:
             self.lockstep.set_state(state["lockstep"])
             self._control.set_state(state["control"])
             self.note_round()  # or the next episodes would be spread over all steps so far
         self._control.set_running()
-
-    def _rounds(self) -> Rounds:
-        config, workers = self._config, self._config.workers
-        return Rounds(
-            total_env_steps=config.total_env_steps,
-            vector_steps=workers.block_transitions // workers.envs_per_worker,
-            num_envs=workers.envs_per_worker,
-            superbatch=config.learner.superbatch,
-            batch_size=config.learner.batch_size,
-            period_rounds=config.checkpoint.period_rounds,
-            prioritized=config.replay.kind == "prioritized",
-            seed=config.seed,
-        )
 
     def note_round(self) -> None:
         """Takes the workers' totals and episodes into the account, after each round."""
@@ -119,9 +92,8 @@ class LockstepSystem:
         is_last: of the training; figures that are else a second old are computed anew.
         """
         lockstep, control = self.lockstep, self._control
-        shards = [shard("report", lockstep.version, is_last).get() for shard in self.shards]
-        for shard_report in shards:
-            control.report_shard(shard_report)
+        for shard in self.shards:
+            control.report_shard(shard("report", lockstep.version, is_last).get())
         report = self.learner(
             "report",
             lockstep.version,
@@ -131,23 +103,28 @@ class LockstepSystem:
         )
         learner_report = report.get()
         control.report_learner(learner_report, 0)
-        return dataclasses.replace(control.poll(), busy=self._busy(shards, learner_report))
+        poll = control.poll()
+        return dataclasses.replace(poll, usage=self._usage(poll.usage, learner_report))
 
-    def _busy(self, shards: list[ShardReport], learner: LearnerReport) -> dict[str, float]:
-        """Shares of the rounds' time; workers over actors act at once, else in turn."""
-        totals, elapsed_s = self.lockstep.totals, max(learner.elapsed_s, 1e-9)
-        at_once = len(totals) if self._config.mode == "lockstep_ray" else 1
-        busy = {
-            "env": sum(total.env_s for total in totals) / at_once / elapsed_s,
-            "inference": sum(total.inference_s for total in totals) / at_once / elapsed_s,
-            "replay": sum(shard.busy_s for shard in shards) / elapsed_s,
-            "learner": 1.0 - learner.wait_s / elapsed_s,
-        }
-        return busy | {"transfer": max(1.0 - sum(busy.values()), 0.0)}
+    def _usage(self, told: Usage, learner: LearnerReport) -> Usage:
+        """By the time of the rounds; workers over actors act at once, else in turn."""
+        at_once = len(self.lockstep.totals) if self._config.mode == "lockstep_ray" else 1
+        return dataclasses.replace(
+            told,
+            at_s=learner.elapsed_s,
+            workers=Spent(at_once, told.env_s + told.inference_s),
+            shards=Spent(1, told.replay_s),
+            learner=Spent(1, learner.elapsed_s - learner.wait_s),
+            rest_cpu_s=0.0,
+        )
 
-    def report_evaluation(self, report: EvaluationReport) -> None:
-        """Counts towards the end of the run, and is heard with the next poll."""
-        self._control.report_evaluation(report)
+    def evaluate_now(self, episodes: int, seed: int) -> None:
+        """Greedy episodes with the weights as they are; heard with the next poll."""
+        lockstep, online = self.lockstep, self.learner("online")
+        report = self._evaluator(
+            "evaluate", online, episodes, seed, lockstep.version, lockstep.env_steps
+        )
+        self._control.report_evaluation(report.get())
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Greedy episodes with `online [P]`."""
@@ -192,9 +169,8 @@ def _make_actors(
     from distdqn.lockstep.remote import RemoteMember, end
     from distdqn.run.start_up import actor_name, wait_until_ready
 
-    vector_steps = config.workers.block_transitions // config.workers.envs_per_worker
     timeouts = {
-        "worker": config.workers.env_timeout_s * (vector_steps + 1),  # and the resets
+        "worker": config.workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
     options = lockstep_options(config)

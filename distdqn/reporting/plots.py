@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MEAN_OVER = 100
-_MAXEDGE = 20_000
+_MAX_DOTS = 20_000
 EDGE, MUTED, ACCENT, INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -38,13 +38,9 @@ STYLE: dict[Any, Any] = {
 }
 """Matplotlib's settings for every picture of the package."""
 _CURVE_STYLE = STYLE | {
-    "font.size": 11,
-    "axes.grid.axis": "y",
-    "axes.spines.left": False,
-    "axes.titlesize": 13,
-    "legend.fontsize": 9.5,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
+    **{"font.size": 11, "axes.titlesize": 13, "axes.titlepad": 30, "legend.fontsize": 9.5},
+    **{"axes.grid.axis": "y", "axes.spines.left": False, "axes.xmargin": 0.015},
+    **{"xtick.major.size": 0, "ytick.major.size": 0},
 }
 
 
@@ -88,7 +84,7 @@ def running_mean(values: np.ndarray, over: int = _MEAN_OVER) -> np.ndarray:
 def _draw_training(axes: Axes, train: np.ndarray) -> None:
     if not len(train):
         return
-    dots = train[:: -(-len(train) // _MAXEDGE)]  # more are no more to see
+    dots = train[:: -(-len(train) // _MAX_DOTS)]  # more are no more to see
     axes.plot(*dots.T, ".", color=EDGE, markersize=3, markeredgewidth=0, alpha=0.5)
     label = f"training, mean of {_MEAN_OVER} episodes"
     axes.plot(train[:, 0], running_mean(train[:, 1]), color=MUTED, linewidth=1.6, label=label)
@@ -99,47 +95,33 @@ def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
         return
     env_steps, mean, low, high = evaluations.T
     axes.fill_between(env_steps, low, high, color=ACCENT, alpha=0.13, linewidth=0)
-    axes.plot(
-        env_steps,
-        mean,
-        color=ACCENT,
-        linewidth=2.2,
-        marker="o" if len(env_steps) <= 60 else None,
-        markersize=3.5,
-        label="greedy evaluation, mean and range",
-    )
+    style: dict[str, Any] = {
+        "marker": "o" if len(env_steps) <= 60 else None,
+        "markersize": 3.5,
+        "linewidth": 2.2,
+    }
+    label = "greedy evaluation, mean and range"
+    axes.plot(env_steps, mean, color=ACCENT, label=label, **style)
 
 
 def _draw_goal(axes: Axes, solved_at: float) -> None:
     axes.axhline(solved_at, color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.7, zorder=1.5)
-    axes.annotate(
-        f"goal {solved_at:g}",
-        (1.0, solved_at),
-        xycoords=("axes fraction", "data"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        verticalalignment="center",
-        fontsize=9.5,
-    )
+    beside = axes.get_yaxis_transform()
+    axes.text(1.005, solved_at, f"goal {solved_at:g}", transform=beside, va="center", fontsize=9.5)
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, pad=30)
-    axes.set_xlabel("env steps")
-    axes.set_ylabel("return of an episode")
+    axes.set(title=title, xlabel="env steps", ylabel="return of an episode")
     axes.xaxis.set_major_formatter(thousands)
-    axes.margins(x=0.015)
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()
     if handles:  # above the axes, where it covers nothing
-        axes.legend(
-            handles[::-1],
-            labels[::-1],
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1.0),
-            borderaxespad=0.4,
-            ncols=2,
-        )
+        place: dict[str, Any] = {
+            "loc": "lower left",
+            "bbox_to_anchor": (-0.01, 1.0),
+            "borderaxespad": 0.4,
+        }
+        axes.legend(handles[::-1], labels[::-1], ncols=2, **place)
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)

@@ -6,11 +6,12 @@ Everything goes to stderr. On a terminal the picture is redrawn twice a second; 
 
 from __future__ import annotations
 
+import collections
+import datetime
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -19,17 +20,44 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from distdqn.telemetry.status import RunStatus
+from distdqn.telemetry.status import DECLARED, RunStatus
 
 _REDRAW_PERIOD_S = 0.5
 _LINE_PERIOD_S = 5.0
 _TROUBLE = "not dim bold red"
+_LINE = (
+    "{state} {elapsed_s}: {env_steps} of {total_env_steps} env steps ({done}, {eta_s} left), "
+    "{gradient_steps} updates, return {train_return_mean} (evaluation {eval_return_mean}, "
+    "best {best_eval_return_mean}), {samples_per_insert} samples per insert, "
+    "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
+    "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
+)
+_ENDED = "{stopped_by} after {wall_s} s ({startup_s} s to start)"
+_EVALUATION = {  # what the final episodes say; a run that was broken off has none
+    "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
+    "episodes",
+    "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
+    "values": "{q_start_mean} predicted at the start, discounted return then realised "
+    "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
+}
+_WORK = {
+    "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
+    "insert",
+    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
+    "{learner_wait_fraction}",
+    "limit": "{bottleneck}: {verdict}",
+}
+
+_ROWS: dict[str, dict[str, str]] = {}  # names and labels of the metrics by row
+for _name, _shown in DECLARED.items():
+    if _shown.get("row"):
+        _ROWS.setdefault(_shown["row"], {})[_name] = _shown["label"]
+_COUNTED_TROUBLE = _ROWS.pop("trouble")
 
 
 class Progress:
     """The display of one run; a context manager.
 
-    total_env_steps: where the bar ends.
     samples_per_insert: as configured, shown beside what is achieved.
     console: where it goes; stderr by default.
     enabled: False makes every call do nothing.
@@ -40,13 +68,12 @@ class Progress:
 
     def __init__(
         self,
-        total_env_steps: int,
         samples_per_insert: float | None = None,
         console: Console | None = None,
         enabled: bool = True,
         max_lines_per_s: float = 20.0,
     ):
-        self._total, self._configured = total_env_steps, samples_per_insert
+        self._configured = samples_per_insert
         self._console = console or Console(stderr=True)
         self._enabled, self._max_lines_per_s = enabled, max_lines_per_s
         self._live: Live | None = None
@@ -60,12 +87,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._status is not None:
             self._show(self._status)
         if self._live is not None:
@@ -101,82 +123,48 @@ class Progress:
         if not self._enabled:
             return
         if self._live is not None:
-            self._live.update(picture(status, self._total, self._configured), refresh=True)
+            self._live.update(picture(status, self._configured), refresh=True)
         else:
-            self._print(plain_line(status, self._total))
+            self._print(plain_line(status))
 
     def _print(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
 
 
-def plain_line(status: RunStatus, total_env_steps: int) -> str:
+def plain_line(status: RunStatus) -> str:
     """A status as one line of text."""
-    return (
-        f"{status.state} {_clock(status.elapsed_s)}: "
-        f"{status.env_steps:,} of {total_env_steps:,} env steps "
-        f"({_percent(status.env_steps / total_env_steps)}, {_clock(status.eta_s)} left), "
-        f"{status.gradient_steps:,} updates, return {_figure(status.train_return_mean)} "
-        f"(evaluation {_figure(status.eval_return_mean)}, "
-        f"best {_figure(status.best_eval_return_mean)}), "
-        f"{_figure(status.samples_per_insert, 2)} samples per insert, "
-        f"{_count(status.env_steps_per_s)} env steps/s, "
-        f"{_count(status.gradient_steps_per_s)} updates/s, "
-        f"workers {status.workers_alive}/{status.workers_target}, "
-        f"shards {status.shards_alive}/{status.shards_target}"
-        f"{''.join(f', {line}' for line in _troubles(status))}"
-    )
+    return ", ".join([_LINE.format_map(_told_of(status)), *_troubles(status)])
 
 
-def picture(
-    status: RunStatus, total_env_steps: int, configured: float | None = None
-) -> RenderableType:
-    """A status as a bar and seven rows; one more where something was lost or replaced.
+def picture(status: RunStatus, configured: float | None = None) -> RenderableType:
+    """A status as a bar and a row for each that the metrics name.
 
     configured: samples per insert, None to leave it out.
     """
-    ratio = _figure(status.samples_per_insert, 2)
-    rows: dict[str, list[tuple[Any, ...]]] = {  # name, value, whether it is bad
-        "steps": [
-            ("env", f"{status.env_steps:,} of {total_env_steps:,}"),
-            ("updates", f"{status.gradient_steps:,}"),
-            ("", "compiled" if status.compiled else "eager"),
-        ],
-        "return": [
-            ("training", _figure(status.train_return_mean)),
-            ("evaluation", _figure(status.eval_return_mean)),
-            ("best", _figure(status.best_eval_return_mean)),
-        ],
-        "speed": [
-            ("env steps/s", _count(status.env_steps_per_s)),
-            ("updates/s", _count(status.gradient_steps_per_s)),
-            ("epsilon", _figure(status.epsilon, 3)),
-        ],
-        "replay": [
-            ("samples/insert", ratio if configured is None else f"{ratio} of {configured:g}"),
-            ("items", f"{status.replay_size:,}"),
-            ("in a shard", _range(status.shard_items)),
-        ],
-        "values": [
-            ("q at start", _figure(status.q_start_mean)),
-            ("realised", _figure(status.return_start_mean)),
-            ("max |q|", _of_bound(status), status.soft_divergence == 1.0),
-        ],
-        "waiting": [
-            ("learner", _percent(status.learner_wait_fraction)),
-            ("workers", _percent(status.worker_wait_fraction)),
-            ("staleness", f"{_count(status.staleness_p50)}, p95 {_count(status.staleness_p95)}"),
-        ],
+    told = _told_of(status)
+    beside = {  # what stands behind a figure
+        "env_steps": " of {total_env_steps}",
+        "samples_per_insert": "" if configured is None else f" of {configured:g}",
+        "q_abs_max": " of {q_bound}" if math.isfinite(status.q_bound) else "",
+        "staleness_p50": ", p95 {staleness_p95}",
+        "workers_alive": " of {workers_target}",
+        "shards_alive": " of {shards_target}",
+    }
+    bad = {
+        "q_abs_max": status.soft_divergence,
+        "workers_alive": status.workers_alive < status.workers_target,
+        "shards_alive": status.shards_alive < status.shards_target,
     }
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim", no_wrap=True)
-    for _ in range(3):
-        grid.add_column(no_wrap=True)
-    for name, facts in rows.items():
-        grid.add_row(name, *(_fact(*fact) for fact in facts))
-    alive = [("workers", status.workers_alive, status.workers_target)]
-    alive += [("shards", status.shards_alive, status.shards_target)]
-    grid.add_row("alive", *(_fact(n, f"{a} of {b}", a < b) for n, a, b in alive))
-    lines: list[RenderableType] = [_bar(status, total_env_steps), grid]
+    for row, metrics in _ROWS.items():
+        facts = []
+        for name, label in metrics.items():
+            value = told[name] + beside.get(name, "").format_map(told)
+            style = _TROUBLE if bad.get(name) else "not dim"
+            facts.append(Text.assemble((f"{label} " if label else "", "dim"), (value, style)))
+        grid.add_row(row, *facts)
+    lines: list[RenderableType] = [_bar(status, told), grid]
     if troubles := _troubles(status):
         lines.append(Text(f"trouble   {', '.join(troubles)}", style=_TROUBLE))
     return Group(*lines)
@@ -189,20 +177,11 @@ def print_summary(
 
     summary: the fields of `summary.json`; what is missing or null is shown as a dash.
     """
-    console = console or Console(stderr=True)
-    folder = Path(folder)
-    figures = {
-        "stopped by": f"{summary.get('stopped_by')} after {_figure(summary.get('wall_s'))} s "
-        f"({_figure(summary.get('startup_s'))} s to start)",
-        **(_evaluation(summary) if summary.get("eval_episodes") else {}),
-        "work": f"{_count(summary.get('env_steps'))} env steps, "
-        f"{_count(summary.get('gradient_steps'))} updates, "
-        f"{_figure(summary.get('samples_per_insert'), 2)} samples per insert",
-        "speed": f"{_count(summary.get('env_steps_per_s'))} env steps/s, "
-        f"{_count(summary.get('gradient_steps_per_s'))} updates/s; the learner waited "
-        f"{_percent(summary.get('learner_wait_fraction'))}",
-        "limit": f"{summary.get('bottleneck')}: {summary.get('verdict') or '-'}",
-    }
+    console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
+    told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
+    evaluation = _EVALUATION if summary.get("eval_episodes") else {}
+    rows = {"stopped by": _ENDED, **evaluation, **_WORK}
+    figures = {name: text.format_map(told) for name, text in rows.items()}
     if str(summary.get("stopped_by")).startswith("SIG") and _can_go_on(folder):
         figures["go on"] = f"distdqn resume {folder}"
     grid = Table.grid(padding=(0, 2))
@@ -210,24 +189,7 @@ def print_summary(
     grid.add_column(overflow="fold")
     for name, text in (figures | _places(folder)).items():
         grid.add_row(name, Text(text))
-    console.print()
-    console.print(Text(folder.name, style="bold"))
-    console.print(grid)
-
-
-def _evaluation(summary: Mapping[str, Any]) -> dict[str, str]:
-    """What the final episodes say; a run that was broken off has none."""
-    return {
-        "best checkpoint": f"{_figure(summary.get('best_eval_return_mean'))}, mean return of "
-        f"{_count(summary.get('eval_episodes'))} fresh greedy episodes",
-        "last checkpoint": f"{_figure(summary.get('eval_return_mean'))}, standard deviation "
-        f"{_figure(summary.get('eval_return_std'))}",
-        "values": f"{_figure(summary.get('q_start_mean'))} predicted at the start, discounted "
-        f"return then realised {_figure(summary.get('return_start_mean'))}; "
-        f"largest |q| {_figure(summary.get('q_abs_max'))}, "
-        f"bound {_figure(summary.get('q_bound'))}"
-        f"{': soft divergence' if summary.get('soft_divergence') else ''}",
-    }
+    console.print("", Text(folder.name, style="bold"), grid, sep="\n")
 
 
 def _can_go_on(folder: Path) -> bool:
@@ -247,66 +209,55 @@ def _places(folder: Path) -> dict[str, str]:
     return places
 
 
-def _bar(status: RunStatus, total_env_steps: int) -> RenderableType:
-    done = min(status.env_steps, total_env_steps)
+def _bar(status: RunStatus, told: Mapping[str, str]) -> RenderableType:
     line = Table.grid(padding=(0, 2))
     line.add_row(
         Text(f"{status.state:8}", style="bold"),
-        ProgressBar(total=total_env_steps, completed=done, width=36),
-        Text(_percent(done / total_env_steps), style="bold"),
-        Text(f"{_clock(status.elapsed_s)}, {_clock(status.eta_s)} left", style="dim"),
+        ProgressBar(total=status.total_env_steps, completed=status.env_steps, width=36),
+        Text(told["done"], style="bold"),
+        Text("{elapsed_s}, {eta_s} left".format_map(told), style="dim"),
     )
     return line
 
 
-def _fact(name: str, value: str, is_bad: bool = False) -> Text:
-    text = Text(f"{name} " if name else "", style="dim")
-    return text.append(value, style=_TROUBLE if is_bad else "not dim")
-
-
-def _range(numbers: tuple[int, ...]) -> str:
-    return f"{min(numbers):,} to {max(numbers):,}" if numbers else "-"
-
-
 def _troubles(status: RunStatus) -> list[str]:
-    counts = {
-        "worker restarts": status.worker_restarts,
-        "shard restarts": status.shard_restarts,
-        "learner restarts": status.learner_restarts,
-        "transitions refused": status.transitions.refused,
-        "transitions lost": status.transitions.lost,
-        "items lost": status.items_lost,
-    }
-    return [f"{name} {number:,}" for name, number in counts.items() if number]
+    counts = {label: getattr(status, name) for name, label in _COUNTED_TROUBLE.items()}
+    counts["transitions refused"] = status.transitions.refused
+    counts["transitions lost"] = status.transitions.lost
+    return [f"{label} {number:,}" for label, number in counts.items() if number]
 
 
-def _of_bound(status: RunStatus) -> str:
-    """The largest value beside what any policy can reach, where that is known."""
-    bound = status.q_bound
-    largest = "infinite" if math.isinf(status.q_abs_max) else _figure(status.q_abs_max)
-    return f"{largest} of {_figure(bound)}" if _is_number(bound) else largest
+def _told_of(status: RunStatus) -> dict[str, str]:
+    done = min(status.env_steps / max(status.total_env_steps, 1), 1.0)
+    told = _told(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
+    return told | {"done": f"{done:.0%}", "eta_s": _clock(status.eta_s)}
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _told(values: Mapping[str, Any]) -> dict[str, str]:
+    """Every figure in words, a dash for what is not known or not there."""
+    told = collections.defaultdict(lambda: "-")
+    for name, value in values.items():
+        if isinstance(value, str | int | float | tuple) and value != () and value == value:
+            form = DECLARED[name].get("form") if name in DECLARED else None
+            told[name] = _text(value, form)  # what is nan is not itself
+    return told
 
 
-def _figure(value: float | None, digits: int = 1) -> str:
-    return f"{value:,.{digits}f}" if _is_number(value) else "-"
-
-
-def _count(value: float | None) -> str:
-    return _figure(value, 0)
-
-
-def _percent(value: float | None) -> str:
-    return f"{value:.0%}" if _is_number(value) else "-"
+def _text(value: Any, form: str | None) -> str:
+    if isinstance(value, tuple):
+        return f"{min(value):,} to {max(value):,}"
+    if value == math.inf:
+        return "infinite"
+    if form == "clock":
+        return _clock(value)
+    if isinstance(value, str | bool):
+        return str(value)
+    return format(value, form or (",d" if isinstance(value, int) else ",.1f"))
 
 
 def _clock(seconds: float) -> str:
     """`m:ss`, with hours where there are any."""
     if not math.isfinite(seconds):
         return "-"
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minutes}:{second:02}"
+    told = str(datetime.timedelta(seconds=int(seconds)))
+    return told.removeprefix("0:").removeprefix("0") if told.startswith("0:") else told

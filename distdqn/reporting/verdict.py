@@ -8,27 +8,49 @@ the then smallest capacity as it reached before.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from distdqn.plain_json import plain
-from distdqn.reporting.stage_costs import Costs, Setup, reached
-from distdqn.telemetry.usage import Usage
+from distdqn.telemetry.usage import MIN_WINDOW_S, Spent, Usage
 
 _MOST_TIMES = 4  # as many parts at once; what comes beyond is to be measured first
 _NOTHING_BUSY = 0.65  # of the smallest capacity: the parts wait on the way between them
-_BUSY = 0.9  # of the time
 _SPARE = 1.2  # fewer workers would do where they keep this much above what is reached
 _SMALLER_RATIO = 0.5
 _FAR = 1.25  # more of a part is held back by the cores alone
 _WORTH = 1.03  # a smaller gain is none
+_LEAST_CORES = 0.05  # left to the run where others seem to take all
 
 TOO_SHORT = "the run was too short to tell what limits it"
 NAMES = {"workers": "workers", "learner": "learner", "shards": "replay shards", "cores": "cores"}
 _MORE = {"workers": "workers.count", "shards": "replay.shards"}
-_CORES_OF = {"rest": "Ray and all other programs"}
+_FIELD_OF = {setting: kind for kind, setting in _MORE.items()}
+_FIELD_OF["replay.samples_per_insert"] = "samples_per_insert"
+_REST = {"rest": "Ray and all other programs"}
 _STAGE_OF = {"learner": "learner", "shards": "replay", "transfer": "transfer"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setup:
+    """How a run is configured.
+
+    workers, shards: how many work at once.  batch_size: transitions in one update.
+    samples_per_insert: transitions sampled per one inserted.
+    in_turns: whether workers, shards and learner wait for each other (lockstep).
+    """
+
+    workers: int
+    shards: int
+    batch_size: int
+    samples_per_insert: float
+    in_turns: bool = False
+
+    @property
+    def updates_per_env_step(self) -> float:
+        return self.samples_per_insert / self.batch_size
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,12 +75,13 @@ class Verdict:
     """What limits a run.
 
     limit: "workers", "learner", "shards", "cores" (all are busy), "transfer" (none is),
-      "turns" (lockstep), or "" where it is not known.
-    bottleneck: as `summary.json` has it: "env", "inference", "replay", "transfer",
-      "learner"; "" where it is not known.
+      "turns" (lockstep), or "" where the run was too short to be sure.
+    bottleneck: as `summary.json` has it: "env", "inference", "replay", "transfer", "learner".
     env_steps_per_s: measured.  capacities: by stage, in env steps per second.
-    busy: by stage, share of the time in which it works; of all cores, share in use.
-    cores_used: by stage, and "rest": everything else on the machine, other programs too.
+    busy: by stage, share of the time in which it works; of all cores, share in use. Of
+      parts that take turns by bottleneck, "env" to "learner"; they add up to 1.
+    cores_used: by stage, and "rest": everything else on the machine, other programs too;
+      empty where parts take turns.
     changes: what would help, the best first; "samples_per_insert" changes what is learned.
     evidence, spare: for the user; spare: what could be taken away, or "".
     """
@@ -69,8 +92,8 @@ class Verdict:
     capacities: Mapping[str, float]
     busy: Mapping[str, float]
     cores_used: Mapping[str, float]
-    changes: tuple[Change, ...]
-    evidence: str
+    changes: tuple[Change, ...] = ()
+    evidence: str = TOO_SHORT
     spare: str = ""
 
     def line(self) -> str:
@@ -83,202 +106,198 @@ class Verdict:
         return plain(dataclasses.asdict(self)) | {"line": self.line()}
 
 
-def unknown(evidence: str = TOO_SHORT) -> Verdict:
-    """No verdict."""
-    return Verdict("", "", math.nan, {}, {}, {}, (), evidence)
-
-
-def judge(spent: Usage | None, setup: Setup) -> Verdict:
-    """The verdict on a run whose parts work at the same time.
-
-    spent: of a steady window (`UsageWindow.spent`); None: there was none.
-    """
-    if spent is None or spent.at_s <= 0 or spent.env_steps <= 0 or spent.gradient_steps <= 0:
-        return unknown()
-    costs, rate = Costs.of(spent), reached(spent, setup)
-    capacities = costs.capacities(setup)
-    smallest = min(capacities, key=lambda stage: capacities[stage])
-    limit = smallest if rate >= _NOTHING_BUSY * capacities[smallest] else "transfer"
-    busy, used = _busy(spent), _cores_used(spent)
-    return Verdict(
-        limit=limit,
-        bottleneck=_STAGE_OF.get(limit) or _stage(limit, spent),
-        env_steps_per_s=rate,
-        capacities=capacities,
-        busy=busy,
-        cores_used=used,
-        changes=_changes(limit, rate, costs, setup, spent.device),
-        evidence=f"{_evidence(limit, busy, used, spent)}: {_with_next(limit, rate, capacities)}",
-        spare=_spare(limit, rate, capacities, setup),
+def judge(spent: Usage, setup: Setup) -> Verdict:
+    """The verdict on what was `spent` in a steady window, or in all of a short run."""
+    found, rate = capacities(spent, setup), reached(spent, setup)
+    limit = min(found, key=lambda stage: found[stage])
+    if not setup.in_turns and not rate >= _NOTHING_BUSY * found[limit]:
+        limit = "transfer"
+    busy = _turns(spent) if setup.in_turns else _busy(spent)
+    used = {} if setup.in_turns else _cores_used(spent)
+    bottleneck = _largest(busy) if setup.in_turns else _stage(limit, spent)
+    verdict = Verdict(limit, bottleneck, rate, found, busy, used)
+    shortest_s = 0.0 if setup.in_turns else MIN_WINDOW_S
+    if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
+        return dataclasses.replace(verdict, limit="")
+    return dataclasses.replace(
+        verdict,
+        changes=_changes(verdict, spent, setup),
+        evidence=_evidence(verdict, spent),
+        spare=_spare(verdict, setup),
     )
 
 
-def judge_turns(busy: Mapping[str, float], env_steps_per_s: float) -> Verdict:
-    """The verdict on a lockstep run, whose parts take turns.
+def capacities(spent: Usage, setup: Setup) -> dict[str, float]:
+    """Env steps per second that each stage could do if it never waited; inf: no cost.
 
-    busy: by stage, share of the rounds' time: "env", "inference", "replay", "learner" and
-      "transfer"; nan where it is not known.
+    Costs hold per unit of each stage's own work (a worker's per env step, the learner's per
+    update, a shard's per both), so they stay right where one is ahead of the other within
+    the band, and they say what another number of parts or another ratio would do.
     """
-    shares = {stage: share for stage, share in busy.items() if share > 0}
-    if not shares:
-        return unknown()
-    largest = max(shares, key=lambda stage: shares[stage])
-    acting = shares.get("env", 0.0) + shares.get("inference", 0.0)
-    longest = max(acting, shares.get("replay", 0.0), shares.get("learner", 0.0), 1e-9)
-    gain = max(sum(shares.values()) / longest, 1.0)
-    told = ", ".join(f"{stage} {_percent(share)}" for stage, share in shares.items())
-    rate = env_steps_per_s * gain
-    text = f"mode async lets them overlap (at most {gain:.1f} times as fast, {_rate(rate)})"
-    return Verdict(
-        limit="turns",
-        bottleneck=largest,
-        env_steps_per_s=env_steps_per_s,
-        capacities={},
-        busy=shares,
-        cores_used={},
-        changes=(Change("mode", "async", rate, gain, text, at_most=True),),
-        evidence=f"the parts take turns ({told} percent of the time)",
-    )
+    with_env_steps = {"workers": 1.0, "learner": 0.0}
+    with_env_steps["shards"] = _ratio(spent.adding_s, spent.replay_s)
+
+    def cost(kind: str, seconds: float) -> float:
+        """Seconds for an env step and the updates that belong to it."""
+        share = with_env_steps[kind]
+        of_update = _ratio((1.0 - share) * seconds, spent.gradient_steps)
+        return _ratio(share * seconds, spent.env_steps) + of_update * setup.updates_per_env_step
+
+    at_once = {"workers": setup.workers, "learner": 1, "shards": setup.shards}
+    kinds = spent.kinds.items()
+    found = {name: _per(at_once[name], cost(name, kind.running_s)) for name, kind in kinds}
+    if setup.in_turns:
+        return {"turns": _per(1, sum(1.0 / capacity for capacity in found.values())), **found}
+    free_cores = max(spent.cores - _ratio(spent.rest_cpu_s, spent.at_s), _LEAST_CORES)
+    return found | {"cores": _per(free_cores, sum(cost(name, kind.cpu_s) for name, kind in kinds))}
 
 
-def _busy(spent: Usage) -> dict[str, float]:
-    parts = {"workers": spent.workers, "learner": spent.learner, "shards": spent.shards}
-    shares = {n: min(p.work_s / (max(p.count, 1) * spent.at_s), 1.0) for n, p in parts.items()}
-    return shares | {"cores": min(spent.cpu_s / (spent.cores * spent.at_s), 1.0)}
+def reached(spent: Usage, setup: Setup) -> float:
+    """Env steps per second, the updates that belong to them made.
 
-
-def _cores_used(spent: Usage) -> dict[str, float]:
-    parts = {"workers": spent.workers, "learner": spent.learner, "shards": spent.shards}
-    seconds = {name: part.cpu_s for name, part in parts.items()} | {"rest": spent.rest_cpu_s}
-    return {name: max(cpu_s, 0.0) / spent.at_s for name, cpu_s in seconds.items()}
+    Either side may be ahead of the other by the band of the ratio, at the start of a run
+    above all; the one behind tells.
+    """
+    by_updates = spent.gradient_steps / setup.updates_per_env_step
+    return _ratio(min(spent.env_steps, by_updates or spent.env_steps), spent.at_s)
 
 
 def _stage(limit: str, spent: Usage) -> str:
-    """The contract's name where workers, or all cores, are the limit."""
-    cpu = {"workers": spent.workers, "learner": spent.learner, "shards": spent.shards}
-    part = max(cpu, key=lambda name: cpu[name].cpu_s) if limit == "cores" else "workers"
-    acting = "env" if spent.env_s >= spent.inference_s else "inference"
-    return acting if part == "workers" else _STAGE_OF[part]
-
-
-# What would help.
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Outlook:
-    """Predicts: the share of the smallest capacity that is reached stays what it is."""
-
-    rate: float
-    costs: Costs
-    setup: Setup
-
-    @property
-    def share(self) -> float:
-        return min(self.rate / min(self.costs.capacities(self.setup).values()), 1.0)
-
-    def change(
-        self,
-        setting: str,
-        value: float | int | str,
-        what: str,
-        setup: Setup | None = None,
-        costs: Costs | None = None,
-    ) -> Change:
-        """what: the change in words; costs: other ones make the figures bounds."""
-        capacities = (costs or self.costs).capacities(setup or self.setup)
-        rate = min(capacities.values()) * (1.0 if costs else self.share)
-        gain = rate / self.rate
-        if not math.isfinite(rate):
-            text = f"{what} (nothing else would limit it)"
-        elif costs:
-            text = f"{what} (at most {_rate(rate)}, {gain:.1f} times)"
-        else:
-            text = f"{what} ({_rate(rate)} predicted, {gain:.1f} times)"
-        return Change(setting, value, rate, gain, text, at_most=costs is not None)
-
-    def more(self, setting: str, name: str, costs: Costs | None = None) -> Change:
-        """The smallest number of `name` that moves the limit on to another stage.
-
-        costs: with more cores, which the new ones need.
-        """
-        capacities = (costs or self.costs).capacities(self.setup)
-        now = getattr(self.setup, name)
-        others = min(capacity for stage, capacity in capacities.items() if stage != name)
-        wanted = others / capacities[name] * now
-        number = max(min(math.ceil(min(wanted, 1e9)), _MOST_TIMES * now), now + 1)
-        setup = dataclasses.replace(self.setup, **{name: number})
-        what = f"{number} {NAMES[name]} for {now}{' with cores for them' if costs else ''}"
-        return self.change(setting, number, what, setup, costs)
-
-    def smaller_ratio(self) -> Change:
-        ratio = self.setup.samples_per_insert * _SMALLER_RATIO
-        setup = dataclasses.replace(self.setup, samples_per_insert=ratio)
-        what = f"samples_per_insert {ratio:g} for {self.setup.samples_per_insert:g}"
-        return self.change("replay.samples_per_insert", ratio, what, setup)
-
-
-def _changes(
-    limit: str, rate: float, costs: Costs, setup: Setup, device: str
-) -> tuple[Change, ...]:
-    outlook, found = _Outlook(rate, costs, setup), list[Change]()
-    unbound = costs.with_cores(math.inf)
-    if limit in _MORE:
-        found.append(outlook.more(_MORE[limit], limit))
-        if (more := outlook.more(_MORE[limit], limit, unbound)).gain > _FAR * found[0].gain:
-            found.append(more)
-    if limit == "learner" and device != "cuda":
-        gpu = costs.without_learner()
-        found.append(outlook.change("learner.device", "cuda", "a GPU", costs=gpu))
+    """The contract's name of a limit; of all cores, what takes most of them."""
     if limit == "cores":
-        found.append(outlook.change("", "", "more cores or another node", costs=unbound))
-    if limit == "transfer":
+        limit = _largest({name: kind.cpu_s for name, kind in spent.kinds.items()})
+    return _STAGE_OF.get(limit, "env" if spent.env_s >= spent.inference_s else "inference")
+
+
+def _busy(spent: Usage) -> dict[str, float]:
+    shares = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
+    return shares | {"cores": min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)}
+
+
+def _cores_used(spent: Usage) -> dict[str, float]:
+    seconds = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
+    return {name: _ratio(max(cpu_s, 0.0), spent.at_s) for name, cpu_s in seconds.items()}
+
+
+def _turns(spent: Usage) -> dict[str, float]:
+    """Shares of the time of parts that take turns."""
+    workers = max(spent.workers.count, 1)
+    seconds = {"env": spent.env_s / workers, "inference": spent.inference_s / workers}
+    seconds |= {"replay": spent.shards.work_s, "learner": spent.learner.work_s}
+    shares = {stage: _ratio(taken_s, spent.at_s) for stage, taken_s in seconds.items()}
+    return shares | {"transfer": max(1.0 - sum(shares.values()), 0.0)}
+
+
+def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]:
+    """What would help; a `bound` is what would be spent then, at most as much."""
+    limit, found = verdict.limit, list[Change]()
+    predict = functools.partial(_predict, verdict, spent, setup)
+    endless = dataclasses.replace(spent, cores=math.inf)
+    if limit in _MORE:
+        found = [predict(*_more(limit, spent, setup))]
+        with_cores = predict(*_more(limit, endless, setup, " with cores for them"), endless)
+        found += [with_cores] if with_cores.gain > _FAR * found[0].gain else []
+    elif limit == "learner" and spent.device != "cuda":
+        bound = dataclasses.replace(spent, learner=Spent())
+        found.append(predict("learner.device", "cuda", "a GPU", bound=bound))
+    elif limit == "cores":
+        found.append(predict("", "", "more cores or another node", bound=endless))
+    elif limit == "transfer":
         what = "more on the way (workers.max_in_flight, learner.prefetch)"
-        found.append(outlook.change("", "", what, costs=costs))
+        found.append(predict("", "", what, bound=spent))
+    elif limit == "turns":
+        found.append(predict("mode", "async", "mode async lets them overlap", bound=endless))
     if limit in ("learner", "shards", "cores"):
-        found.append(outlook.smaller_ratio())
+        ratio = setup.samples_per_insert * _SMALLER_RATIO
+        what = f"samples_per_insert {ratio:g} for {setup.samples_per_insert:g}"
+        found.append(predict("replay.samples_per_insert", ratio, what))
     return tuple(change for change in found if change.gain >= _WORTH)
 
 
-def _spare(limit: str, rate: float, capacities: Mapping[str, float], setup: Setup) -> str:
+def _more(limit: str, spent: Usage, setup: Setup, words: str = "") -> tuple[str, int, str]:
+    """The smallest number of parts that moves the limit on: setting, number, in words."""
+    could, now = capacities(spent, setup), getattr(setup, limit)
+    others = min(capacity for stage, capacity in could.items() if stage != limit)
+    wanted = math.ceil(min(others / could[limit] * now, 1e9))
+    number = max(min(wanted, _MOST_TIMES * now), now + 1)
+    return _MORE[limit], number, f"{number} {NAMES[limit]} for {now}{words}"
+
+
+def _predict(
+    verdict: Verdict,
+    spent: Usage,
+    setup: Setup,
+    setting: str,
+    value: Any,
+    what: str,
+    bound: Usage | None = None,
+) -> Change:
+    """The share of the smallest capacity that is reached stays what it is.
+
+    bound: what would be spent then, where the share is not known.
+    """
+    field = _FIELD_OF.get(setting)
+    changed = dataclasses.replace(setup, in_turns=False, **({field: value} if field else {}))
+    rate, was = min(capacities(bound or spent, changed).values()), verdict.env_steps_per_s
+    told = f"at most {_rate(rate)}, {rate / was:.1f} times"
+    if bound is None:
+        rate *= min(was / min(verdict.capacities.values()), 1.0)
+        told = f"{_rate(rate)} predicted, {rate / was:.1f} times"
+    if not math.isfinite(rate):
+        told = "nothing else would limit it"
+    return Change(setting, value, rate, rate / was, f"{what} ({told})", at_most=bound is not None)
+
+
+def _spare(verdict: Verdict, setup: Setup) -> str:
     """Whether fewer workers would do."""
-    if limit in ("workers", "transfer"):
+    if verdict.limit in ("workers", "transfer", "turns"):
         return ""
-    enough = max(math.ceil(_SPARE * rate / capacities["workers"] * setup.workers), 1)
+    share = _SPARE * verdict.env_steps_per_s / verdict.capacities["workers"]
+    enough = max(math.ceil(share * setup.workers), 1)
     would = "worker would" if enough == 1 else "workers would"
     return f"{enough} {would} do" if enough < setup.workers else ""
 
 
-# What a user reads.
-
-
-def _evidence(
-    limit: str, busy: Mapping[str, float], used: Mapping[str, float], spent: Usage
-) -> str:
+def _evidence(verdict: Verdict, spent: Usage) -> str:
+    """How the limit is known, the rate, and the stage that would be the limit next."""
+    limit, busy, rate = verdict.limit, verdict.busy, _rate(verdict.env_steps_per_s)
+    if limit == "turns":
+        return f"the parts take turns ({_percents(busy)} percent of the time): {rate}"
     if limit == "cores":
-        told = ", ".join(f"{_CORES_OF.get(name, name)} {n:.1f}" for name, n in used.items())
-        return f"the {spent.cores} cores {_percent(busy['cores'])} percent busy ({told})"
-    if limit == "transfer":
-        told = ", ".join(f"{NAMES[name]} {_percent(share)}" for name, share in busy.items())
-        return f"nothing is busy ({told} percent), the parts wait for messages"
-    line = f"{NAMES[limit]} {_percent(busy[limit])} percent busy"
-    if limit != "workers" or spent.workers.work_s <= 0:
-        return line
-    shares = (spent.env_s / spent.workers.work_s, spent.inference_s / spent.workers.work_s)
-    return f"{line} (env {_percent(shares[0])}, inference {_percent(shares[1])})"
-
-
-def _with_next(limit: str, rate: float, capacities: Mapping[str, float]) -> str:
-    """The rate, and the stage that would be the limit next."""
-    others = {stage: value for stage, value in capacities.items() if stage != limit}
+        used = {_REST.get(name, name): cores for name, cores in verdict.cores_used.items()}
+        told = ", ".join(f"{name} {cores:.1f}" for name, cores in used.items())
+        told = f"the {spent.cores:g} cores {100 * busy[limit]:.0f} percent busy ({told})"
+    elif limit == "transfer":
+        told = _percents({NAMES[name]: share for name, share in busy.items()})
+        told = f"nothing is busy ({told} percent), the parts wait for messages"
+    else:
+        told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
+    if limit == "workers":
+        work_s, taken_s = spent.workers.work_s, {"env": spent.env_s, "inference": spent.inference_s}
+        shares = {stage: _ratio(seconds, work_s) for stage, seconds in taken_s.items()}
+        told += f" ({_percents(shares)})"
+    others = {name: value for name, value in verdict.capacities.items() if name != limit}
     nearest = min(others, key=lambda stage: others[stage])
-    if not math.isfinite(others[nearest]):
-        return _rate(rate)
-    return f"{_rate(rate)}, the {NAMES[nearest]} could do {others[nearest]:,.0f}"
+    if math.isfinite(others[nearest]):
+        rate += f", the {NAMES[nearest]} could do {others[nearest]:,.0f}"
+    return f"{told}: {rate}"
+
+
+def _largest(values: Mapping[str, float]) -> str:
+    return max(values, key=lambda name: values[name])
+
+
+def _percents(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {100.0 * share:.0f}" for name, share in shares.items())
 
 
 def _rate(env_steps_per_s: float) -> str:
     return f"{env_steps_per_s:,.0f} env steps/s"
 
 
-def _percent(share: float) -> str:
-    return f"{100.0 * share:.0f}"
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+def _per(parts: float, cost_s: float) -> float:
+    return parts / cost_s if cost_s > 0 else math.inf

@@ -13,13 +13,10 @@ import time
 
 import numpy as np
 
-from distdqn.config import Config
 from distdqn.errors import DistDQNError, EnvFailure
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress
-from distdqn.reporting.stage_costs import Setup
 from distdqn.reporting.summary import Summary
-from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
 from distdqn.run.placement import Placement
@@ -29,16 +26,6 @@ from distdqn.run.supervisor import System
 
 _POLL_S = 0.2
 _STOP_TIMEOUT_S = 60.0
-
-
-def setup_of(config: Config) -> Setup:
-    """What a verdict must know of a configuration."""
-    return Setup(
-        workers=config.workers.count,
-        shards=config.replay.shards,
-        batch_size=config.learner.batch_size,
-        samples_per_insert=config.replay.samples_per_insert,
-    )
 
 
 class AsyncRun:
@@ -121,7 +108,6 @@ class AsyncRun:
             stopped_by,
             None if state is None else state["learner"]["online"],
             None if self.interruption.name else system,
-            lambda poll, rate: judge(self._record.window.spent, setup_of(self._config)),
         )
         self._folder.set_state("finished" if not self.interruption.name else "stopped")
         return summary

@@ -6,7 +6,6 @@ keeps the newest checkpoints and the best one.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +42,6 @@ class Checkpointer:
     def __init__(self, folder: Path, keep: int, network: Mapping[str, Any], env_id: str):
         self._folder, self._keep = folder, keep
         self._network, self._env_id = network, env_id
-        self._layout: Layout = ()
         self._entries: list[Mapping[str, Any]] = []  # of the replay, by shard
 
     def save(self, state: Mapping[str, Any] | None, env_steps: int) -> Path | None:
@@ -54,10 +52,23 @@ class Checkpointer:
         self.prune()
         return path
 
-    def save_last(self, state: Mapping[str, Any], env_steps: int) -> Path:
-        """Saves a learner's state and removes nothing yet: the run may still be resumed."""
-        checkpoint = self._checkpoint(state, env_steps)
-        return save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
+    def save_last(self, state: Mapping[str, Any], env_steps: int, **others: Any) -> Path:
+        """Saves a learner's state and removes nothing yet: the run may still be resumed.
+
+        others: fields of the `Checkpoint`.
+        """
+        learner = state["learner"]
+        counters = {
+            "env_steps": env_steps,
+            "gradient_steps": learner["gradient_steps"],
+            "target_copies": learner["target_copies"],
+            "samples": state["samples"],
+            "inserts": state["inserts"],
+        }
+        optimizer = {name: slot for name, slot in learner.items() if name not in _NOT_SLOTS}
+        vectors = (learner["online"], learner["target"])
+        path = step_folder(self._folder, env_steps)
+        return self._write(path, vectors, state["layout"], counters, optimizer, **others)
 
     def prune(self) -> None:
         """Removes all but the newest checkpoints, and what no checkpoint needs."""
@@ -79,12 +90,10 @@ class Checkpointer:
             self._save_shard(index, ask, previous)
             for index, (ask, previous) in enumerate(itertools.zip_longest(shards, self._entries))
         ]
-        checkpoint = dataclasses.replace(
-            self._checkpoint(state, env_steps),
-            replay=self._entries,
-            run_state={**run_state, "layout": [[n, list(shape)] for n, shape in state["layout"]]},
+        layout = [[name, list(shape)] for name, shape in state["layout"]]
+        path = self.save_last(
+            state, env_steps, replay=self._entries, run_state={**run_state, "layout": layout}
         )
-        path = save_checkpoint(step_folder(self._folder, env_steps), checkpoint)
         self.prune()
         return path
 
@@ -116,36 +125,26 @@ class Checkpointer:
         state = ask("get_state", *saved_up_to(previous)).get()
         return save_replay(self._folder, index, state, previous)
 
-    def _checkpoint(self, state: Mapping[str, Any], env_steps: int) -> Checkpoint:
-        self._layout = state["layout"]
-        learner = state["learner"]
-        return Checkpoint(
-            online=by_name(learner["online"], self._layout),
-            target=by_name(learner["target"], self._layout),
-            optimizer={k: v for k, v in learner.items() if k not in _NOT_SLOTS},
-            counters={
-                "env_steps": env_steps,
-                "gradient_steps": learner["gradient_steps"],
-                "target_copies": learner["target_copies"],
-                "samples": state["samples"],
-                "inserts": state["inserts"],
-            },
-            network=self._network,
-            env_id=self._env_id,
-        )
-
     def save_best(self, online: np.ndarray, layout: Layout, env_steps: int) -> Path:
         """Saves weights that evaluated best so far as `best`; they have no optimizer."""
-        parameters = by_name(online, layout)
+        counters = {"env_steps": env_steps}
+        return self._write(self._folder / "best", (online, online), layout, counters, {})
+
+    def _write(
+        self,
+        path: Path,
+        vectors: tuple[np.ndarray, np.ndarray],
+        layout: Layout,
+        counters: Mapping[str, int],
+        optimizer: Mapping[str, np.ndarray],
+        **others: Any,
+    ) -> Path:
+        """vectors: online and target parameters."""
+        online, target = (by_name(vector, layout) for vector in vectors)
         checkpoint = Checkpoint(
-            online=parameters,
-            target=parameters,
-            optimizer={},
-            counters={"env_steps": env_steps},
-            network=self._network,
-            env_id=self._env_id,
+            online, target, optimizer, counters, self._network, self._env_id, **others
         )
-        return save_checkpoint(self._folder / "best", checkpoint)
+        return save_checkpoint(path, checkpoint)
 
 
 def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:

@@ -133,6 +133,20 @@ class Factory:
         own = rungs[worker * num_envs : (worker + 1) * num_envs]
         return lambda env_steps: own
 
+    def control_arguments(self, min_grant: int, report_period_s: float) -> dict[str, Any]:
+        """Of `Control`, in whichever process it is made."""
+        config = self.config
+        return {
+            "total_env_steps": config.total_env_steps,
+            "num_workers": config.workers.count,
+            "num_shards": config.replay.shards,
+            "min_grant": min_grant,
+            "report_period_s": report_period_s,
+            "is_counted": self.is_counted,
+            "stop_at_return": config.eval.stop_at_return,
+            "discount": config.learner.discount,
+        }
+
     def is_counted(self, env: int) -> bool:
         """Whether an env is in the third with the lowest epsilons (all, without a ladder)."""
         workers = self.config.workers
@@ -181,31 +195,12 @@ class Factory:
 
     def learner(self) -> Learner:
         """The learner alone, on its device."""
-        from distdqn.learning.learner import Learner, LearnerSettings
+        from distdqn.learning.learner import Learner
 
-        learner = self.config.learner
-        is_double = learner.precision == "float64"  # for the CPU alone
-        settings = LearnerSettings(
-            batch_size=learner.batch_size,
-            gradient=learner.gradient,
-            loss=learner.loss,
-            double=learner.double,
-            max_grad_norm=learner.max_grad_norm,
-            target_period=learner.target_period,
-            target_tau=learner.target_tau,
-            optimizer=learner.optimizer,
-            optimizer_eps=learner.optimizer_eps,
-            optimizer_momentum=learner.optimizer_momentum,
-            rmsprop_decay=learner.rmsprop_decay,
-            rmsprop_centered=learner.rmsprop_centered,
-            rmsprop_eps_inside_sqrt=learner.rmsprop_eps_inside_sqrt,
-            device="cpu" if is_double else learner.device,
-            precision=learner.precision,
-            num_threads=learner.num_threads,
-            # A graph is captured at a moment of its own; lockstep swaps nothing.
-            cuda_graph=learner.compile and self.config.mode == "async",
-        )
-        return Learner(self.network(), settings, self.observation, self.num_actions)
+        network, settings = self.network(), self.config.learner
+        # A graph is captured at a moment of its own; lockstep swaps nothing.
+        cuda_graph = settings.compile and self.config.mode == "async"
+        return Learner(network, settings, self.observation, self.num_actions, cuda_graph)
 
     def limiter(self) -> RateLimiter:
         """The account of samples and inserts."""
@@ -232,8 +227,8 @@ class Factory:
             with_target=replay.kind == "prioritized" and learner.gradient == "semi",
         )
 
-    def learner_parts(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
-        """The training, where its batches come from, and `start_compiling`."""
+    def learner_core(self) -> tuple[Training, Prefetcher, Callable[[Learner, bool], Any]]:
+        """Of the learner's actor: training, where its batches come from, `start_compiling`."""
         from distdqn.learning.prefetch import Prefetcher
 
         learner = self.config.learner
@@ -255,11 +250,10 @@ class Factory:
 
         with cpu_threads(learner.num_threads):  # the machine code is for so many
             return compile_in_background(
-                learner.update_function,
+                learner.build_update,
                 learner.example_arguments(with_action_mask),
                 CompiledCache(),
                 nice=5,  # below the learner, above the workers, which it would else starve behind
-                build=learner.build_update,
             )
 
     @property
@@ -292,30 +286,24 @@ class Factory:
         Compressed frames count with the least that they may take: refused before the start is
         only what cannot fit however well they shrink.
         """
-        replay = self.config.replay
-        held = replay_bytes(
-            replay.capacity,
-            self.observation,
-            self.num_actions,
-            replay.kind == "prioritized",
-            self._frames_per_item(),
-            compression=replay.compression,
-        )
+        held = replay_bytes(**self._what_is_held())
         saves = self.config.mode != "async"  # one shard after another
-        return held + (saving_bytes(held // replay.shards) if saves else 0)
+        return held + (saving_bytes(held // self.config.replay.shards) if saves else 0)
 
     def memory_budget(self) -> MemoryBudget:
         """What the full replay takes, for a person to read before the start."""
+        return memory_budget(shards=self.config.replay.shards, **self._what_is_held())
+
+    def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay
-        return memory_budget(
-            replay.capacity,
-            replay.shards,
-            self.observation,
-            self.num_actions,
-            replay.kind == "prioritized",
-            self._frames_per_item(),
-            replay.compression,
-        )
+        return {
+            "capacity": replay.capacity,
+            "observation": self.observation,
+            "num_actions": self.num_actions,
+            "prioritized": replay.kind == "prioritized",
+            "frames_per_item": self._frames_per_item(),
+            "compression": replay.compression,
+        }
 
     def _frames_per_item(self) -> float:
         workers = self.config.workers

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 SIGNALS = ("SIGINT", "SIGTERM")
 
 
@@ -14,8 +21,24 @@ class Interruption:
     def __init__(self) -> None:
         self.name = ""
 
-    def note(self, name: str) -> None:
-        self.name = name
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """First SIGINT or SIGTERM: a clean end. A second SIGINT: out at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {name: signal.signal(getattr(signal, name), self._note) for name in SIGNALS}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(getattr(signal, name), handler)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.name and number == signal.SIGINT:
+            os.write(2, b"\ndistdqn: ended at once\n")
+            os._exit(130)
+        self.name = signal.Signals(number).name
 
     def give_up(self) -> None:
         """Ends a run in which there is nothing to save yet, where a signal has come."""

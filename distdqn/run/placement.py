@@ -24,7 +24,7 @@ _REPORT_PERIOD_S = 0.25
 
 
 class Placement:
-    """Creates actors of one run; each method returns a new actor's handle.
+    """Creates the actors of one run; what it gives are their handles.
 
     factory: a `Factory`, whose methods make in each actor what it runs.
     control (named "control" in the namespace `run_name`) and server are made at once,
@@ -36,28 +36,30 @@ class Placement:
         node = ray.get_runtime_context().get_node_id()
         self._here = NodeAffinitySchedulingStrategy(node, soft=False)
         self._near = NodeAffinitySchedulingStrategy(node, soft=True)
-        config = factory.config
         if _is_taken(run_name):
             raise RunError(
                 f"run_name {run_name!r} is in use on this cluster; choose another with --run-name"
             )
+        min_grant = 2 * self._config.workers.block_transitions
         self.control = _actor(
             Control, scheduling_strategy=self._here, name="control", namespace=run_name
-        ).remote(
-            total_env_steps=config.total_env_steps,
-            num_workers=config.workers.count,
-            num_shards=config.replay.shards,
-            min_grant=2 * config.workers.block_transitions,
-            report_period_s=_REPORT_PERIOD_S,
-            is_counted=factory.is_counted,
-            stop_at_return=config.eval.stop_at_return,
-            discount=config.learner.discount,
-        )
+        ).remote(**factory.control_arguments(min_grant, _REPORT_PERIOD_S))
         self.server = _actor(WeightServer, scheduling_strategy=self._here).remote()
 
-    def learner(self, incarnation: int) -> Any:
+    def create(self, kind: str, index: int, incarnation: int) -> Any:
+        """An actor of a kind; incarnation: that of a shard is its epoch."""
+        make = {
+            "learner": self._learner,
+            "shard": self._shard,
+            "worker": self._worker,
+            "evaluator": self._evaluator,
+        }
+        return make[kind](index, incarnation)
+
+    def _learner(self, index: int, incarnation: int) -> Any:
         from distdqn.learning.learner_actor import LearnerActor
 
+        del index  # there is one
         learner, replay = self._config.learner, self._config.replay
         free_to_move = learner.num_gpus or learner.resources
         return _actor(
@@ -67,7 +69,7 @@ class Placement:
             resources=dict(learner.resources),
             scheduling_strategy="DEFAULT" if free_to_move else self._near,
         ).remote(
-            build=self._factory.learner_parts,
+            build=self._factory.learner_core,
             incarnation=incarnation,
             control=self.control,
             weight_server=self.server,
@@ -77,7 +79,7 @@ class Placement:
             report_period_s=_REPORT_PERIOD_S,
         )
 
-    def shard(self, shard: int, epoch: int) -> Any:
+    def _shard(self, shard: int, epoch: int) -> Any:
         return _actor(
             ReplayShard,
             scheduling_strategy=self._node_in_turn(shard + epoch, soft=epoch > 0),
@@ -100,7 +102,7 @@ class Placement:
         nodes = [self._here.node_id, *others]
         return NodeAffinitySchedulingStrategy(nodes[index % len(nodes)], soft=soft)
 
-    def worker(self, worker: int, incarnation: int) -> Any:
+    def _worker(self, worker: int, incarnation: int) -> Any:
         workers = self._config.workers
         return _actor(
             EnvWorker,
@@ -118,7 +120,8 @@ class Placement:
             gives_most_way=self._factory.updates_take_several_cores,
         )
 
-    def evaluator(self, incarnation: int) -> Any:
+    def _evaluator(self, index: int, incarnation: int) -> Any:
+        del index  # there is one
         evaluation = self._config.eval
         return _actor(Evaluator, scheduling_strategy=self._near).remote(
             build=self._factory.evaluator,

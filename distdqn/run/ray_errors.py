@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from ray.exceptions import RayTaskError
+from typing import Any
 
-from distdqn.errors import DistDQNError
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from distdqn.errors import DistDQNError, RunError
+
+
+def answer(ref: ray.ObjectRef, name: str, timeout_s: float, way_out: str = "") -> Any:
+    """Waits for what an actor answers.
+
+    name: of the actor.  way_out: for one that died.
+    Raises the actor's own DistDQNError, or RunError where it died, failed or is late.
+    """
+    try:
+        return ray.get(ref, timeout=timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, DistDQNError):
+            raise error.cause from error
+        raise RunError(f"the {name} failed: {cause_line(error)}") from error
+    except RayActorError as error:
+        raise RunError(f"the {name} died ({cause_line(error)}){way_out}") from error
+    except GetTimeoutError as error:
+        raise RunError(f"the {name} did not answer within {timeout_s:g} s") from error
 
 
 def cause_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,20 +23,30 @@ from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import (
     Summary,
     evaluation_fields,
-    from_status,
-    verdict_fields,
+    transition_fields,
     weights_sha256,
 )
-from distdqn.reporting.verdict import Verdict
+from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
 from distdqn.telemetry.reports import EvaluationReport, Poll
-from distdqn.telemetry.status import scalars
+from distdqn.telemetry.status import Figures, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
 from distdqn.types import BEFORE_ANY
 
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
 _MEMORY_PERIOD_S = 5.0
+
+
+def setup_of(config: Config) -> Setup:
+    """What a verdict must know of a configuration."""
+    return Setup(
+        workers=1 if config.mode == "lockstep" else config.workers.count,
+        shards=config.replay.shards if config.mode == "async" else 1,
+        batch_size=config.learner.batch_size,
+        samples_per_insert=config.replay.samples_per_insert,
+        in_turns=config.mode != "async",
+    )
 
 
 class GreedyPlayer(Protocol):
@@ -52,7 +62,6 @@ class RunRecord:
 
     best: the evaluation whose weights are kept as `best/`, or None so far.
     startup_s: from the start to the first step, set by whoever starts the run.
-    window: what the parts spent while the run was steady.
     """
 
     def __init__(
@@ -69,7 +78,7 @@ class RunRecord:
         )
         self.best: EvaluationReport | None = None
         self.startup_s = math.nan
-        self.window = UsageWindow(config.total_env_steps)
+        self._window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
         self._train_curve: list[tuple[int, float]] = []
         self._eval_curve: list[tuple[int, np.ndarray]] = []
@@ -95,7 +104,7 @@ class RunRecord:
         """Writes down what is new; scalars once a second."""
         self._poll = poll
         if poll.status.state != "stopping":  # what is flushed then is no steady work
-            self.window.hear(poll.usage)
+            self._window.hear(poll.usage)
         now, status = time.monotonic(), poll.status
         for line in poll.notes:
             self._progress.say(line)
@@ -117,20 +126,14 @@ class RunRecord:
         self._progress.update(status)
 
     def finish(
-        self,
-        stopped_by: str,
-        online: np.ndarray | None,
-        player: GreedyPlayer | None,
-        judge: Callable[[Poll, float], Verdict],
+        self, stopped_by: str, online: np.ndarray | None, player: GreedyPlayer | None
     ) -> Summary:
         """Final evaluations and the summary, after the last checkpoint.
 
         online: `[P]` last weights, None where nothing was learned.
         player: None to play no final episodes (the run was interrupted).
-        judge: says what limited the run, from its last poll and its env steps per second.
         """
-        trained_at = time.monotonic()
-        last = best = None
+        trained_at, last, best = time.monotonic(), None, None
         if online is not None and player is not None:
             try:
                 last, best = self._final_evaluations(player, online)
@@ -138,7 +141,9 @@ class RunRecord:
                 self._progress.say(f"no final evaluation: {error}")
         if self._poll is not None:
             self._write_last(self._poll, last)
-        summary = self._summarise(stopped_by, online, last, best, trained_at, judge)
+        told = self._rates(trained_at) | evaluation_fields(last, best)
+        digest = weights_sha256(np.zeros(0) if online is None else online)
+        summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
         self._folder.write_summary(summary.to_json())
         return summary
 
@@ -146,47 +151,38 @@ class RunRecord:
         """`learning_curve.png`."""
         plot_learning_curve(
             self._folder.path / "learning_curve.png",
-            np.array(self._train_curve, np.float64).reshape(-1, 2),
-            [
-                (s, float(np.mean(r)), float(np.min(r)), float(np.max(r)))
-                for s, r in self._eval_curve
-            ],
+            self._train_array(),
+            [(s, float(np.mean(r)), np.min(r), np.max(r)) for s, r in self._eval_curve],
             title=f"{self._config.env.id}, seed {self._config.seed}",
             solved_at=self._config.eval.stop_at_return,
         )
 
+    def _train_array(self) -> np.ndarray:
+        return np.array(self._train_curve, np.float64).reshape(-1, 2)
+
     def get_state(self) -> dict[str, Any]:
         """What a resumed run needs: the curves, and what the best evaluation returned."""
-        best = self.best
+        names = ("env_steps", "returns", "online")
+        best = self.best and {name: getattr(self.best, name) for name in names}
         return {
-            "train_curve": np.array(self._train_curve, np.float64).reshape(-1, 2),
+            "train_curve": self._train_array(),
             "eval_steps": np.array([steps for steps, _ in self._eval_curve], np.int64),
             "eval_returns": np.array([returns for _, returns in self._eval_curve], np.float64),
-            "best": None
-            if best is None
-            else {"env_steps": best.env_steps, "returns": best.returns, "online": best.online},
+            "best": best,
         }
 
     def set_state(self, state: dict[str, Any], layout: Any) -> None:
         """Goes on from `get_state()`; layout: of the network's parameters."""
         self._train_curve = [(int(steps), float(value)) for steps, value in state["train_curve"]]
-        self._eval_curve = list(
-            zip(state["eval_steps"].tolist(), state["eval_returns"], strict=True)
-        )
-        if (best := state["best"]) is not None:
-            self.best = EvaluationReport(
-                best["env_steps"],
-                version=BEFORE_ANY,
-                returns=best["returns"],
-                lengths=np.zeros(0),
-                num_cut=0,
-                online=best["online"],
-                layout=layout,
-            )
+        steps = state["eval_steps"].tolist()
+        self._eval_curve = list(zip(steps, state["eval_returns"], strict=True))
+        if state["best"] is not None:
+            unknown: dict[str, Any] = {"version": BEFORE_ANY, "lengths": np.zeros(0), "num_cut": 0}
+            self.best = EvaluationReport(**state["best"], **unknown, layout=layout)
 
     def _write_histograms(self, poll: Poll) -> None:
-        for tag, (counts, edges) in poll.histograms.items():
-            self._folder.write_histogram(tag, counts, edges, poll.status.env_steps)
+        for tag, drawn in poll.histograms.items():
+            self._folder.write_histogram(tag, *drawn, poll.status.env_steps)
 
     def _write_last(self, poll: Poll, last: EvaluationReport | None) -> None:
         """The final scalars, with what the last weights promise and what they realised."""
@@ -227,57 +223,45 @@ class RunRecord:
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
             best = player.evaluate(self.best.online, episodes, seed + 1)
-        for index in range(self._config.eval.video_episodes):
-            self._record(player, best.online, index)
+        self._record(player, best.online)
         return last, best
 
     def _save_best(self, report: EvaluationReport) -> None:
         self.best = report
         self.checkpointer.save_best(report.online, report.layout, report.env_steps)
 
-    def _record(self, player: GreedyPlayer, online: np.ndarray, index: int) -> None:
+    def _record(self, player: GreedyPlayer, online: np.ndarray) -> None:
         try:
-            self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
+            for index in range(self._config.eval.video_episodes):
+                self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
 
-    def _summarise(
-        self,
-        stopped_by: str,
-        online: np.ndarray | None,
-        last: EvaluationReport | None,
-        best: EvaluationReport | None,
-        trained_at: float,
-        judge: Callable[[Poll, float], Verdict],
-    ) -> Summary:
-        poll = self._poll
-        assert poll is not None
-        seconds, env_steps, gradient_steps = self._since_first_steps(trained_at)
-        return Summary(
-            run_name=self._folder.name,
-            run_folder=str(self._folder.path),
-            env_id=self._config.env.id,
-            seed=self._config.seed,
-            stopped_by=stopped_by,
-            wall_s=time.monotonic() - self._began,
-            startup_s=self.startup_s,
-            env_steps_per_s=env_steps / seconds,
-            gradient_steps_per_s=gradient_steps / seconds,
-            best_eval_env_steps=self.env_steps if self.best is None else self.best.env_steps,
-            peak_pss_bytes=self._peak_pss_bytes,
-            weights_sha256=weights_sha256(np.zeros(0) if online is None else online),
-            **from_status(poll.status),
-            **verdict_fields(judge(poll, env_steps / seconds), poll),
-            **evaluation_fields(last, best),
-        )
-
-    def _since_first_steps(self, until: float) -> tuple[float, int, int]:
-        """Seconds, env steps and gradient steps since the first report of any."""
+    def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None
-        status = self._poll.status
-        since, env_steps, gradient_steps = self._first_steps or (self._began, 0, 0)
-        return (
-            max(until - since, 1e-9),
-            status.env_steps - env_steps,
-            status.gradient_steps - gradient_steps,
-        )
+        status, verdict = self._poll.status, judge(self._window.spent, setup_of(self._config))
+        own = {
+            "run_name": self._folder.name,
+            "run_folder": str(self._folder.path),
+            "env_id": self._config.env.id,
+            "seed": self._config.seed,
+            "wall_s": time.monotonic() - self._began,
+            "startup_s": self.startup_s,
+            "best_eval_env_steps": self.env_steps if self.best is None else self.best.env_steps,
+            "peak_pss_bytes": self._peak_pss_bytes,
+            "bottleneck": verdict.bottleneck,
+            "verdict": verdict.line(),
+            "verdict_detail": verdict.to_json(),
+        }
+        heard = shared(status, Figures) | transition_fields(status.transitions)
+        return Summary(**(heard | own | told))
+
+    def _rates(self, until: float) -> dict[str, float]:
+        """Of the run since the first report of any steps."""
+        assert self._poll is not None
+        since, *first = self._first_steps or (self._began, 0, 0)
+        names, seconds = ("env_steps", "gradient_steps"), max(until - since, 1e-9)
+        return {
+            f"{name}_per_s": (getattr(self._poll.status, name) - before) / seconds
+            for name, before in zip(names, first, strict=True)
+        }

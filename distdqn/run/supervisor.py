@@ -18,7 +18,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from distdqn.config import Config
 from distdqn.errors import EnvFailure, ResourceError, RunError
-from distdqn.run.ray_errors import cause_line
+from distdqn.run.ray_errors import answer, cause_line
 from distdqn.run.start_up import actor_name, amounts, wait_until_ready
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
@@ -91,14 +91,11 @@ class System:
         self._initial = initial
         self._run(_Member("control", 0, actor=self._control))
         self._run(_Member("weight server", 0, actor=self._server))
-        for member in (self._learner, *self._shards):
+        members = (self._learner, *self._shards, *self._workers)
+        for member in members:
             self._create(member)
-        for member in self._workers:
-            self._create(member)
-            self._run(member, self._shard_map())
-        for member in self._shards:
+        for member in members:
             self._run(member)
-        self._run(self._learner, self._shard_map(), None, initial)
         self._announce_shards()
         self._wait_until_ready()
         if self._config.eval.period_env_steps:  # not before: its imports would delay the others
@@ -199,17 +196,18 @@ class System:
 
     def _create(self, member: _Member) -> None:
         """A new actor for `member`; its `ready` is asked before the call that occupies it."""
-        make = {
-            "learner": lambda: self._place.learner(member.incarnation),
-            "evaluator": lambda: self._place.evaluator(member.incarnation),
-            "shard": lambda: self._place.shard(member.index, member.incarnation),
-            "worker": lambda: self._place.worker(member.index, member.incarnation),
-        }
-        member.actor = make[member.kind]()
+        member.actor = self._place.create(member.kind, member.index, member.incarnation)
         member.born, member.up, member.said_late = time.monotonic(), False, False
         member.ready = member.actor.__ray_ready__.remote()
 
-    def _run(self, member: _Member, *arguments: Any) -> None:
+    def _run(self, member: _Member) -> None:
+        """Begins the call that ends only with the member's work or its process."""
+        arguments: list[Any] = []
+        if member.kind in ("worker", "learner"):
+            arguments.append(self._shard_map())
+        if member.kind == "learner":
+            state = self.learner_state() if member.incarnation > 1 else None
+            arguments += [state, self._initial if state is None else None]
         self._by_ref[member.actor.run.remote(*arguments)] = member
 
     def _stop_evaluator_run(self) -> None:
@@ -307,13 +305,7 @@ class System:
         member.done = False
         member.incarnation += 1
         self._create(member)
-        if member.kind == "worker":
-            self._run(member, self._shard_map())
-        elif member.kind == "learner":
-            state = self._call(self._server.load_state)
-            self._run(member, self._shard_map(), state, self._initial if state is None else None)
-        else:
-            self._run(member)
+        self._run(member)
         if member.kind == "shard":
             self._announce_shards()
 
@@ -339,11 +331,4 @@ class System:
             )
 
     def _call(self, method: Any, *arguments: Any) -> Any:
-        try:
-            return ray.get(method.remote(*arguments), timeout=_CALL_TIMEOUT_S)
-        except GetTimeoutError as error:
-            raise RunError(
-                f"control or weight server did not answer within {_CALL_TIMEOUT_S:g} s"
-            ) from error
-        except RayActorError as error:
-            raise RunError(f"control or weight server died: {cause_line(error)}") from error
+        return answer(method.remote(*arguments), "control or weight server", _CALL_TIMEOUT_S)

@@ -5,11 +5,11 @@ computed; this package computes it, trains by the ordinary `train`, and compares
 
     exact            value iteration, reachable pairs, exact returns, value errors
     counterexamples  Baird, Tsitsiklis and Van Roy: exact sweeps
-    measure          what a run learned, from its folder
+    result           what is planned and found, as values and JSON: the others' types
     plan             which runs, with which settings and bounds
     triad            the ablation of replay, target network and double Q-learning
-    result           what was found, as values and JSON
-    rows             the same as lines and tables of text
+    measure          what a run learned, from its folder
     verification     makes the runs
+    rows             what was found as lines and tables of text
     figures, page    the same as pictures, and as one HTML page
 """

@@ -14,75 +14,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.tabular.result import Result
-from distdqn.tabular.triad import CARTPOLE, Outcome
+from distdqn.reporting.plots import EDGE, INK, STYLE, thousands
+from distdqn.tabular.result import Outcome, Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _EDGE, _GRID = "#1f2933", "#52606d", "#9aa5b1", "#e4e7eb"
 _BLUE, _ORANGE, _PURPLE, _GREEN, _RED = "#2166ac", "#d9730d", "#7b3294", "#1b7837", "#b2182b"
 _OF_LEARNER = {"table": _BLUE, "MLP": _ORANGE, "table, residual gradient": _PURPLE}
-_STYLE: dict[Any, Any] = {
+_STYLE = STYLE | {
     "svg.fonttype": "none",
     "svg.hashsalt": "distdqn",  # the same picture gets the same ids
     "font.family": ["DejaVu Sans", "sans-serif"],
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": _EDGE,
-    "axes.labelcolor": _INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _GRID,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
 }
 _WIDTH = 10.5  # inches, of every picture
-_COLUMNS = 3
 _WIDE = 5.0  # largest |q*| over the median, from which axes are logarithmic
 
 
 def values_figure(results: Sequence[Result]) -> str:
     """Learned against exact values, a panel for each run."""
-    rows = math.ceil(len(results) / _COLUMNS)
-
-    def draw(figure: Figure) -> None:
-        for index, result in enumerate(results):
-            axes = figure.add_subplot(rows, _COLUMNS, index + 1)
-            _draw_values(axes, result)
-            if index % _COLUMNS == 0:
-                axes.set_ylabel("learned q")
-            if index >= len(results) - _COLUMNS:
-                axes.set_xlabel("exact q*")
-
-    return _svg(3.3 * rows, draw)
+    return _panels(results, 3, 3.3, _draw_values)
 
 
 def errors_figure(results: Sequence[Result]) -> str:
     """Value errors over time, a panel for each problem."""
     problems = list(dict.fromkeys(result.planned.problem for result in results))
-    rows = math.ceil(len(problems) / 2)
 
-    def draw(figure: Figure) -> None:
-        for index, problem in enumerate(problems):
-            axes = figure.add_subplot(rows, 2, index + 1)
-            for result in results:
-                if result.planned.problem == problem:
-                    _draw_errors(axes, result)
-            axes.set(title=problem, xlabel="env steps", ylabel="Σ weight (q* - q)²", yscale="log")
-            axes.xaxis.set_major_formatter(_thousands)
-            axes.set_xlim(left=0)
-            axes.legend()
+    def draw(axes: Axes, problem: str) -> None:
+        for result in results:
+            if result.planned.problem == problem:
+                _draw_errors(axes, result)
+        axes.set(title=problem, xlabel="env steps", ylabel="Σ weight (q* - q)²", yscale="log")
+        axes.xaxis.set_major_formatter(thousands)
+        axes.set_xlim(left=0)
+        axes.legend()
 
-    return _svg(3.2 * rows, draw)
+    return _panels(problems, 2, 3.2, draw)
 
 
 def divergence_figure(
@@ -111,8 +79,8 @@ def divergence_figure(
 
 def ablation_figure(outcomes: Sequence[Outcome]) -> str:
     """First-state values over time and greedy returns, by setting."""
-    cartpole = [o for o in outcomes if o.setting.problem == CARTPOLE]
-    lake = [o for o in outcomes if o.setting.problem != CARTPOLE]
+    cartpole = [o for o in outcomes if np.isnan(o.exact_start_value)]
+    lake = [o for o in outcomes if not np.isnan(o.exact_start_value)]
 
     def draw(figure: Figure) -> None:
         grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
@@ -132,6 +100,18 @@ def ablation_figure(outcomes: Sequence[Outcome]) -> str:
 
 _FOUR_COLORS = (_RED, _ORANGE, _GREEN, _PURPLE)
 _FIVE_COLORS = (_BLUE, _RED, _ORANGE, _PURPLE, _GREEN)
+
+
+def _panels(
+    shown: Sequence[Any], columns: int, row_height: float, draw_one: Callable[[Axes, Any], None]
+) -> str:
+    rows = math.ceil(len(shown) / columns)
+
+    def draw(figure: Figure) -> None:
+        for place, each in enumerate(shown, start=1):
+            draw_one(figure.add_subplot(rows, columns, place), each)
+
+    return _svg(row_height * rows, draw)
 
 
 def _svg(height: float, draw: Callable[[Figure], None]) -> str:
@@ -156,7 +136,7 @@ def _draw_values(axes: Axes, result: Result) -> None:
     q_star, q = result.solution.q_star[pairs], result.learned.q[pairs]
     visits = np.log10(1 + result.learned.visits[pairs])
     ends = [min(q_star.min(), q.min()), max(q_star.max(), q.max())]
-    axes.plot(ends, ends, color=_EDGE, linewidth=1, zorder=1)
+    axes.plot(ends, ends, color=EDGE, linewidth=1, zorder=1)
     order = np.argsort(-visits)  # the rare ones on top: they are the ones to look at
     axes.scatter(
         q_star[order],
@@ -171,7 +151,8 @@ def _draw_values(axes: Axes, result: Result) -> None:
     if np.abs(q_star).max() > _WIDE * np.median(np.abs(q_star)):  # one cliff hides the rest
         axes.set_xscale("symlog", linthresh=10.0)
         axes.set_yscale("symlog", linthresh=10.0)
-    axes.set_title(f"{result.planned.problem}\n{result.planned.learner}")
+    title = f"{result.planned.problem}\n{result.planned.learner}"
+    axes.set(title=title, xlabel="exact q*", ylabel="learned q")
     error = f"max |q - q*| {result.point.max_error:.3g}"
     axes.text(0.03, 0.96, error, transform=axes.transAxes, va="top", fontsize=9)
 
@@ -196,13 +177,13 @@ def _draw_start_values(axes: Axes, outcomes: Sequence[Outcome], colors: Sequence
                 axes.plot(steps, values, color=color, label=label, linewidth=1.4, alpha=0.85)
                 label = None
     axes.set(xlabel="env steps", ylabel="mean of max q(s0, a)")
-    axes.xaxis.set_major_formatter(_thousands)
+    axes.xaxis.set_major_formatter(thousands)
     axes.set_xlim(left=0)
     axes.legend()
 
 
 def _draw_level(axes: Axes, value: float, label: str) -> None:
-    axes.axhline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
         label,
         (1.0, value),
@@ -223,7 +204,3 @@ def _draw_returns(axes: Axes, outcomes: Sequence[Outcome]) -> None:
     axes.set(title="CartPole: greedy return", xlabel="mean return of 50 episodes")
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-
-
-def _thousands(value: float, _: Any) -> str:
-    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if value else "0"

@@ -6,7 +6,7 @@ Everything comes from the run's folder: its checkpoints are the values over time
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 import safetensors.numpy
 
 from distdqn.config import EnvConfig
-from distdqn.envs.tables import TransitionTable, transition_table
+from distdqn.envs.make import make_stepper
+from distdqn.envs.tables import transition_table
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy
@@ -28,55 +29,18 @@ from distdqn.tabular.exact import (
     visiting_frequency,
     weighted_value_error,
 )
+from distdqn.tabular.result import (
+    DISCOUNT,
+    Learned,
+    Outcome,
+    Point,
+    Setting,
+    Solution,
+    account_complaints,
+)
 
 MAX_POINTS = 24
-
-
-@dataclasses.dataclass(frozen=True)
-class Solution:
-    """An environment, solved.
-
-    q_star: `[S, A]` optimal action values.
-    pairs: `[S, A]` bool of the reachable, non-terminal, allowed pairs; they alone count.
-    optimal_return: expected undiscounted return within the time limit of the greedy
-      policy of `q_star`; of raw rewards.
-    """
-
-    table: TransitionTable
-    q_star: np.ndarray
-    pairs: np.ndarray
-    optimal_return: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """The error of one set of weights.
-
-    max_error: max |q - q*|.
-    value_error: sum of mu (q* - q)^2, mu the visiting frequency of the whole run.
-    uniform_value_error: the same under uniform mu.
-    greedy_return: exact, of the greedy policy of q within the time limit.
-    """
-
-    env_steps: int
-    max_error: float
-    value_error: float
-    uniform_value_error: float
-    greedy_return: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Learned:
-    """What one run learned.
-
-    q: `[S, A]` float64, of the last weights.
-    visits: `[S, A]` int64, how often each pair was added to replay.
-    points: the errors over time, the last one those of `q`.
-    """
-
-    q: np.ndarray
-    visits: np.ndarray
-    points: tuple[Point, ...]
+_STARTS, _START_SEED = 100, 1_000_003
 
 
 def solve(settings: EnvConfig, discount: float) -> Solution:
@@ -132,16 +96,6 @@ def policies_over_time(
         yield int(path.name.removeprefix("step_")), load_policy(run_folder, path)
 
 
-def account_complaints(name: str, summary: Mapping[str, Any]) -> list[str]:
-    """A line where collected is not accepted + refused + lost; name: of the run."""
-    collected = summary["transitions_collected"]
-    counts = {part: summary[f"transitions_{part}"] for part in ("accepted", "refused", "lost")}
-    if collected == sum(counts.values()):
-        return []
-    shown = ", ".join(f"{part} {count}" for part, count in counts.items())
-    return [f"{name}: {collected} transitions collected, must be the sum of {shown}"]
-
-
 def _read_visits(run_folder: Path) -> np.ndarray:
     path = run_folder / "visits.safetensors"
     try:
@@ -151,3 +105,42 @@ def _read_visits(run_folder: Path) -> np.ndarray:
             f"run {run_folder.name!r} has no {path.name}, the visits of each state and action; "
             "a run writes it at its end where observations are states"
         ) from error
+
+
+def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
+    """What came of a finished run; summary: as `summary.json` has it."""
+    settings = EnvConfig(summary["env_id"])
+    starts, exact = first_observations(settings), np.nan
+    if np.issubdtype(starts.dtype, np.integer):  # a state, of which the exact values are known
+        exact = float(solve(settings, DISCOUNT).q_star[starts].max(axis=1).mean())
+    return Outcome(
+        setting=setting,
+        seed=summary["seed"],
+        start_values=tuple(start_values(summary["run_folder"], starts)),
+        exact_start_value=exact,
+        greedy_return=summary["eval_return_mean"],
+        q_abs_max=_number(summary["q_abs_max"]),
+        q_bound=_number(summary["q_bound"]),
+        soft_divergence=bool(summary["soft_divergence"]),
+        run_folder=summary["run_folder"],
+        complaints=tuple(account_complaints(summary["run_name"], summary)),
+    )
+
+
+def first_observations(settings: EnvConfig) -> np.ndarray:
+    """`[100, *shape]` observations after a reset, the same at each call."""
+    with contextlib.closing(make_stepper(settings, _STARTS)) as stepper:
+        return stepper.reset(_START_SEED).copy()
+
+
+def start_values(run_folder: str | Path, starts: np.ndarray) -> list[tuple[int, float]]:
+    """(env steps, mean of max_a q at `starts`) of each checkpoint, oldest first."""
+    return [
+        (env_steps, float(policy.q_values(starts).max(axis=1).mean()))
+        for env_steps, policy in policies_over_time(run_folder)
+    ]
+
+
+def _number(value: float | None) -> float:
+    """A figure of a summary, where one that is not finite is None."""
+    return np.nan if value is None else float(value)

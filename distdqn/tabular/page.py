@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import datetime
 import html
+from collections.abc import Sequence
 
 from distdqn.reporting.html_page import figure, page, table
 from distdqn.tabular import figures
-from distdqn.tabular.result import Verification
-from distdqn.tabular.rows import (
-    ABLATION_COLUMNS,
-    RESULT_COLUMNS,
-    ablation_rows,
-    result_row,
-)
+from distdqn.tabular.result import Result, Verification
+from distdqn.tabular.rows import Row, ablation_rows, only, result_row
 from distdqn.version import __version__
 
 _ABOUT = """Each run below is an ordinary <code>distdqn train</code>; its folder stands beside this
@@ -72,21 +68,21 @@ def to_html(verification: Verification) -> str:
         f"seed {results[0].config.seed}</p>",
         _verdict(verification),
         f"<p>{_ABOUT}</p>",
-        table(RESULT_COLUMNS, [result_row(result) for result in results]),
+        _table([result_row(result) for result in results]),
         "<h2>q against q*</h2>",
         figure(figures.values_figure(results), _VALUES),
         "<h2>Value error over time</h2>",
         figure(figures.errors_figure(results), _ERRORS),
     ]
     if any(result.config.learner.gradient == "residual" for result in results):
-        parts += ["<h2>Semi-gradient and residual gradient</h2>", _residual(verification)]
+        parts += ["<h2>Semi-gradient and residual gradient</h2>", _residual(results)]
     picture = figures.divergence_figure(verification.baird, verification.tsitsiklis_van_roy)
     parts += ["<h2>The deadly triad: counterexamples</h2>", figure(picture, _COUNTEREXAMPLES)]
     if outcomes:
         parts += [
             "<h2>The deadly triad: replay, target network, double Q-learning</h2>",
             figure(figures.ablation_figure(outcomes), _ABLATION),
-            table(ABLATION_COLUMNS, ablation_rows(outcomes)),
+            _table(ablation_rows(outcomes)),
             '<p class="small">Medians over the seeds, lowest to highest in brackets. Diverged: '
             "largest |q| above the largest possible value by more than 1 percent.</p>",
         ]
@@ -107,20 +103,13 @@ def _verdict(verification: Verification) -> str:
     )
 
 
-def _residual(verification: Verification) -> str:
+def _residual(results: Sequence[Result]) -> str:
     """The problems that were learned with the residual gradient, with both where there are."""
-    results = verification.results
     problems = {r.planned.problem for r in results if r.config.learner.gradient == "residual"}
-    rows = [
-        (
-            result.planned.problem,
-            result.config.learner.gradient,
-            f"{result.point.max_error:.4f}",
-            f"{result.point.uniform_value_error:.2e}",
-            f"{result.point.greedy_return:.4f}",
-        )
-        for result in results
-        if result.planned.problem in problems and not result.config.network.hidden
-    ]
-    columns = ("problem", "gradient", "max |q - q*|", "value error, uniform", "greedy return")
-    return f"<p>{_RESIDUAL}</p>" + table(columns, rows)
+    tables = [r for r in results if r.planned.problem in problems and not r.config.network.hidden]
+    columns = ("problem", "learner", "max |q - q*|", "value error, uniform", "greedy return")
+    return f"<p>{_RESIDUAL}</p>" + table(columns, only(columns, list(map(result_row, tables))))
+
+
+def _table(rows: Sequence[Row]) -> str:
+    return table(tuple(rows[0]), [tuple(row.values()) for row in rows])

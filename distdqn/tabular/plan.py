@@ -12,56 +12,15 @@ them past their targets.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from distdqn.config import Config, EnvConfig, from_values
+from distdqn.config import EnvConfig
 from distdqn.envs.tables import TransitionTable
+from distdqn.tabular.result import DISCOUNT, Bound, PlannedRun
 
-DISCOUNT = 0.99
-
-
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """What a run must reach.
-
-    figure: a field of `measure.Point`.
-    at_most: whether `limit` is the largest value allowed, else the smallest.
-    """
-
-    figure: str
-    limit: float
-    at_most: bool
-
-    def holds(self, value: float) -> bool:
-        return value <= self.limit if self.at_most else value >= self.limit
-
-    def __str__(self) -> str:
-        return f"{'at most' if self.at_most else 'at least'} {self.limit:g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedRun:
-    """One row of the result.
-
-    name: of the run, and of its folder.
-    problem: the environment, as people call it; rows of one problem are shown together.
-    learner: what is different about this row: "table", "MLP", "table, residual gradient".
-    values: what is not the default, by dotted configuration key.
-    """
-
-    name: str
-    problem: str
-    learner: str
-    values: Mapping[str, Any]
-    bounds: tuple[Bound, ...] = ()
-
-    def config(self, runs_dir: str, seed: int) -> Config:
-        return from_values(
-            {**self.values, "run_name": self.name, "runs_dir": runs_dir, "seed": seed}
-        )
-
+Problem = tuple[str, Mapping[str, Any]]
+"""What people call the environment, and its configuration."""
 
 _RUN: Mapping[str, Any] = {
     "learner.discount": DISCOUNT,
@@ -79,11 +38,6 @@ _RUN: Mapping[str, Any] = {
     "eval.video_episodes": 0,
     "checkpoint.period_s": 1.0,
     "checkpoint.keep": 1000,
-}
-_TABLE: Mapping[str, Any] = {
-    "network.hidden": (),
-    "learner.target_period": 1,
-    "learner.optimizer": "rmsprop",
 }
 _RESIDUAL: Mapping[str, Any] = {"learner.gradient": "residual"}
 
@@ -106,119 +60,98 @@ def _over(env_steps: int, start: float, end: float, falling: float = 1.0) -> dic
     }
 
 
-_LAKE: Mapping[str, Any] = {
+def _table(batch_size: int) -> dict[str, Any]:
+    return {
+        "network.hidden": (),
+        "learner.target_period": 1,
+        "learner.optimizer": "rmsprop",
+        "learner.batch_size": batch_size,
+    }
+
+
+def _mlp(hidden: tuple[int, ...], target_period: int, batch_size: int) -> dict[str, Any]:
+    return {
+        "network.hidden": hidden,
+        "learner.target_period": target_period,
+        "learner.batch_size": batch_size,
+        "learner.superbatch": 16,
+    }
+
+
+def _planned(
+    name: str, problem: Problem, *changes: Mapping[str, Any], bounds: tuple[Bound, ...] = ()
+) -> PlannedRun:
+    """changes: to the problem's values; later ones win."""
+    values = {key: each[key] for each in (problem[1], *changes) for key in each}
+    learner = "MLP" if values["network.hidden"] else "table"
+    residual = ", residual gradient" if values.get("learner.gradient") == "residual" else ""
+    return PlannedRun(name, problem[0], learner + residual, values, bounds)
+
+
+_LAKE_VALUES: Mapping[str, Any] = {
     **_RUN,
     "env.id": "FrozenLake-v1",
     "workers.block_transitions": 4096,
     "workers.epsilon.value": 0.7,
     "replay.samples_per_insert": 8.0,
 }
-_LAKE_8X8: Mapping[str, Any] = {**_LAKE, "env.id": "FrozenLake8x8-v1", "workers.epsilon.value": 0.3}
-_CLIFF: Mapping[str, Any] = {
+_8X8_VALUES: Mapping[str, Any] = {"env.id": "FrozenLake8x8-v1", "workers.epsilon.value": 0.3}
+_CLIFF_VALUES: Mapping[str, Any] = {
     **_RUN,
     "env.id": "CliffWalking-v1",
     "workers.epsilon.value": 0.5,
     "replay.samples_per_insert": 16.0,
 }
-_TAXI: Mapping[str, Any] = {**_RUN, "env.id": "Taxi-v4", "replay.samples_per_insert": 16.0}
-_LAKE_TABLE: Mapping[str, Any] = {
-    **_LAKE,
-    **_TABLE,
-    **_over(1_600_000, 0.002, 1e-5),
-    "learner.batch_size": 2048,
-}
+_TAXI_VALUES: Mapping[str, Any] = {"env.id": "Taxi-v4", "replay.samples_per_insert": 16.0}
+_LAKE: Problem = ("FrozenLake 4x4", _LAKE_VALUES)
+_DRY_LAKE: Problem = (
+    "FrozenLake 4x4, not slippery",
+    {**_LAKE_VALUES, "env.kwargs": {"is_slippery": False}},
+)
+_LAKE_8X8: Problem = ("FrozenLake 8x8", {**_LAKE_VALUES, **_8X8_VALUES})
+_CLIFF: Problem = ("CliffWalking", _CLIFF_VALUES)
+_TAXI: Problem = ("Taxi", {**_RUN, **_TAXI_VALUES})
+
+_RUNS = (
+    _planned(
+        "frozenlake-table",
+        _LAKE,
+        _table(2048),
+        _over(1_600_000, 0.002, 1e-5),
+        bounds=(Bound("max_error", 0.03, True), Bound("greedy_return", 0.735, False)),
+    ),
+    # A quarter of the steps: what it ends at, it has reached after half of these.
+    _planned("frozenlake-residual", _LAKE, _table(2048), _RESIDUAL, _over(400_000, 0.002, 1e-5)),
+    _planned("frozenlake-mlp", _LAKE, _mlp((64, 64), 50, 512), _over(400_000, 2e-3, 2e-5)),
+    _planned("dry-lake-residual", _DRY_LAKE, _table(2048), _RESIDUAL, _over(300_000, 0.005, 1e-5)),
+    _planned("frozenlake8x8-table", _LAKE_8X8, _table(2048), _over(800_000, 0.005, 1e-5)),
+    _planned(
+        "cliffwalking-table",
+        _CLIFF,
+        _table(512),
+        _over(150_000, 0.3, 5e-4, 0.8),
+        bounds=(Bound("max_error", 0.05, True),),
+    ),
+    _planned("cliffwalking-mlp", _CLIFF, _mlp((128,), 20, 256), _over(100_000, 0.02, 3e-5)),
+    _planned(
+        "taxi-table",
+        _TAXI,
+        _table(512),
+        _over(160_000, 0.1, 5e-4, 0.8),
+        {"workers.epsilon.value": 1.0},
+        bounds=(Bound("greedy_return", 7.8, False),),
+    ),
+)
+_TAXI_MLP = {**_mlp((128,), 100, 512), "workers.epsilon.value": 0.7}
+_SLOW_RUNS = (
+    _planned("frozenlake8x8-mlp", _LAKE_8X8, _mlp((128, 128), 50, 512), _over(800_000, 1e-3, 1e-5)),
+    _planned("taxi-mlp", _TAXI, _TAXI_MLP, _over(300_000, 3e-3, 3e-5)),
+)
 
 
 def standard_runs(full: bool = False) -> list[PlannedRun]:
     """Gymnasium's four tabular environments; `full` adds what takes minutes more."""
-    runs = [
-        PlannedRun(
-            "frozenlake-table",
-            "FrozenLake 4x4",
-            "table",
-            _LAKE_TABLE,
-            (Bound("max_error", 0.03, True), Bound("greedy_return", 0.735, False)),
-        ),
-        PlannedRun(
-            "frozenlake-residual",
-            "FrozenLake 4x4",
-            "table, residual gradient",
-            # A quarter of the steps: what it ends at, it has reached after half of these.
-            {**_LAKE_TABLE, **_RESIDUAL, **_over(400_000, 0.002, 1e-5)},
-        ),
-        PlannedRun(
-            "frozenlake-mlp",
-            "FrozenLake 4x4",
-            "MLP",
-            {**_LAKE, **_over(400_000, 2e-3, 2e-5), **_mlp((64, 64), 50, 512)},
-        ),
-        PlannedRun(
-            "dry-lake-residual",
-            "FrozenLake 4x4, not slippery",
-            "table, residual gradient",
-            {
-                **_LAKE_TABLE,
-                **_RESIDUAL,
-                **_over(300_000, 0.005, 1e-5),
-                "env.kwargs": {"is_slippery": False},
-            },
-        ),
-        PlannedRun(
-            "frozenlake8x8-table",
-            "FrozenLake 8x8",
-            "table",
-            {**_LAKE_8X8, **_TABLE, **_over(800_000, 0.005, 1e-5), "learner.batch_size": 2048},
-        ),
-        PlannedRun(
-            "cliffwalking-table",
-            "CliffWalking",
-            "table",
-            {**_CLIFF, **_TABLE, **_over(150_000, 0.3, 5e-4, 0.8), "learner.batch_size": 512},
-            (Bound("max_error", 0.05, True),),
-        ),
-        PlannedRun(
-            "cliffwalking-mlp",
-            "CliffWalking",
-            "MLP",
-            {**_CLIFF, **_over(100_000, 0.02, 3e-5), **_mlp((128,), 20, 256)},
-        ),
-        PlannedRun(
-            "taxi-table",
-            "Taxi",
-            "table",
-            {
-                **_TAXI,
-                **_TABLE,
-                **_over(160_000, 0.1, 5e-4, 0.8),
-                "learner.batch_size": 512,
-                "workers.epsilon.value": 1.0,
-            },
-            (Bound("greedy_return", 7.8, False),),
-        ),
-    ]
-    return runs + _slow_runs() if full else runs
-
-
-def _slow_runs() -> list[PlannedRun]:
-    return [
-        PlannedRun(
-            "frozenlake8x8-mlp",
-            "FrozenLake 8x8",
-            "MLP",
-            {**_LAKE_8X8, **_over(800_000, 1e-3, 1e-5), **_mlp((128, 128), 50, 512)},
-        ),
-        PlannedRun(
-            "taxi-mlp",
-            "Taxi",
-            "MLP",
-            {
-                **_TAXI,
-                **_over(300_000, 3e-3, 3e-5),
-                **_mlp((128,), 100, 512),
-                "workers.epsilon.value": 0.7,
-            },
-        ),
-    ]
+    return [*_RUNS, *(_SLOW_RUNS if full else ())]
 
 
 def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
@@ -237,24 +170,11 @@ def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
         "workers.epsilon.value": 0.5,
         "replay.samples_per_insert": 8.0,
     }
-    tabular = {
-        **shared,
-        **_TABLE,
-        **_over(env_steps, 0.005 * largest, 1e-5 * largest),
-        "learner.batch_size": 1024,
-    }
-    mlp = {**shared, **_over(env_steps, 2e-3, 2e-5), **_mlp((128, 128), 50, 512)}
+    table_values = _table(1024) | _over(env_steps, 0.005 * largest, 1e-5 * largest)
+    mlp_values = _mlp((128, 128), 50, 512) | _over(env_steps, 2e-3, 2e-5)
+    problem = settings.id, shared
     return [
-        PlannedRun("table", settings.id, "table", tabular),
-        PlannedRun("residual", settings.id, "table, residual gradient", {**tabular, **_RESIDUAL}),
-        PlannedRun("mlp", settings.id, "MLP", mlp),
+        _planned("table", problem, table_values),
+        _planned("residual", problem, table_values, _RESIDUAL),
+        _planned("mlp", problem, mlp_values),
     ]
-
-
-def _mlp(hidden: tuple[int, ...], target_period: int, batch_size: int) -> dict[str, Any]:
-    return {
-        "network.hidden": hidden,
-        "learner.target_period": target_period,
-        "learner.batch_size": batch_size,
-        "learner.superbatch": 16,
-    }

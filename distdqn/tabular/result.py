@@ -1,4 +1,4 @@
-"""What a verification found, and whether it holds.
+"""What a verification plans and finds, and whether it holds.
 
 A result is a run and its exact solution; what it says of itself (`to_json`,
 `complaints`) is computed from those two, nothing is stored twice.
@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.config import Config
-from distdqn.tabular.measure import Learned, Point, Solution, account_complaints
-from distdqn.tabular.plan import Bound, PlannedRun
-from distdqn.tabular.triad import Outcome
+from distdqn.config import Config, from_values
+from distdqn.envs.tables import TransitionTable
 from distdqn.version import __version__
 
+DISCOUNT = 0.99  # of every planned run
 _FROM_SUMMARY = (
     "run_folder",
     "env_id",
@@ -33,6 +32,151 @@ _FROM_SUMMARY = (
     "transitions_lost",
     "weights_sha256",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What a run must reach.
+
+    figure: a field of `Point`.
+    at_most: whether `limit` is the largest value allowed, else the smallest.
+    """
+
+    figure: str
+    limit: float
+    at_most: bool
+
+    def holds(self, value: float) -> bool:
+        return value <= self.limit if self.at_most else value >= self.limit
+
+    def __str__(self) -> str:
+        return f"{'at most' if self.at_most else 'at least'} {self.limit:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One row of the result.
+
+    name: of the run, and of its folder.
+    problem: the environment, as people call it; rows of one problem are shown together.
+    learner: what is different about this row: "table", "MLP", "table, residual gradient".
+    values: what is not the default, by dotted configuration key.
+    """
+
+    name: str
+    problem: str
+    learner: str
+    values: Mapping[str, Any]
+    bounds: tuple[Bound, ...] = ()
+
+    def config(self, runs_dir: str, seed: int) -> Config:
+        return from_values(
+            {**self.values, "run_name": self.name, "runs_dir": runs_dir, "seed": seed}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One row of the ablation; the rest of the configuration is that of its problem.
+
+    has_replay: else each transition is learned from once, in the order of arrival.
+    has_target_network: else the bootstrap value is the online network's.
+    double: the online network selects, the target network evaluates.
+    """
+
+    problem: str
+    has_replay: bool = True
+    has_target_network: bool = True
+    double: bool = False
+
+    @property
+    def title(self) -> str:
+        parts = ["replay" if self.has_replay else "no replay"]
+        parts.append("target network" if self.has_target_network else "no target network")
+        return ", ".join(parts + ["double"] * self.double)
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """An environment, solved.
+
+    q_star: `[S, A]` optimal action values.
+    pairs: `[S, A]` bool of the reachable, non-terminal, allowed pairs; they alone count.
+    optimal_return: expected undiscounted return within the time limit of the greedy
+      policy of `q_star`; of raw rewards.
+    """
+
+    table: TransitionTable
+    q_star: np.ndarray
+    pairs: np.ndarray
+    optimal_return: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """The error of one set of weights.
+
+    max_error: max |q - q*|.
+    value_error: sum of mu (q* - q)^2, mu the visiting frequency of the whole run.
+    uniform_value_error: the same under uniform mu.
+    greedy_return: exact, of the greedy policy of q within the time limit.
+    """
+
+    env_steps: int
+    max_error: float
+    value_error: float
+    uniform_value_error: float
+    greedy_return: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """What one run learned.
+
+    q: `[S, A]` float64, of the last weights.
+    visits: `[S, A]` int64, how often each pair was added to replay.
+    points: the errors over time, the last one those of `q`.
+    """
+
+    q: np.ndarray
+    visits: np.ndarray
+    points: tuple[Point, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One run of a setting.
+
+    start_values: (env steps, mean over first states of max_a q) over time.
+    exact_start_value: what that mean should be, NaN where there is no exact solution.
+    greedy_return: mean over fresh greedy episodes with the last weights.
+    q_abs_max, q_bound: the largest |q| learned from, and r_max / (1 - discount).
+    soft_divergence: whether the one exceeds the other.
+    run_folder: of the run.  complaints: a line where its counts do not close.
+    """
+
+    setting: Setting
+    seed: int
+    start_values: tuple[tuple[int, float], ...]
+    exact_start_value: float
+    greedy_return: float
+    q_abs_max: float
+    q_bound: float
+    soft_divergence: bool
+    run_folder: str
+    complaints: tuple[str, ...] = ()
+
+    @property
+    def start_value(self) -> float:
+        """Of the last weights."""
+        return self.start_values[-1][1]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **dataclasses.asdict(self),
+            "title": self.setting.title,
+            "start_value": self.start_value,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,3 +284,13 @@ class Verification:
                 for discount, x in self.tsitsiklis_van_roy.items()
             },
         }
+
+
+def account_complaints(name: str, summary: Mapping[str, Any]) -> list[str]:
+    """A line where collected is not accepted + refused + lost; name: of the run."""
+    collected = summary["transitions_collected"]
+    counts = {part: summary[f"transitions_{part}"] for part in ("accepted", "refused", "lost")}
+    if collected == sum(counts.values()):
+        return []
+    shown = ", ".join(f"{part} {count}" for part, count in counts.items())
+    return [f"{name}: {collected} transitions collected, must be the sum of {shown}"]

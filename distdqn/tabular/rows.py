@@ -1,6 +1,6 @@
 """A verification as lines and tables of text.
 
-The terminal has fewer columns than the page, of the same figures.
+A row is its cells by column; the terminal shows fewer columns than the page.
 """
 
 from __future__ import annotations
@@ -9,35 +9,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distdqn.tabular.plan import Bound
-from distdqn.tabular.result import Result
-from distdqn.tabular.triad import Outcome
+from distdqn.tabular.result import Bound, Outcome, Result
 
-RESULT_COLUMNS = (
-    "problem",
-    "learner",
-    "max |q - q*|",
-    "value error, visited",
-    "value error, uniform",
-    "greedy return",
-    "optimum",
-    "bound",
-    "env steps",
-    "s",
-    "run",
-)
-SHORT_COLUMNS = ("run", "max |q - q*|", "visited", "uniform", "return", "optimum", "bounds")
-ABLATION_COLUMNS = (
+Row = dict[str, str]
+
+SHORT_COLUMNS = ("run", "max |q - q*|", "value error, visited", "greedy return", "optimum", "bound")
+SHORT_ABLATION_COLUMNS = (
     "problem",
     "setting",
-    "seeds",
     "value of first states",
     "exact",
-    "largest |q|",
     "diverged",
     "greedy return",
 )
-SHORT_ABLATION_COLUMNS = ("setting", "first value", "exact", "diverged", "return")
 
 
 def result_line(result: Result) -> str:
@@ -59,67 +43,48 @@ def outcome_line(outcome: Outcome) -> str:
     )
 
 
-def result_row(result: Result) -> tuple[str, ...]:
-    """A run in the order of `RESULT_COLUMNS`."""
+def result_row(result: Result) -> Row:
+    """A run."""
     point, planned = result.point, result.planned
-    return (
-        planned.problem,
-        planned.learner,
-        f"{point.max_error:.4f}",
-        f"{point.value_error:.2e}",
-        f"{point.uniform_value_error:.2e}",
-        f"{point.greedy_return:.4f}",
-        f"{result.solution.optimal_return:.4f}",
-        "; ".join(_bound(result, bound) for bound in planned.bounds) or "-",
-        f"{result.summary['env_steps']:,}",
-        f"{result.summary['wall_s']:.0f}",
-        planned.name,
-    )
+    return {
+        "problem": planned.problem,
+        "learner": planned.learner,
+        "max |q - q*|": f"{point.max_error:.4f}",
+        "value error, visited": f"{point.value_error:.2e}",
+        "value error, uniform": f"{point.uniform_value_error:.2e}",
+        "greedy return": f"{point.greedy_return:.4f}",
+        "optimum": f"{result.solution.optimal_return:.4f}",
+        "bound": "; ".join(_bound(result, bound) for bound in planned.bounds) or "-",
+        "env steps": f"{result.summary['env_steps']:,}",
+        "s": f"{result.summary['wall_s']:.0f}",
+        "run": planned.name,
+    }
 
 
-def short_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """A row of `SHORT_COLUMNS` for each run, for a terminal's width."""
-    rows: list[tuple[str, ...]] = []
-    for result in results:
-        _, _, *figures, _, _, _, name = result_row(result)
-        held = "missed" if result.missed else "hold" if result.planned.bounds else "-"
-        rows.append((name, *figures, held))
-    return rows
-
-
-def short_ablation_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row of `SHORT_ABLATION_COLUMNS` for each setting."""
-    return [
-        (
-            f"{problem}: {title}".replace(" network", ""),
-            first.partition(" ")[0],
-            exact,
-            diverged,
-            returned,
-        )
-        for problem, title, _, first, exact, _, diverged, returned in ablation_rows(outcomes)
-    ]
-
-
-def ablation_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """A row of `ABLATION_COLUMNS` for each setting: the median over seeds, and the range."""
-    rows: list[tuple[str, ...]] = []
+def ablation_rows(outcomes: Sequence[Outcome]) -> list[Row]:
+    """A row for each setting: the median over seeds, and the range."""
+    rows: list[Row] = []
     for setting in dict.fromkeys(outcome.setting for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.setting == setting]
         exact = own[0].exact_start_value
         rows.append(
-            (
-                setting.problem,
-                setting.title,
-                str(len(own)),
-                _spread([outcome.start_value for outcome in own]),
-                "-" if np.isnan(exact) else f"{exact:.3g}",
-                _spread([outcome.q_abs_max for outcome in own]),
-                f"{sum(outcome.soft_divergence for outcome in own)} of {len(own)}",
-                _spread([outcome.greedy_return for outcome in own]),
-            )
+            {
+                "problem": setting.problem,
+                "setting": setting.title,
+                "seeds": str(len(own)),
+                "value of first states": _spread([outcome.start_value for outcome in own]),
+                "exact": "-" if np.isnan(exact) else f"{exact:.3g}",
+                "largest |q|": _spread([outcome.q_abs_max for outcome in own]),
+                "diverged": f"{sum(outcome.soft_divergence for outcome in own)} of {len(own)}",
+                "greedy return": _spread([outcome.greedy_return for outcome in own]),
+            }
         )
     return rows
+
+
+def only(columns: Sequence[str], rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The cells of some columns."""
+    return [tuple(row[column] for column in columns) for row in rows]
 
 
 def _bound(result: Result, bound: Bound) -> str:

@@ -13,62 +13,12 @@ with a table whose step size stays large, so that its estimates stay noisy.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distdqn.config import EnvConfig
-from distdqn.envs.make import make_stepper
-from distdqn.tabular.measure import account_complaints, policies_over_time, solve
-from distdqn.tabular.plan import DISCOUNT, PlannedRun
+from distdqn.tabular.result import DISCOUNT, PlannedRun, Setting
 
 CARTPOLE, LAKE = "CartPole", "FrozenLake 4x4"
-_STARTS = 100
-_START_SEED = 1_000_003
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One row of the ablation; the rest of the configuration is that of its problem.
-
-    has_replay: else each transition is learned from once, in the order of arrival.
-    has_target_network: else the bootstrap value is the online network's.
-    double: the online network selects, the target network evaluates.
-    """
-
-    problem: str
-    has_replay: bool = True
-    has_target_network: bool = True
-    double: bool = False
-
-    @property
-    def title(self) -> str:
-        parts = ["replay" if self.has_replay else "no replay"]
-        parts.append("target network" if self.has_target_network else "no target network")
-        return ", ".join(parts + ["double"] * self.double)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        base = _CARTPOLE_VALUES if self.problem == CARTPOLE else _LAKE_VALUES
-        return {
-            **base,
-            "replay.kind": "uniform" if self.has_replay else "fifo",
-            "learner.target_period": base["learner.target_period"]
-            if self.has_target_network
-            else 1,
-            "learner.double": self.double,
-        }
-
-    def planned(self, seed: int) -> PlannedRun:
-        words = self.title.replace(",", "").replace(" ", "-")
-        where = "cartpole" if self.problem == CARTPOLE else "frozenlake"
-        return PlannedRun(
-            f"triad-{where}-{words}-seed-{seed}", self.problem, self.title, self.values
-        )
 
 
 SETTINGS = (
@@ -126,76 +76,17 @@ _LAKE_VALUES: Mapping[str, Any] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """One run of a setting.
-
-    start_values: (env steps, mean over first states of max_a q) over time.
-    exact_start_value: what that mean should be, NaN where there is no exact solution.
-    greedy_return: mean over fresh greedy episodes with the last weights.
-    q_abs_max, q_bound: the largest |q| learned from, and r_max / (1 - discount).
-    soft_divergence: whether the one exceeds the other.
-    run_folder: of the run.  complaints: a line where its counts do not close.
-    """
-
-    setting: Setting
-    seed: int
-    start_values: tuple[tuple[int, float], ...]
-    exact_start_value: float
-    greedy_return: float
-    q_abs_max: float
-    q_bound: float
-    soft_divergence: bool
-    run_folder: str
-    complaints: tuple[str, ...] = ()
-
-    @property
-    def start_value(self) -> float:
-        """Of the last weights."""
-        return self.start_values[-1][1]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **dataclasses.asdict(self),
-            "title": self.setting.title,
-            "start_value": self.start_value,
-        }
-
-
-def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
-    """What came of a finished run; summary: as `summary.json` has it."""
-    settings = EnvConfig(summary["env_id"])
-    starts, exact = first_observations(settings), np.nan
-    if setting.problem != CARTPOLE:
-        exact = float(solve(settings, DISCOUNT).q_star[starts].max(axis=1).mean())
-    return Outcome(
-        setting=setting,
-        seed=summary["seed"],
-        start_values=tuple(start_values(summary["run_folder"], starts)),
-        exact_start_value=exact,
-        greedy_return=summary["eval_return_mean"],
-        q_abs_max=_number(summary["q_abs_max"]),
-        q_bound=_number(summary["q_bound"]),
-        soft_divergence=bool(summary["soft_divergence"]),
-        run_folder=summary["run_folder"],
-        complaints=tuple(account_complaints(summary["run_name"], summary)),
-    )
-
-
-def first_observations(settings: EnvConfig) -> np.ndarray:
-    """`[100, *shape]` observations after a reset, the same at each call."""
-    with contextlib.closing(make_stepper(settings, _STARTS)) as stepper:
-        return stepper.reset(_START_SEED).copy()
-
-
-def start_values(run_folder: str | Path, starts: np.ndarray) -> list[tuple[int, float]]:
-    """(env steps, mean of max_a q at `starts`) of each checkpoint, oldest first."""
-    return [
-        (env_steps, float(policy.q_values(starts).max(axis=1).mean()))
-        for env_steps, policy in policies_over_time(run_folder)
-    ]
-
-
-def _number(value: float | None) -> float:
-    """A figure of a summary, where one that is not finite is None."""
-    return np.nan if value is None else float(value)
+def planned(setting: Setting, seed: int) -> PlannedRun:
+    """The run of a setting with a seed."""
+    is_cartpole = setting.problem == CARTPOLE
+    base = _CARTPOLE_VALUES if is_cartpole else _LAKE_VALUES
+    words = setting.title.replace(",", "").replace(" ", "-")
+    name = f"triad-{'cartpole' if is_cartpole else 'frozenlake'}-{words}-seed-{seed}"
+    values = {
+        **base,
+        "replay.kind": "uniform" if setting.has_replay else "fifo",
+        "learner.double": setting.double,
+    }
+    if not setting.has_target_network:
+        values["learner.target_period"] = 1
+    return PlannedRun(name, setting.problem, setting.title, values)

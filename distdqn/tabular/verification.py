@@ -16,11 +16,10 @@ import numpy as np
 from distdqn.api import train
 from distdqn.reporting.summary import Summary
 from distdqn.tabular.counterexamples import baird_features, baird_sweeps, tsitsiklis_van_roy_sweeps
-from distdqn.tabular.measure import measure_run, solve
-from distdqn.tabular.plan import PlannedRun
-from distdqn.tabular.result import Result, Verification
+from distdqn.tabular.measure import measure_outcome, measure_run, solve
+from distdqn.tabular.result import PlannedRun, Result, Verification
 from distdqn.tabular.rows import outcome_line, result_line
-from distdqn.tabular.triad import SETTINGS, measure_outcome
+from distdqn.tabular.triad import SETTINGS, planned
 
 Say = Callable[[str], None]
 
@@ -52,15 +51,15 @@ def verify(
       DistDQNError: a run fails.  KeyboardInterrupt, SystemExit: one was interrupted.
     """
     began = time.monotonic()
-    planned = [(setting, setting.planned(s), s) for setting in SETTINGS for s in ablation_seeds]
-    total = len(runs) + len(planned)
+    ablation = [(setting, s) for setting in SETTINGS for s in ablation_seeds]
+    total = len(runs) + len(ablation)
     results, outcomes = [], []
     say(f"{total} runs, in {folder}")
     for run in runs:
         results.append(_result(run, str(folder), seed))
         say(f"{len(results)}/{total} {result_line(results[-1])}")
-    for setting, run, ablation_seed in planned:
-        summary = _train(run, str(folder), ablation_seed)
+    for setting, ablation_seed in ablation:
+        summary = _train(planned(setting, ablation_seed), str(folder), ablation_seed)
         outcomes.append(measure_outcome(setting, summary.to_json()))
         say(f"{len(runs) + len(outcomes)}/{total} {outcome_line(outcomes[-1])}")
     baird, weights = divergence()

@@ -21,9 +21,14 @@ class Ledger:
     in_flight: int = 0
     lost: int = 0
 
+    def plus(self, other: Ledger, times: int = 1) -> Ledger:
+        """Field by field; times: -1 subtracts."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Ledger(*(ours + times * theirs for ours, theirs in pairs))
+
     def check_valid(self) -> tuple[bool, str]:
-        parts = self.accepted + self.refused + self.in_flight + self.lost
-        return parts == self.collected, f"collected {self.collected}, parts sum to {parts}"
+        rest = self.accepted + self.refused + self.in_flight + self.lost
+        return rest == self.collected, f"collected {self.collected}, the others sum to {rest}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,10 +58,3 @@ def close_stream(reported: Ledger, recorded: Iterable[StreamAccount]) -> Ledger:
     accepted = max(reported.accepted, sum(r.accepted for r in recorded))
     accepted = min(accepted, collected - refused)
     return Ledger(collected, accepted, refused, 0, collected - accepted - refused)
-
-
-def total(ledgers: Iterable[Ledger]) -> Ledger:
-    """Sum of ledgers, field by field."""
-    names = [field.name for field in dataclasses.fields(Ledger)]
-    ledgers = list(ledgers)
-    return Ledger(*(sum(getattr(ledger, name) for ledger in ledgers) for name in names))

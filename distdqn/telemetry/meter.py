@@ -1,13 +1,14 @@
-"""Measures what a part of a run spends, by its working thread."""
+"""Measures what the parts of a run spend, and what everything else takes."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from distdqn.machine.thread_times import ThreadClock, usable_cores
+from distdqn.machine.thread_times import ThreadClock, machine_busy_s, usable_cores
 from distdqn.telemetry.usage import Spent
 
 
@@ -50,4 +51,34 @@ class Meter:
 
     def _spent(self, work_s: float, queued_s: float) -> Spent:
         queued_s = max(queued_s, 0.0)
-        return Spent(work_s, queued_s, time.process_time(), self._host, self._cores)
+        return Spent(1, work_s, queued_s, time.process_time(), self._host, self._cores)
+
+
+class RestMeter:
+    """Measures everything that is no worker, shard or learner, from control's process."""
+
+    def __init__(self) -> None:
+        self._host, self._cores = platform.node(), usable_cores()
+        self._total = self._last = 0.0
+        self._was_alone: bool | None = None
+
+    def cores(self, parts: Iterable[Spent]) -> int:
+        """Of all hosts together."""
+        by_host = {part.host: part.cores for part in sorted(parts, key=lambda part: part.cores)}
+        return sum((by_host | {self._host: self._cores}).values())
+
+    def cpu_s(self, parts: Collection[Spent]) -> float:
+        """So far: everything else on this machine while all parts are here, else this process.
+
+        Only what is added counts, so that a first part on another host changes the kind of
+        the figure and not its size.
+        """
+        busy_s = machine_busy_s()
+        alone = not math.isnan(busy_s) and all(part.host == self._host for part in parts)
+        now = busy_s - sum(part.cpu_s for part in parts) if alone else time.process_time()
+        if self._was_alone is None:
+            self._total = now
+        elif alone == self._was_alone:
+            self._total += now - self._last
+        self._was_alone, self._last = alone, now
+        return self._total

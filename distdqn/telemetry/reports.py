@@ -157,6 +157,5 @@ class Poll:
     episodes: list[tuple[int, float, int]]
     evaluations: list[EvaluationReport]
     notes: list[str]
-    busy: dict[str, float]
     histograms: dict[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     usage: Usage = dataclasses.field(default_factory=Usage)

@@ -1,77 +1,151 @@
-"""Counters, rates and quantiles, one name each.
+"""What is told of a run, each metric declared once.
 
-`RunStatus` is the one picture of a run that the display, TensorBoard,
-`metrics.jsonl`, `status` and the summary all draw from; `SCALARS` maps it to the
-names under which TensorBoard users look for them.
+A declaration holds a metric's name, meaning, and where it is shown; TensorBoard and
+`metrics.jsonl`, the display, and the summary all read it. A new metric is one more field.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 from distdqn.telemetry.ledger import Ledger
 
 
-@dataclasses.dataclass(frozen=True)
-class RunStatus:
-    """A run at one moment. Rates are per second over the last seconds; nan before any.
+def metric(
+    meaning: str,
+    default: Any = math.nan,
+    *,
+    tag: str = "",
+    shown: str = "",
+    form: str = "",
+) -> Any:
+    """Declares a field.
 
-    env_steps counts agent steps that yield a transition, gradient_steps updates.
-    staleness: weight versions between the newest and the one that acted.
-    q_start_mean, return_start_mean: of the newest evaluation, largest value of its first
-      observations and discounted return then realised.
-    q_abs_max, q_bound, soft_divergence: see `value_diagnostics`; the last is 0.0 or 1.0.
-    td_error_abs_*: of the newest minibatches.  priority_*: of the items held.
-    stale_fraction_*: share of the items held that are older than so many weight versions.
+    tag: its name in TensorBoard and `metrics.jsonl`.
+    shown: where the display shows it, as "row: label"; row "trouble" shows what is not 0.
+    form: format of the number, or "clock" for seconds; whole numbers as they are and others
+      with one digit without.
+    """
+    row, _, label = shown.partition(": ")
+    told = {"meaning": meaning, "tag": tag, "row": row, "label": label, "form": form}
+    return dataclasses.field(default=default, metadata=told)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What both the status and the summary of a run tell; nan where it is not known.
+
+    Rates and evaluations are the newest ones in a status; in a summary they are those of the
+    whole run and of the fresh greedy episodes at its end.
     """
 
+    env_steps: int = metric("agent steps that yield a transition", 0, shown="steps: env")
+    gradient_steps: int = metric("updates", 0, shown="steps: updates")
+    compiled: bool = metric("whether updates are compiled by now", False, shown="steps: ")
+    train_return_mean: float = metric("of the last 100 counted episodes", shown="return: training")
+    eval_return_mean: float = metric(
+        "greedy episodes with the last weights", shown="return: evaluation"
+    )
+    best_eval_return_mean: float = metric(
+        "with the best weights; in a summary of episodes that did not choose them",
+        shown="return: best",
+    )
+    env_steps_per_s: float = metric(
+        "", tag="charts/env_steps_per_s", shown="speed: env steps/s", form=",.0f"
+    )
+    gradient_steps_per_s: float = metric(
+        "", tag="charts/gradient_steps_per_s", shown="speed: updates/s", form=",.0f"
+    )
+    samples_per_insert: float = metric(
+        "samples / (inserts - min_size_to_sample)",
+        tag="charts/samples_per_insert",
+        shown="replay: samples/insert",
+        form=",.2f",
+    )
+    replay_size: int = metric(
+        "items held by all shards", 0, tag="replay/size", shown="replay: items"
+    )
+    shard_items: tuple[int, ...] = metric("items held, by shard", (), shown="replay: in a shard")
+    q_start_mean: float = metric(
+        "mean over an evaluation's episodes of the largest value at the start",
+        tag="values/q_start",
+        shown="values: q at start",
+    )
+    return_start_mean: float = metric(
+        "and of the discounted return then realised",
+        tag="values/return_start",
+        shown="values: realised",
+    )
+    q_abs_max: float = metric(
+        "largest absolute value of the actions learned from, in the whole run",
+        tag="values/q_abs_max",
+        shown="values: max |q|",
+    )
+    q_bound: float = metric(
+        "r_max / (1 - discount), the largest that any policy can have", tag="values/q_bound"
+    )
+    soft_divergence: bool | None = metric(
+        "whether q_abs_max exceeds q_bound by more than 1 percent; None where one is not known",
+        None,
+        tag="values/soft_divergence",
+    )
+    learner_wait_fraction: float = metric(
+        "share of its time that the learner waited for data",
+        tag="charts/learner_wait_fraction",
+        shown="waiting: learner",
+        form=".0%",
+    )
+    worker_wait_fraction: float = metric(
+        "of the workers' time",
+        tag="charts/worker_wait_fraction",
+        shown="waiting: workers",
+        form=".0%",
+    )
+    staleness_p50: float = metric(
+        "weight versions between the newest and the one that acted, as blocks are accepted",
+        tag="charts/staleness",
+        shown="waiting: staleness",
+        form=",.0f",
+    )
+    staleness_p95: float = metric("of the same", form=",.0f")
+    worker_restarts: int = metric("", 0, shown="trouble: worker restarts")
+    shard_restarts: int = metric("", 0, shown="trouble: shard restarts")
+    learner_restarts: int = metric("", 0, shown="trouble: learner restarts")
+    items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
+    td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/td_error_abs_p50")
+    td_error_abs_p95: float = metric("of the same", tag="losses/td_error_abs_p95")
+    td_error_abs_max: float = metric("of the same", tag="losses/td_error_abs_max")
+    priority_p50: float = metric("of the items held", tag="replay/priority_p50")
+    priority_p95: float = metric("of the items held", tag="replay/priority_p95")
+    stale_fraction_10: float = metric(
+        "share of the items held acted with weights over 10 versions old",
+        tag="replay/stale_fraction_10",
+    )
+    stale_fraction_100: float = metric("over 100 versions old", tag="replay/stale_fraction_100")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunStatus(Figures):
+    """A run at one moment. Rates are per second over the last seconds."""
+
     state: str = "starting"
-    elapsed_s: float = 0.0
-    env_steps: int = 0
+    elapsed_s: float = metric("since control began", 0.0, form="clock")
     total_env_steps: int = 0
-    gradient_steps: int = 0
-    samples_per_insert: float = math.nan
-    env_steps_per_s: float = math.nan
-    gradient_steps_per_s: float = math.nan
     workers_target: int = 0
-    workers_alive: int = 0
-    worker_restarts: int = 0
+    workers_alive: int = metric("", 0, tag="workers/count", shown="alive: workers")
     shards_target: int = 0
-    shards_alive: int = 0
-    shard_restarts: int = 0
-    learner_restarts: int = 0
-    shard_items: tuple[int, ...] = ()
-    items_lost: int = 0
-    replay_size: int = 0
-    priority_max: float = math.nan
-    learner_version: tuple[int, ...] = (0, 0)
-    learner_wait_fraction: float = math.nan
-    worker_wait_fraction: float = math.nan
-    staleness_p50: float = math.nan
-    staleness_p95: float = math.nan
+    shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
+    epsilon: float = metric(
+        "mean over the envs", tag="charts/epsilon", shown="speed: epsilon", form=",.3f"
+    )
+    learning_rate: float = metric("", tag="charts/learning_rate")
+    priority_max: float = metric("of the items held", tag="replay/priority_max")
     transitions: Ledger = dataclasses.field(default_factory=Ledger)
-    train_return_mean: float = math.nan
-    eval_return_mean: float = math.nan
-    best_eval_return_mean: float = math.nan
-    td_loss: float = math.nan
-    q_values: float = math.nan
-    grad_norm: float = math.nan
-    td_error_abs_p50: float = math.nan
-    td_error_abs_p95: float = math.nan
-    td_error_abs_max: float = math.nan
-    priority_p50: float = math.nan
-    priority_p95: float = math.nan
-    stale_fraction_10: float = math.nan
-    stale_fraction_100: float = math.nan
-    q_start_mean: float = math.nan
-    return_start_mean: float = math.nan
-    q_abs_max: float = math.nan
-    q_bound: float = math.nan
-    soft_divergence: float = math.nan
-    epsilon: float = math.nan
-    learning_rate: float = math.nan
-    compiled: bool = False
+    td_loss: float = metric("of the newest minibatches", tag="losses/td_loss")
+    q_values: float = metric("mean of the newest minibatches", tag="losses/q_values")
+    grad_norm: float = metric("of the newest minibatches", tag="losses/grad_norm")
 
     @property
     def eta_s(self) -> float:
@@ -81,38 +155,18 @@ class RunStatus:
         return (self.total_env_steps - self.env_steps) / self.env_steps_per_s
 
 
-SCALARS = {
-    "charts/env_steps_per_s": "env_steps_per_s",
-    "charts/gradient_steps_per_s": "gradient_steps_per_s",
-    "charts/samples_per_insert": "samples_per_insert",
-    "charts/staleness": "staleness_p50",
-    "charts/epsilon": "epsilon",
-    "charts/learning_rate": "learning_rate",
-    "charts/learner_wait_fraction": "learner_wait_fraction",
-    "charts/worker_wait_fraction": "worker_wait_fraction",
-    "losses/td_loss": "td_loss",
-    "losses/q_values": "q_values",
-    "losses/grad_norm": "grad_norm",
-    "losses/td_error_abs_p50": "td_error_abs_p50",
-    "losses/td_error_abs_p95": "td_error_abs_p95",
-    "losses/td_error_abs_max": "td_error_abs_max",
-    "values/q_start": "q_start_mean",
-    "values/return_start": "return_start_mean",
-    "values/q_abs_max": "q_abs_max",
-    "values/q_bound": "q_bound",
-    "values/soft_divergence": "soft_divergence",
-    "replay/size": "replay_size",
-    "replay/priority_max": "priority_max",
-    "replay/priority_p50": "priority_p50",
-    "replay/priority_p95": "priority_p95",
-    "replay/stale_fraction_10": "stale_fraction_10",
-    "replay/stale_fraction_100": "stale_fraction_100",
-    "workers/count": "workers_alive",
-}
-"""TensorBoard tag to `RunStatus` field. The two return charts are written per episode."""
+DECLARED = {field.name: field.metadata for field in dataclasses.fields(RunStatus)}
+SCALARS = {shown["tag"]: name for name, shown in DECLARED.items() if shown.get("tag")}
+"""TensorBoard tag to field. The two return charts are written per episode."""
 
 
 def scalars(status: RunStatus) -> dict[str, float]:
     """The finite scalars of `status` by TensorBoard tag."""
-    values = {tag: float(getattr(status, field)) for tag, field in SCALARS.items()}
-    return {tag: value for tag, value in values.items() if math.isfinite(value)}
+    values = {tag: getattr(status, name) for tag, name in SCALARS.items()}
+    return {t: float(v) for t, v in values.items() if v is not None and math.isfinite(v)}
+
+
+def shared(source: Any, kind: type = RunStatus) -> dict[str, Any]:
+    """What `source` tells under the names of the metrics of `kind`, a dataclass."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: getattr(source, name) for name in names if hasattr(source, name)}

@@ -13,7 +13,6 @@ from typing import Any
 import ray
 
 from distdqn.types import BEFORE_ANY, WeightSnapshot
-from distdqn.weights.server import Parcel
 
 _LONG_POLL_S = 5.0
 
@@ -42,9 +41,11 @@ class WeightClient:
         assert self._asked is not None
         if not self._asked.done() and not _comes(self._asked, timeout_s):
             return None
-        answer = self._asked.result()
-        snapshot = _unpacked(answer) if isinstance(answer, Parcel) else answer
+        snapshot: WeightSnapshot | None = self._asked.result()
         if snapshot is not None:
+            snapshot = dataclasses.replace(
+                snapshot, online=_fetched(snapshot.online), target=_fetched(snapshot.target)
+            )
             self._version = snapshot.version
             if snapshot.target is not None:
                 self._target_version = snapshot.target_version
@@ -60,6 +61,5 @@ def _comes(answer: concurrent.futures.Future, timeout_s: float) -> bool:
     return bool(timeout_s) and bool(concurrent.futures.wait([answer], timeout_s).done)
 
 
-def _unpacked(parcel: Parcel) -> WeightSnapshot:
-    target = None if parcel.target is None else ray.get(parcel.target)
-    return dataclasses.replace(parcel.snapshot, online=ray.get(parcel.online), target=target)
+def _fetched(vector: Any) -> Any:
+    return ray.get(vector) if isinstance(vector, ray.ObjectRef) else vector

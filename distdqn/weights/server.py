@@ -20,19 +20,6 @@ from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
 _INLINE_BYTES = 100 * 1024  # above, Ray moves a value through shared memory anyway
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parcel:
-    """A snapshot too large for a message.
-
-    snapshot: all but its vectors.  online, target: references to these; the second is None
-      where the receiver has it.
-    """
-
-    snapshot: WeightSnapshot
-    online: Any
-    target: Any
-
-
 class WeightServer:
     """Newest `WeightSnapshot` and newest learner state.
 
@@ -43,9 +30,7 @@ class WeightServer:
     def __init__(self) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         give_way()
-        self._newest: WeightSnapshot | None = None  # its vectors empty
-        self._online: Any = None  # an array, or a reference in shared memory
-        self._target: Any = None
+        self._newest: WeightSnapshot | None = None  # its vectors perhaps references
         self._published = asyncio.Condition()
         self._state: dict[str, Any] | None = None
 
@@ -61,19 +46,20 @@ class WeightServer:
         held = self._newest
         if held is not None and snapshot.version <= held.version:
             return
-        self._online = _kept(snapshot.online)
+        target = held.target if held is not None else None
         if snapshot.target is not None:
-            self._target = _kept(snapshot.target)
-        self._newest = dataclasses.replace(snapshot, online=_NOTHING, target=None)
+            target = _kept(snapshot.target)
+        self._newest = dataclasses.replace(snapshot, online=_kept(snapshot.online), target=target)
         async with self._published:
             self._published.notify_all()
 
     async def newer(
         self, version: WeightsVersion, target_version: WeightsVersion, timeout_s: float
-    ) -> WeightSnapshot | Parcel | None:
+    ) -> WeightSnapshot | None:
         """The newest snapshot if newer than `version`, else None after `timeout_s`.
 
-        The target vector comes only where the caller's is older.
+        A large vector is a reference to shared memory. The target comes only where the
+        caller's is older.
         """
         async with self._published:
             try:
@@ -84,10 +70,8 @@ class WeightServer:
                 return None
         newest = self._newest
         assert newest is not None
-        target = self._target if newest.target_version > target_version else None
-        if isinstance(self._online, np.ndarray):
-            return dataclasses.replace(newest, online=self._online, target=target)
-        return Parcel(newest, self._online, target)
+        is_known = newest.target_version <= target_version
+        return dataclasses.replace(newest, target=None) if is_known else newest
 
     async def save_state(self, state: dict[str, Any]) -> None:
         """Keeps a learner's whole state for its successor and for checkpoints."""
@@ -99,9 +83,6 @@ class WeightServer:
     @property
     def _version(self) -> WeightsVersion:
         return BEFORE_ANY if self._newest is None else self._newest.version
-
-
-_NOTHING = np.empty(0, np.float32)
 
 
 def _kept(vector: np.ndarray) -> Any:

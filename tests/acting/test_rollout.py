@@ -283,7 +283,7 @@ def test_epsilons_are_asked_once_per_change_of_the_clock():
     rollout.set_weights(snapshot([1.0, 0.0, 0.0], env_steps=100))
     rollout.collect(20, FOREVER)
     assert asked == [0, 100]
-    assert rollout.epsilon_mean == 0.5
+    assert rollout.report().epsilon == 0.5
 
 
 def test_episodes_are_given_once_and_broken_ones_never():

@@ -4,7 +4,8 @@ import pytest
 from fake_envs import FaultyEnv, ScriptedEnv
 from pipeline_parts import config
 
-from distdqn.bench.alone import alone_here, bare_updates, collecting, measure_alone
+from distdqn.bench.alone import alone_here, collecting, measure_alone
+from distdqn.bench.bare_updates import bare_updates
 from distdqn.bench.live_run import make_factory
 from distdqn.errors import EnvFailure, RunError
 
@@ -30,9 +31,9 @@ def test_a_round_of_acting_gives_the_env_steps_it_took():
 def test_a_round_of_updates_gives_their_number(masks):
     learner = make_factory(config(), partial(ScriptedEnv, masks=masks)).learner()
 
-    made = bare_updates(learner, masks)()
+    made = bare_updates(learner, 5, masks)()
 
-    assert made == learner.gradient_steps > 0
+    assert made == learner.state["step"].item() == 5
 
 
 def test_an_env_that_raises_is_told_in_its_own_line():
@@ -45,5 +46,5 @@ def test_an_env_that_raises_is_told_in_its_own_line():
 def test_a_process_that_dies_ends_the_wait():
     factory = make_factory(config(), partial(FaultyEnv, "exit", at=20))
 
-    with pytest.raises(RunError, match="alone died"):
+    with pytest.raises(RunError, match="alone: the process died"):
         measure_alone(factory, 0.05, 2)

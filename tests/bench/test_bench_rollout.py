@@ -10,7 +10,7 @@ from distdqn.bench.measure import Rates
 from distdqn.bench.result import Result
 from distdqn.config import EnvConfig
 from distdqn.envs.bare import BareEnv
-from distdqn.errors import ConfigError, UnknownEnvError
+from distdqn.errors import UnknownEnvError
 
 TINY = bench.Options(env_ids=("CartPole-v1",), envs=(2,), repeats=2, seconds=0.02)
 
@@ -47,18 +47,9 @@ def test_games_are_left_out_with_a_note_where_ale_py_is_missing(monkeypatch):
     assert result.notes == ("left out: ALE/Breakout-v5, ale-py is not installed",)
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"envs": (4, 0)}, ConfigError, "--envs must be 1 or more, got 0"),
-        ({"n_step": 0}, ConfigError, "--n-step must be 1 or more, got 0"),
-        ({"repeats": 0}, ConfigError, "--repeats must be 1 or more, got 0"),
-        ({"env_ids": ("CartPol-v1",)}, UnknownEnvError, "closest: CartPole-v1"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(change, error, message):
-    with pytest.raises(error, match=message):
-        measured(bench.Options(**{"envs": (1,), "seconds": 0.01} | change))
+def test_an_env_that_is_not_there_is_refused():
+    with pytest.raises(UnknownEnvError, match="closest: CartPole-v1"):
+        measured(bench.Options(env_ids=("CartPol-v1",), envs=(1,), seconds=0.01))
 
 
 class FakeVectorEnv:

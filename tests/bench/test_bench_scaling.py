@@ -3,13 +3,13 @@ import contextlib
 import pytest
 from pipeline_parts import config, usage
 
-from distdqn.bench import scaling
+from distdqn.bench import pipeline, scaling
 from distdqn.bench.alone import Alone
 from distdqn.bench.live_run import Measured
 from distdqn.bench.measure import Rates
 from distdqn.bench.scaling import Options
 from distdqn.errors import ConfigError
-from distdqn.telemetry.usage import PartUsage
+from distdqn.telemetry.usage import Spent
 
 ALONE = Alone(Rates((100.0, 100.0), 0.01), Rates((300.0, 300.0), 0.001), compiled=True)
 OPTIONS = Options(workers=(1, 2, 4), shards=(1, 2), repeats=2)
@@ -17,10 +17,10 @@ OPTIONS = Options(workers=(1, 2, 4), shards=(1, 2), repeats=2)
 
 def at_rate(env_steps_per_s, workers, shards, cores=16):
     """Two windows of a second each with one core second in each."""
-    parts = {"workers": PartUsage(workers, 1.0, 0.0, 0.2), "shards": PartUsage(shards, 0.5)}
+    parts = {"workers": Spent(workers, 1.0, 0.0, 0.2), "shards": Spent(shards, 0.5)}
     borders = [
         usage(second, int(second * env_steps_per_s), int(second * env_steps_per_s / 10),
-              cores=cores, learner=PartUsage(1, second * 0.9), **parts)
+              cores=cores, learner=Spent(1, second * 0.9), **parts)
         for second in (0.0, 1.0, 2.0)
     ]  # fmt: skip
     return Measured(tuple(borders), (1.0, 1.0), 10**8)
@@ -32,22 +32,29 @@ def events(monkeypatch):
     happened = []
 
     @contextlib.contextmanager
-    def opened_ray(parts, say):
-        happened.append(("ray", parts.config.workers.count, parts.config.replay.shards))
+    def opened_ray(factory, say):
+        happened.append(("ray", factory.config.workers.count, factory.config.replay.shards))
         yield "bench"
         happened.append("ray ends")
 
-    def measure_system(parts, run_name, options, compiled, say):
-        workers, shards = parts.config.workers.count, parts.config.replay.shards
-        happened.append((run_name, workers, shards))
-        return at_rate(100 * workers**0.5, workers, shards)
+    class LiveRun(contextlib.nullcontext):
+        def __init__(self, factory, run_name, say):
+            super().__init__(self)
+            self.workers, self.shards = factory.config.workers.count, factory.config.replay.shards
+            happened.append((run_name, self.workers, self.shards))
 
-    def measure_parts(parts, options, say):
+        def settle(self, warm_up_s, compiled):
+            assert compiled
+
+        def measure(self, seconds, repeats):
+            return at_rate(100 * self.workers**0.5, self.workers, self.shards)
+
+    def measure_alone(factory, seconds, repeats):
         happened.append("alone")
         return ALONE
 
-    for replacement in (opened_ray, measure_system, measure_parts):
-        monkeypatch.setattr(scaling, replacement.__name__, replacement)
+    for replacement in (opened_ray, LiveRun, measure_alone):
+        monkeypatch.setattr(pipeline, replacement.__name__, replacement)
     return happened
 
 

@@ -17,6 +17,7 @@ from guard.turns import Item, Ratios
 
 from distdqn.bench.result import Figure
 from distdqn.errors import DistDQNError
+from distdqn.machine.thread_times import ThreadTimes
 
 MACHINE = {"cpu": "A", "cores": 2, "torch": "2", "numpy": "2", "numba": "0"}
 
@@ -189,7 +190,8 @@ def test_own_time_counts_sleeping_but_not_waiting_for_a_core(monkeypatch):
     assert 0.04 < clock() - started <= time.perf_counter() - began
     waited = iter([0.0, 0.0, 3.0])
     monkeypatch.setattr("time.perf_counter", lambda: 10.0)
-    monkeypatch.setattr(clock, "_waited_s", lambda: next(waited))
+    times = lambda thread: ThreadTimes(0.0, next(waited), known=True)  # noqa: E731
+    monkeypatch.setattr(turns.ThreadClock, "read", times)
     assert [clock(), clock(), clock()] == [10.0, 10.0, 7.0]
 
 

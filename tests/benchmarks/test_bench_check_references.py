@@ -16,8 +16,9 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from torch.utils.flop_counter import FlopCounterMode
 
 from distdqn.acting.rollout import Rollout, RolloutSettings
+from distdqn.config import LearnerConfig
 from distdqn.envs.stepper import VectorStepper
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.networks.q_network import make_network
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
@@ -82,7 +83,7 @@ def test_the_reference_update_is_ours(torso):
     num_actions, size = (2, (6, 16)) if torso == "mlp" else (4, (2, 4))
     torch.manual_seed(0)
     network = make_network(observation, num_actions, torso)
-    settings = LearnerSettings(size[1], target_period=4, num_threads=1)
+    settings = LearnerConfig(batch_size=size[1], target_period=4, device="cpu", num_threads=1)
     ours = Learner(network, settings, observation, num_actions)
     plain = dense_network() if torso == "mlp" else picture_network()
     for parameter, value in zip(plain.parameters(), network.parameters(), strict=True):

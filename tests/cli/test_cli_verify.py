@@ -17,7 +17,7 @@ from tabular_parts import made_up, made_up_result, tiny
 import distdqn.tabular.verification
 from distdqn.cli import verify as command
 from distdqn.cli.main import main
-from distdqn.tabular.plan import Bound, PlannedRun
+from distdqn.tabular.result import Bound, PlannedRun
 
 ERROR_BOUND = Bound("max_error", 0.03, True)
 
@@ -46,7 +46,7 @@ def test_all_that_holds_ends_with_0_a_table_and_two_files(verified, tmp_path, ca
     assert (folder / "verify.html").read_text().startswith("<!doctype html>")
     shown = capsys.readouterr()
     assert shown.out == ""
-    for words in ("1/1 done", "lake-table", "0.0100", "hold", "CartPole: replay", "verify.html"):
+    for words in ("1/1 done", "lake-table", "0.0100", "holds", "CartPole", "verify.html"):
         assert words in shown.err
 
 
@@ -120,7 +120,7 @@ def test_help_names_every_flag_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["verify", "--help"])
 
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     for flag in ("--full", "--env.id", "--env.kwargs", "--seed", "--runs-dir", "--json"):
         assert flag in shown
     assert "default: runs" in shown and "default: 1" in shown

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distdqn.control.control import Control
+from distdqn.telemetry import meter
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
 from distdqn.telemetry.reports import (
@@ -16,6 +17,7 @@ from distdqn.telemetry.reports import (
     ShardReport,
     WorkerReport,
 )
+from distdqn.telemetry.usage import Spent
 from distdqn.types import ShardCounters, ShardMap, WeightsVersion
 
 
@@ -129,6 +131,24 @@ def test_the_account_of_a_dead_worker_comes_from_the_shards_even_of_dead_ones():
     assert status.shard_items == (4,)
 
 
+def test_a_shard_is_alive_from_its_first_report_until_it_is_buried():
+    control = make_control()
+
+    def alive():
+        status = control.status()
+        return status.shards_alive, status.replay_size, status.shards_target
+
+    assert alive() == (0, 0, 1)
+    control.report_shard(shard_report({}, size=40))
+    assert alive() == (1, 40, 1)
+    control.bury_shard(0, 0)
+    assert alive() == (0, 0, 1)  # dead for a while
+    control.report_shard(shard_report({}, size=41))  # was under way when it died
+    assert alive() == (0, 0, 1)
+    control.report_shard(shard_report({}, size=4, epoch=1))
+    assert alive() == (1, 4, 1)
+
+
 def test_only_the_lowest_epsilons_count_towards_the_return():
     control = make_control()
     control.report_worker(WorkerReport(0, 0, episodes=((0, 5.0, 5), (3, 11.0, 11))), -1)
@@ -213,7 +233,7 @@ def test_values_are_held_against_the_largest_reward_of_any_worker_even_a_dead_on
     control.report_learner(LearnerReport(q_abs_max=19.0), -1)
     status = control.status()
     assert status.q_bound == pytest.approx(20.0)
-    assert (status.q_abs_max, status.soft_divergence) == (19.0, 0.0)
+    assert (status.q_abs_max, status.soft_divergence) == (19.0, False)
 
 
 def test_soft_divergence_is_said_once_and_survives_the_learner():
@@ -224,14 +244,14 @@ def test_soft_divergence_is_said_once_and_survives_the_learner():
     assert notes[0] == "eager" and "soft divergence" in notes[1] and len(notes) == 2
     control.report_learner(LearnerReport(), -1)  # of a successor
     poll = control.poll()
-    assert (poll.status.q_abs_max, poll.status.soft_divergence, poll.notes) == (11.0, 1.0, [])
+    assert (poll.status.q_abs_max, poll.status.soft_divergence, poll.notes) == (11.0, True, [])
 
 
 def test_without_a_discount_there_is_no_bound():
     control = make_control()
     control.report_worker(WorkerReport(0, 0, reward_abs_max=1.0), -1)
     control.report_learner(LearnerReport(q_abs_max=1e9), -1)
-    assert math.isnan(control.status().q_bound) and math.isnan(control.status().soft_divergence)
+    assert math.isnan(control.status().q_bound) and control.status().soft_divergence is None
     assert control.poll().notes == []
 
 
@@ -275,3 +295,61 @@ def test_td_errors_are_the_learners_and_nothing_is_drawn_of_nothing():
     assert poll.status.td_error_abs_max == 7.0
     assert list(poll.histograms) == ["losses/td_error_abs"]
     assert poll.histograms["losses/td_error_abs"][0].sum() == 100
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A machine named here with 4 cores that have been busy for 50 s."""
+    monkeypatch.setattr(meter.platform, "node", lambda: "here")
+    monkeypatch.setattr(meter, "usable_cores", lambda: 4)
+    monkeypatch.setattr(meter, "machine_busy_s", lambda: 50.0)
+
+
+def spent(work_s, cpu_s=0.0):
+    return Spent(1, work_s, 0.0, cpu_s, "here", 4)
+
+
+def learner_report(incarnation, gradient_steps, part, compiled=False):
+    return LearnerReport(
+        gradient_steps=gradient_steps,
+        version=WeightsVersion(incarnation, 1),
+        spent=part,
+        compiled=compiled,
+    )
+
+
+def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
+    control = make_control()
+    control.report_learner(learner_report(1, 30, spent(1.0, 2.0)), -1)
+    control.report_learner(learner_report(1, 40, spent(3.0, 4.0)), -1)
+    control.report_learner(learner_report(2, 35, spent(0.5, 0.25), compiled=True), -1)
+    for report in (
+        WorkerReport(0, 0, collected=10, env_s=2.0, inference_s=1.0, spent=spent(4.0, 3.0)),
+        WorkerReport(0, 1, collected=5, env_s=0.5, inference_s=0.25, spent=spent(1.0, 1.0)),
+        WorkerReport(1, 0),
+    ):
+        control.report_worker(report, -1)
+    control.bury_worker(0, 0)
+    for epoch, seconds in enumerate([(2.0, 0.5, 3.0, 2.5), (1.0, 0.25, 1.5, 1.25)]):
+        busy_s, adding_s, *own = seconds
+        report = dataclasses.replace(
+            shard_report({}, epoch=epoch), busy_s=busy_s, adding_s=adding_s, spent=spent(*own)
+        )
+        control.report_shard(report)
+    control.bury_shard(0, 0)
+
+    total = control.poll().usage
+
+    assert total.workers == Spent(2, 5.0, 0.0, 4.0)
+    assert total.shards == Spent(1, 4.5, 0.0, 3.75)
+    assert total.learner == Spent(1, 3.5, 0.0, 4.25)
+    assert (total.env_steps, total.gradient_steps, total.compiled) == (15, 35, True)
+    assert (total.env_s, total.inference_s) == (2.5, 1.25)
+    assert (total.replay_s, total.adding_s, total.cores) == (3.0, 0.75, 4)
+    assert total.rest_cpu_s == 50.0 - (4.0 + 3.75 + 4.25)
+
+
+def test_a_run_of_which_nothing_was_heard_has_spent_nothing(alone):
+    total = make_control().poll().usage
+    assert total.workers == total.shards == total.learner == Spent()
+    assert dataclasses.replace(total, at_s=0.0, rest_cpu_s=0.0).cpu_s == 0.0

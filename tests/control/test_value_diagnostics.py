@@ -7,6 +7,7 @@ import math
 import pytest
 
 from distdqn.control.value_diagnostics import ValueDiagnostics
+from distdqn.telemetry.status import shared
 
 
 def seen(discount=0.99, reward=1.0, value=50.0):
@@ -25,17 +26,17 @@ def test_the_bound_is_the_largest_reward_for_ever():
 
 
 @pytest.mark.parametrize(
-    ("value", "flag"), [(99.9, 0.0), (100.5, 0.0), (101.5, 1.0), (math.inf, 1.0)]
+    ("value", "flag"), [(99.9, False), (100.5, False), (101.5, True), (math.inf, True)]
 )
 def test_only_values_clearly_beyond_the_bound_are_soft_divergence(value, flag):
-    assert seen(value=value).soft_divergence == flag
+    assert seen(value=value).soft_divergence is flag
 
 
 def test_the_largest_value_of_the_run_outlives_the_learner_that_had_it():
     values = seen(value=200.0)
     values.note_values(math.nan)  # a new learner has none yet
     values.note_values(3.0)
-    assert values.q_abs_max == 200.0 and values.soft_divergence == 1.0
+    assert values.q_abs_max == 200.0 and values.soft_divergence is True
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_the_largest_value_of_the_run_outlives_the_learner_that_had_it():
     ],
 )
 def test_without_a_bound_or_a_value_nothing_is_flagged(values):
-    assert math.isnan(values.soft_divergence) and values.announcement() == ""
+    assert values.soft_divergence is None and values.announcement() == ""
 
 
 def test_soft_divergence_is_announced_once_with_both_figures():
@@ -65,12 +66,12 @@ def test_the_newest_evaluation_stands_beside_the_rest_in_the_status():
     values = seen()
     values.note_evaluation(40.0, 30.0)
     values.note_evaluation(48.0, 47.0)
-    assert values.fields() == {
+    assert shared(values) == {
         "q_start_mean": 48.0,
         "return_start_mean": 47.0,
         "q_abs_max": 50.0,
         "q_bound": pytest.approx(100.0),
-        "soft_divergence": 0.0,
+        "soft_divergence": False,
     }
 
 
@@ -80,4 +81,4 @@ def test_a_resumed_run_goes_on_from_the_state_and_announces_nothing_twice():
     assert values.announcement()
     resumed = ValueDiagnostics(0.99)
     resumed.set_state(values.get_state())
-    assert resumed.fields() == values.fields() and resumed.announcement() == ""
+    assert shared(resumed) == shared(values) and resumed.announcement() == ""

@@ -178,7 +178,7 @@ def test_the_newest_valid_skips_harmed_ones_and_says_which_file(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+    with pytest.raises(CheckpointError, match="it has none yet"):
         newest_valid(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from learner_parts import (
     A,
     B,
     K,
+    learn,
     make_batch,
     make_learner,
+    make_settings,
     make_weights,
     same_state,
     slice_batch,
@@ -23,7 +26,8 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from distdqn.errors import ResourceError
-from distdqn.learning.learner import Learner, LearnerSettings, choose_device
+from distdqn.learning.diagnostics import Diagnostics
+from distdqn.learning.learner import Learner, choose_device
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
 
@@ -31,11 +35,8 @@ from distdqn.types import ObservationSpec, ReplayBatch
 def test_a_superbatch_is_its_minibatches_one_after_the_other():
     together, one_by_one = make_learner(target_period=3), make_learner(target_period=3)
     batch, weights = make_batch(0), make_weights(0)
-    errors = together.update_superbatch(batch, weights, 1e-2)
-    rows = [
-        one_by_one.update_superbatch(slice_batch(batch, k), weights[k : k + 1], 1e-2)
-        for k in range(K)
-    ]
+    errors = learn(together, batch, weights, 1e-2)
+    rows = [learn(one_by_one, slice_batch(batch, k), weights[k : k + 1], 1e-2) for k in range(K)]
     assert errors.shape == (K, B) and errors.dtype == np.float32
     np.testing.assert_array_equal(errors, np.concatenate(rows))
     assert same_state(together, one_by_one)
@@ -50,15 +51,15 @@ def test_td_errors_are_absolute_and_from_before_their_own_update():
         q_t = network(torch.tensor(batch.obs_t[0])).numpy()
     target = batch.r_t[0] + batch.discount_t[0] * q_t.max(1)
     expected = np.abs(target - q_tm1[np.arange(B), batch.a_tm1[0]])
-    got = learner.update_superbatch(batch, None, 1e-2)
+    got = learn(learner, batch, None, 1e-2)
     np.testing.assert_allclose(got[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_learner_works_on_a_copy_of_the_network():
     network = make_network(VECTOR, A)
-    learner = Learner(network, LearnerSettings(B, precision="float64"), VECTOR, A)
+    learner = Learner(network, make_settings(precision="float64"), VECTOR, A)
     before = nn.utils.parameters_to_vector(network.parameters()).clone()
-    errors = learner.update_superbatch(make_batch(0), None, 1e-2)
+    errors = learn(learner, make_batch(0), None, 1e-2)
     after = nn.utils.parameters_to_vector(network.parameters())
     assert torch.equal(before, after) and before.dtype == torch.float32
     assert learner.online_vector().dtype == np.float64 and errors.dtype == np.float32
@@ -68,9 +69,9 @@ def test_the_learner_works_on_a_copy_of_the_network():
 def test_the_target_network_is_copied_every_period():
     learner = make_learner(target_period=5)
     first = learner.target_vector()
-    learner.update_superbatch(make_batch(0), None, 1e-2)
+    learn(learner, make_batch(0), None, 1e-2)
     np.testing.assert_array_equal(learner.target_vector(), first)
-    learner.update_superbatch(make_batch(1, 1), None, 1e-2)
+    learn(learner, make_batch(1, 1), None, 1e-2)
     np.testing.assert_array_equal(learner.target_vector(), learner.online_vector())
     assert learner.target_copies == 1
 
@@ -79,29 +80,32 @@ def test_polyak_averaging_moves_the_target_by_its_share():
     learner = make_learner(target_period=1, target_tau=0.25)
     expected = learner.target_vector()
     for seed in range(3):
-        learner.update_superbatch(make_batch(seed, 1), None, 1e-2)
+        learn(learner, make_batch(seed, 1), None, 1e-2)
         expected = 0.75 * expected + 0.25 * learner.online_vector()
         np.testing.assert_allclose(learner.target_vector(), expected, rtol=1e-5, atol=1e-7)
     assert learner.target_copies == 3
 
 
-def test_importance_weights_scale_the_loss_and_none_stands_for_ones():
-    plain, ones, halves = (make_learner() for _ in range(3))
-    batch = make_batch(0, 1)
-    plain.update_superbatch(batch, None, 1e-2)
-    ones.update_superbatch(batch, np.ones((1, B), np.float32), 1e-2)
-    halves.update_superbatch(batch, np.full((1, B), 0.5, np.float32), 1e-2)
-    assert same_state(plain, ones)
-    assert halves.scalars()["td_loss"] == pytest.approx(0.5 * plain.scalars()["td_loss"])
-    assert halves.scalars()["grad_norm"] == pytest.approx(0.5 * plain.scalars()["grad_norm"])
+def test_the_importance_weights_are_those_of_the_whole_replay():
+    plain, weighted = make_learner(loss="mse"), make_learner(loss="mse")
+    probabilities = np.tile([0.1, 0.4], B // 2)[None]
+    batch = dataclasses.replace(make_batch(0, 1), probabilities=probabilities)
+    errors = learn(plain, batch, None, 1e-2)[0]
+    plain.learn(batch, 0.5, 100, 0.0, 1e-2)
+    priorities = weighted.learn(batch, 0.5, 100, 0.5, 1e-2).priorities
+    np.testing.assert_array_equal(priorities, errors)
+    expected = np.mean(np.tile([1.0, 0.5], B // 2) * errors**2)  # (P / min P)^-1/2
+    assert weighted.diagnostics.scalars()["td_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_scalars_are_those_of_the_last_update_and_nan_before_it():
     learner = make_learner(loss="mse")
-    assert set(learner.scalars()) == {"td_loss", "q_values", "grad_norm"}
-    assert all(np.isnan(x) for x in learner.scalars().values())
-    errors = learner.update_superbatch(make_batch(0), None, 1e-2)
-    assert learner.scalars()["td_loss"] == pytest.approx(np.mean(errors[-1] ** 2), rel=1e-5)
+    assert set(learner.diagnostics.scalars()) == {"td_loss", "q_values", "grad_norm"}
+    assert all(np.isnan(x) for x in learner.diagnostics.scalars().values())
+    errors = learn(learner, make_batch(0), None, 1e-2)
+    assert learner.diagnostics.scalars()["td_loss"] == pytest.approx(
+        np.mean(errors[-1] ** 2), rel=1e-5
+    )
 
 
 def test_read_only_arrays_and_odd_dtypes_are_taken_without_a_warning():
@@ -112,8 +116,8 @@ def test_read_only_arrays_and_odd_dtypes_are_taken_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner = make_learner()
-        learner.update_superbatch(batch, make_weights(0), 1e-2)
-        other.update_superbatch(widened, make_weights(0), 1e-2)
+        learn(learner, batch, make_weights(0), 1e-2)
+        learn(other, widened, make_weights(0), 1e-2)
     assert same_state(learner, other)
 
 
@@ -128,7 +132,7 @@ def test_read_only_arrays_and_odd_dtypes_are_taken_without_a_warning():
 def test_observations_of_every_kind_are_learned_from_and_traced(observation):
     learner = make_learner(observation)
     assert learner.example_arguments()[-6].dtype == getattr(torch, observation.dtype)
-    traced = make_fx(learner.update_function)(*learner.example_arguments())
+    traced = make_fx(learner.build_update())(*learner.example_arguments())
     assert learner.swap(traced), learner.swap_refused
 
 
@@ -136,24 +140,24 @@ def test_values_that_are_not_finite_are_counted():
     learner, batch = make_learner(), make_batch(0, 1)
     r_t = batch.r_t.copy()
     r_t[0, :2] = np.nan, np.inf
-    learner.update_superbatch(dataclasses.replace(batch, r_t=r_t), None, 1e-2)
-    assert learner.non_finite == 2
-    learner.update_superbatch(batch, None, 1e-2)  # the parameters are NaN by now
-    assert learner.non_finite == 2 + B
+    learn(learner, dataclasses.replace(batch, r_t=r_t), None, 1e-2)
+    assert learner.diagnostics.non_finite == 2
+    learn(learner, batch, None, 1e-2)  # the parameters are NaN by now
+    assert learner.diagnostics.non_finite == 2 + B
 
 
 def test_the_largest_value_is_of_every_update_of_the_whole_life():
     learner, twin, expected = make_learner(), make_learner(), []
-    assert np.isnan(learner.q_abs_max)
+    assert np.isnan(learner.diagnostics.q_abs_max)
     for seed, rate in enumerate((0.3, 1e-2, 1e-2)):  # the first throws the values about
         batch = make_batch(seed)
         for k in range(K):
             flat = torch.tensor(twin.online_vector())
             q = twin.parameters.apply(flat, torch.tensor(batch.obs_tm1[k])).numpy()
             expected.append(np.abs(q[np.arange(B), batch.a_tm1[k]]).max())
-            twin.update_superbatch(slice_batch(batch, k), None, rate)
-        learner.update_superbatch(batch, None, rate)
-        assert learner.q_abs_max == pytest.approx(max(expected), rel=1e-5)
+            learn(twin, slice_batch(batch, k), None, rate)
+        learn(learner, batch, None, rate)
+        assert learner.diagnostics.q_abs_max == pytest.approx(max(expected), rel=1e-5)
     assert max(expected) not in expected[K - 1 :: K]  # the last update of each would not do
 
 
@@ -161,19 +165,28 @@ def test_a_value_that_is_not_finite_makes_the_largest_one_infinite_for_good():
     learner, batch = make_learner(), make_batch(0)
     r_t = batch.r_t.copy()
     r_t[0, 0] = np.nan  # spoils the parameters, and so the values from the second update on
-    learner.update_superbatch(dataclasses.replace(batch, r_t=r_t), None, 1e-2)
-    assert learner.q_abs_max == np.inf
+    learn(learner, dataclasses.replace(batch, r_t=r_t), None, 1e-2)
+    assert learner.diagnostics.q_abs_max == np.inf
     learner.set_state(make_learner().get_state())
-    learner.update_superbatch(batch, None, 1e-2)
-    assert learner.q_abs_max == np.inf
+    learn(learner, batch, None, 1e-2)
+    assert learner.diagnostics.q_abs_max == np.inf
 
 
 def test_recent_td_errors_are_the_last_minibatches_of_the_newest_superbatches(monkeypatch):
     learner = make_learner()
-    assert learner.recent_abs_td_errors().shape == (0,)
-    errors = [learner.update_superbatch(make_batch(seed), None, 1e-2)[-1] for seed in range(103)]
-    np.testing.assert_array_equal(learner.recent_abs_td_errors(), np.concatenate(errors[-100:]))
-    assert all(x.base is None for x in learner._recent)  # or each would hold a superbatch
+    assert learner.diagnostics.recent_abs_td_errors().shape == (0,)
+    errors = [learn(learner, make_batch(seed), None, 1e-2)[-1] for seed in range(103)]
+    np.testing.assert_array_equal(
+        learner.diagnostics.recent_abs_td_errors(), np.concatenate(errors[-100:])
+    )
+
+
+def test_of_a_superbatch_only_the_last_minibatch_is_kept():
+    diagnostics, errors = Diagnostics(), np.ones((K, B), np.float32)
+    whole = weakref.ref(errors)
+    diagnostics.note(errors, np.zeros((K, 4), np.float32))
+    del errors
+    assert whole() is None and diagnostics.recent_abs_td_errors().shape == (B,)
 
 
 @pytest.mark.parametrize(
@@ -183,17 +196,17 @@ def test_a_restored_learner_goes_on_bit_for_bit(options):
     options = {"target_period": 3, **options}
     whole, first = make_learner(**options), make_learner(**options)
     for seed in range(2):
-        whole.update_superbatch(make_batch(seed), make_weights(seed), 1e-2)
-        first.update_superbatch(make_batch(seed), make_weights(seed), 1e-2)
+        learn(whole, make_batch(seed), make_weights(seed), 1e-2)
+        learn(first, make_batch(seed), make_weights(seed), 1e-2)
     state = first.get_state()
-    first.update_superbatch(make_batch(9), None, 1e-2)  # a state is a copy
+    learn(first, make_batch(9), None, 1e-2)  # a state is a copy
     torch.manual_seed(1)
     second = make_learner(**options)
-    second.update_superbatch(make_batch(8), None, 1e-2)
+    learn(second, make_batch(8), None, 1e-2)
     second.set_state(state)
     for seed in range(2, 4):
-        expected = whole.update_superbatch(make_batch(seed), make_weights(seed), 1e-3)
-        got = second.update_superbatch(make_batch(seed), make_weights(seed), 1e-3)
+        expected = learn(whole, make_batch(seed), make_weights(seed), 1e-3)
+        got = learn(second, make_batch(seed), make_weights(seed), 1e-3)
         np.testing.assert_array_equal(got, expected)
     assert same_state(whole, second)
     assert second.gradient_steps == 16 and second.target_copies == 5
@@ -211,7 +224,7 @@ def test_a_state_of_another_network_or_optimizer_is_refused_and_nothing_changes(
 
 def test_parameters_by_name_start_both_networks():
     source, learner = make_learner(), make_learner(precision="float64")
-    source.update_superbatch(make_batch(0), None, 1e-2)
+    learn(source, make_batch(0), None, 1e-2)
     vector, arrays, start = source.online_vector(), {}, 0
     for name, shape in source.layout:
         size = int(np.prod(shape))
@@ -235,12 +248,10 @@ def test_parameters_by_name_start_both_networks():
 def test_a_batch_or_network_of_another_shape_is_refused_by_name(change, message):
     learner = make_learner()
     with pytest.raises(ValueError, match=message):
-        learner.update_superbatch(dataclasses.replace(make_batch(0), **change), None, 1e-2)
+        learn(learner, dataclasses.replace(make_batch(0), **change), None, 1e-2)
     with pytest.raises(ValueError, match="importance_weights must be"):
-        learner.update_superbatch(make_batch(0), np.ones(B, np.float32), 1e-2)
+        learn(learner, dataclasses.replace(make_batch(0), probabilities=np.ones(B)), None, 1e-2)
     assert learner.gradient_steps == 0
-    with pytest.raises(ValueError, match=r"\[2, 5\] floats, got \[2, 2\]"):
-        Learner(make_network(VECTOR, 2), LearnerSettings(B), VECTOR, 5)
 
 
 def test_a_regression_on_rewards_finds_their_means():
@@ -259,7 +270,7 @@ def test_a_regression_on_rewards_finds_their_means():
             item_ids=s,
             probabilities=np.ones((10, B)),
         )
-        errors = learner.update_superbatch(batch, None, 0.02 * (1 - step / 60))
+        errors = learn(learner, batch, None, 0.02 * (1 - step / 60))
     assert errors.max() < 0.02
 
 
@@ -290,7 +301,7 @@ def test_a_chain_is_learned_to_its_exact_values(options):
         observation, hidden=(), loss="mse", target_period=20, precision="float64", **options
     )
     for rate in np.linspace(0.1, 0.001, 30):
-        learner.update_superbatch(batch, None, float(rate))
+        learn(learner, batch, None, float(rate))
     states = torch.arange(n, dtype=torch.int32)
     q = learner.parameters.apply(torch.tensor(learner.online_vector()), states)
     np.testing.assert_allclose(q.numpy(), exact, atol=0.01)

@@ -9,11 +9,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from learner_parts import learn, make_settings
 from torch import nn
 
 from distdqn.learning.compilation import compile_in_background
 from distdqn.learning.compiled_cache import CompiledCache
-from distdqn.learning.learner import Learner, LearnerSettings
+from distdqn.learning.learner import Learner
 from distdqn.machine.cpu_threads import cpu_threads, default_num_threads
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec, ReplayBatch
@@ -33,7 +34,7 @@ NATURE_2015 = {
 def make_learner(observation=MINATAR, dueling=False, **changes):
     torch.manual_seed(0)
     network = make_network(observation, A, torso="auto", dueling=dueling)
-    settings = LearnerSettings(**{"batch_size": B, "num_threads": 1, **changes})
+    settings = make_settings(**{"batch_size": B, "num_threads": 1, **changes})
     return Learner(network, settings, observation, A)
 
 
@@ -72,7 +73,7 @@ def test_an_update_on_stacks_is_that_of_plain_modules_and_torch_optim():
         optimizer.zero_grad()
         nn.functional.huber_loss(q, y).backward()
         optimizer.step()
-    got = learner.update_superbatch(batch, None, 1e-3)
+    got = learn(learner, batch, None, 1e-3)
     np.testing.assert_allclose(got, errors, rtol=1e-3, atol=1e-4)
     expected = nn.utils.parameters_to_vector(online.parameters()).detach().numpy()
     moved = learner.online_vector() - make_learner(ATARI).online_vector()
@@ -87,7 +88,7 @@ def test_bfloat16_gives_float32s_errors_and_step_up_to_rounding(observation, due
     exact = make_learner(observation, **options)
     rounded = make_learner(observation, precision="bfloat16", **options)
     before, batch = exact.online_vector(), make_batch(0, observation, 1)
-    expected, got = (x.update_superbatch(batch, None, 1e-3) for x in (exact, rounded))
+    expected, got = (learn(x, batch, None, 1e-3) for x in (exact, rounded))
     np.testing.assert_allclose(got, expected, atol=0.02)
     assert not np.array_equal(got, expected)
     moves = [x.online_vector() - before for x in (exact, rounded)]
@@ -103,7 +104,7 @@ def test_small_steps_are_not_lost_in_bfloat16():
     # 1 + 1e-3 is 1 in bfloat16; parameters in float32 take the step.
     learner = make_learner(precision="bfloat16")
     learner.set_parameters({name: np.ones(shape, np.float32) for name, shape in learner.layout})
-    learner.update_superbatch(make_batch(0), None, 1e-4)
+    learn(learner, make_batch(0), None, 1e-4)
     moved = learner.online_vector() - 1
     assert 0 < np.abs(moved).max() < 1e-3
 
@@ -122,10 +123,10 @@ class OwnNetwork(nn.Module):
 
 
 def test_a_users_network_computes_in_bfloat16_too():
-    settings = LearnerSettings(B, precision="bfloat16", num_threads=1)
+    settings = make_settings(batch_size=B, precision="bfloat16", num_threads=1)
     learner = Learner(OwnNetwork(), settings, MINATAR, A)
     del learner.parameters.module.seen[:]
-    errors = learner.update_superbatch(make_batch(0), None, 1e-3)
+    errors = learn(learner, make_batch(0), None, 1e-3)
     assert set(learner.parameters.module.seen) == {torch.bfloat16}
     assert np.isfinite(errors).all() and learner.online_vector().dtype == np.float32
 
@@ -148,28 +149,30 @@ def test_pictures_are_told_apart_in_either_precision(precision):
             item_ids=s,
             probabilities=np.ones((10, B)),
         )
-        errors = learner.update_superbatch(batch, None, 3e-3 * (1 - step / 40))
+        errors = learn(learner, batch, None, 3e-3 * (1 - step / 40))
     assert errors.max() < (0.01 if precision == "float32" else 0.05)
 
 
 def test_the_update_alone_uses_the_learners_threads():
     learner = make_learner(num_threads=3)
-    seen, eager = [], learner._eager
-    learner._eager = lambda *arguments: (seen.append(torch.get_num_threads()), eager(*arguments))[1]
+    seen, update = [], learner.build_update()
     with cpu_threads(1):
-        learner.update_superbatch(make_batch(0), None, 1e-3)
+        learner.swap(
+            lambda *arguments: (seen.append(torch.get_num_threads()), update(*arguments))[1]
+        )
+        learn(learner, make_batch(0), None, 1e-3)
         assert torch.get_num_threads() == 1
-    assert seen == [3] * 3
+    assert seen == [3] * 4  # one in comparison
     default = default_num_threads(learner.parameters.module)
     assert make_learner(num_threads=None).num_threads == default
 
 
 def test_the_eager_update_in_chunks_is_the_pure_one_bit_for_bit():
     in_chunks, whole = make_learner(ATARI, **NATURE_2015), make_learner(ATARI, **NATURE_2015)
-    whole._eager = whole.update_function
+    assert whole.swap(whole.build_update()), whole.swap_refused
     for seed in range(2):
         for learner in (in_chunks, whole):
-            learner.update_superbatch(make_batch(seed, ATARI, 1), None, 1e-3)
+            learn(learner, make_batch(seed, ATARI, 1), None, 1e-3)
     a, b = in_chunks.get_state(), whole.get_state()
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
@@ -177,11 +180,10 @@ def test_the_eager_update_in_chunks_is_the_pure_one_bit_for_bit():
 def start_compiling(learner, folder, **options):
     with cpu_threads(learner.num_threads):
         return compile_in_background(
-            learner.update_function,
+            learner.build_update,
             learner.example_arguments(),
             CompiledCache(folder),
             nice=0,
-            build=learner.build_update,
             **options,
         )
 
@@ -198,13 +200,13 @@ def test_a_compiled_update_on_pictures_takes_the_eager_ones_place(tmp_path):
     assert learner.swap(compiling.poll()), (compiling.reason, learner.swap_refused)
     for seed in range(3):
         batch = make_batch(seed)
-        got, expected = (x.update_superbatch(batch, None, 1e-3) for x in (learner, eager))
+        got, expected = (learn(x, batch, None, 1e-3) for x in (learner, eager))
         np.testing.assert_allclose(got, expected, rtol=0.05, atol=0.02)
     assert start_compiling(learner, tmp_path, command=["false"]).state == "cached"
     assert start_compiling(eager, tmp_path, command=["false"]).state == "cached"
     others = (make_learner(**(options | {"precision": "float32"})), make_learner(**options))
     others[1].num_threads = 2
     for other in others:
-        assert start_compiling(other, tmp_path, command=["false"]).state == "compiling"
+        assert start_compiling(other, tmp_path, command=["false"]).state != "cached"
     wrong = make_learner(**(options | {"loss": "mse"}))
     assert not wrong.swap(compiling.poll()) and "off by" in wrong.swap_refused

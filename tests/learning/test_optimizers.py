@@ -12,7 +12,7 @@ from distdqn.learning.optimizers import (
     adam,
     clip_by_global_norm,
     make_optimizer,
-    move_in_chunks,
+    move,
     rmsprop,
 )
 
@@ -164,6 +164,6 @@ def test_moving_in_chunks_writes_what_the_rule_gives_as_a_whole(name, chunk):
     params, gradient = torch.randn(2, 10, dtype=torch.float64, generator=generator)
     slots = [torch.rand(10, dtype=torch.float64) for _ in optimizer.slot_names]
     expected, expected_slots = optimizer.update(params, gradient, slots, STEP_ONE, LEARNING_RATE)
-    move_in_chunks(optimizer, params, gradient, slots, STEP_ONE, LEARNING_RATE, chunk)
+    move(optimizer, params, gradient, slots, STEP_ONE, LEARNING_RATE, chunk)
     torch.testing.assert_close(params, expected, rtol=1e-14, atol=1e-14)
     torch.testing.assert_close(slots, list(expected_slots), rtol=1e-14, atol=1e-14)

@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 from ray_parts import block
 
+from distdqn.config import from_values
 from distdqn.lockstep.members import Done
-from distdqn.lockstep.schedule import Collected, Lockstep, Rounds
+from distdqn.lockstep.schedule import Lockstep
 from distdqn.rate_limiter import RateLimiter
+from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import PriorityUpdate, ShardCounters, WeightsVersion
 
-ROUNDS = Rounds(
-    total_env_steps=100,
-    vector_steps=5,
-    num_envs=2,
-    superbatch=3,
-    batch_size=4,
-    period_rounds=2,
-    prioritized=True,
-    seed=0,
-)
+CONFIG = {
+    "mode": "lockstep",
+    "total_env_steps": 100,
+    "workers.block_transitions": 10,  # of 2 envs: 5 vector steps
+    "workers.envs_per_worker": 2,
+    "learner.superbatch": 3,
+    "learner.batch_size": 4,
+    "checkpoint.period_rounds": 2,
+    "replay.kind": "prioritized",
+    "replay.min_size_to_sample": 8,
+    "replay.capacity": 1_000,
+    "seed": 0,
+}
 
 
 class Parts:
@@ -34,12 +39,13 @@ class Parts:
         self.events = []
         self.lag, self.open = lag, [0] * num_workers
         self.inserts = [0] * num_shards
+        self.done = [None] * num_workers
         self.lockstep = Lockstep(
             [self.asked("worker", i) for i in range(num_workers)],
             [self.asked("shard", i) for i in range(num_shards)],
             self.asked("learner", 0),
             RateLimiter(1.0, 8, 100.0, None, 4),
-            dataclasses.replace(ROUNDS, **changes),
+            from_values({**CONFIG, **{k.replace("__", "."): v for k, v in changes.items()}}),
         )
 
     def asked(self, kind, index):
@@ -52,6 +58,7 @@ class Parts:
 
     def worker_begin(self, index, number):
         assert self.open[index] == 0, "windows are open over a border"
+        self.done[index] = WorkerReport(index, number)
 
     def worker_collect(self, index, snapshot, vector_steps, allowance, flush):
         stepped = min(allowance, vector_steps * 2)
@@ -59,7 +66,11 @@ class Parts:
         self.open[index] = 0 if flush else min(self.lag, held)
         num = held - self.open[index]
         made = block(num, worker=index) if num else None
-        return Collected(made, stepped, num, 0, (), 0.0, 0.0, 0.1, 1.0, pid=index)
+        done = self.done[index]
+        self.done[index] = dataclasses.replace(
+            done, stepped=done.stepped + stepped, collected=done.collected + num
+        )
+        return made, self.done[index]
 
     def shard_add(self, index, made, newest):
         self.inserts[index] += made.num_transitions
@@ -147,14 +158,15 @@ def test_all_steps_are_taken_and_all_updates_owed_are_made(total, lag):
 
 
 def test_superbatches_are_as_large_as_may_be_and_the_last_is_shorter():
-    parts = Parts(num_workers=1, num_shards=1, vector_steps=20, total_env_steps=40)
+    parts = Parts(num_workers=1, num_shards=1, workers__block_transitions=40, total_env_steps=40)
     parts.lockstep.advance()
 
     assert [event[3] for event in parts.events if event[2] == "sample"] == [3, 3, 2]
 
 
 def test_shards_are_drawn_in_proportion_to_their_mass():
-    parts = Parts(num_workers=1, num_shards=2, superbatch=1, vector_steps=2, total_env_steps=40_000)
+    changes = {"learner__superbatch": 1, "workers__block_transitions": 4}
+    parts = Parts(num_workers=1, num_shards=2, total_env_steps=40_000, **changes)
     counters = parts.counters
     parts.counters = lambda index: dataclasses.replace(counters(index), mass=[1.0, 3.0][index])
     while not parts.lockstep.finished:

@@ -1,64 +1,28 @@
-"""The summary's fields, and the verdict on the bottleneck."""
+"""The summary's fields, and where they come from."""
 
 import dataclasses
 import hashlib
+import json
 import math
 
 import numpy as np
-import pytest
 
 from distdqn.reporting.summary import (
     Summary,
-    bottleneck,
     evaluation_fields,
-    from_status,
-    verdict_fields,
+    transition_fields,
     weights_sha256,
 )
-from distdqn.reporting.verdict import TOO_SHORT, judge_turns, unknown
 from distdqn.telemetry.ledger import Ledger
-from distdqn.telemetry.reports import EvaluationReport, Poll
-from distdqn.telemetry.status import RunStatus
+from distdqn.telemetry.reports import EvaluationReport
+from distdqn.telemetry.status import Figures, RunStatus, shared
 from distdqn.types import BEFORE_ANY
-
-
-def poll(worker_wait=0.0, **busy):
-    status = RunStatus(worker_wait_fraction=worker_wait)
-    shares = {"env": 0.1, "inference": 0.1, "replay": 0.1, "learner": 0.1} | busy
-    return Poll(status, [], [], [], shares)
 
 
 def report(*returns, **fields):
     return EvaluationReport(
         0, BEFORE_ANY, np.array(returns), np.ones(len(returns)), 0, np.zeros(0), **fields
     )
-
-
-@pytest.mark.parametrize(
-    ("seen", "verdict"),
-    [
-        (poll(worker_wait=0.9, learner=0.95), "learner"),
-        (poll(env=0.6, inference=0.2), "env"),
-        (poll(env=0.2, inference=0.6), "inference"),
-        (poll(worker_wait=0.8, replay=0.9), "replay"),
-        (poll(worker_wait=0.8, replay=0.1), "transfer"),
-        (poll(learner=math.nan), "learner"),
-    ],
-)
-def test_the_busiest_stage_is_the_bottleneck(seen, verdict):
-    assert bottleneck(seen) == verdict
-
-
-def test_a_verdict_names_the_bottleneck():
-    verdict = judge_turns({"env": 0.75, "learner": 0.25}, 100.0)
-    fields = verdict_fields(verdict, poll(learner=0.95))
-    assert fields["bottleneck"] == "env"
-    assert fields["verdict"] == verdict.line() and fields["verdict_detail"] == verdict.to_json()
-
-
-def test_a_run_without_a_verdict_still_names_a_bottleneck():
-    fields = verdict_fields(unknown(), poll(learner=0.95))
-    assert (fields["bottleneck"], fields["verdict"]) == ("learner", TOO_SHORT)
 
 
 def test_the_two_evaluations_are_kept_apart():
@@ -84,23 +48,50 @@ def test_a_run_broken_off_has_no_evaluation():
         assert math.isnan(fields[name])
 
 
-@pytest.mark.parametrize(("seen", "told"), [(1.0, True), (0.0, False), (math.nan, None)])
-def test_soft_divergence_is_true_false_or_not_known(seen, told):
-    fields = from_status(RunStatus(q_abs_max=120.0, q_bound=100.0, soft_divergence=seen))
-    assert fields["soft_divergence"] is told
-    assert (fields["q_abs_max"], fields["q_bound"]) == (120.0, 100.0)
+OWN = {
+    "run_name": "run",
+    "run_folder": "runs/run",
+    "env_id": "CartPole-v1",
+    "seed": 1,
+    "stopped_by": "total_env_steps",
+    "wall_s": 2.0,
+    "startup_s": 1.0,
+    "best_eval_env_steps": 10,
+    "peak_pss_bytes": 5,
+    "bottleneck": "env",
+    "verdict": "",
+    "verdict_detail": {},
+    "weights_sha256": "",
+}
 
 
 def test_every_field_of_the_summary_comes_from_somewhere():
-    given = {**from_status(RunStatus()), **evaluation_fields(None, None)}
-    names = {field.name for field in dataclasses.fields(Summary)}
-    assert given.keys() <= names and {"td_error_abs_p95", "stale_fraction_100"} <= given.keys()
+    status = RunStatus(q_abs_max=120.0, q_bound=100.0, soft_divergence=True, shard_items=(3, 4))
+    told = shared(status, Figures) | transition_fields(status.transitions)
+    summary = Summary(**OWN, **(told | evaluation_fields(None, None)))
+
+    assert (summary.q_abs_max, summary.q_bound, summary.soft_divergence) == (120.0, 100.0, True)
+    written = summary.to_json()
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    assert written["td_error_abs_p95"] is None and written["shard_items"] == [3, 4]
+    assert written.keys() == {field.name for field in dataclasses.fields(Summary)}
 
 
-def test_the_ledger_goes_into_the_summary_field_by_field():
-    fields = from_status(RunStatus(transitions=Ledger(10, 6, 1, 0, 3)))
+def test_the_summary_has_the_names_that_users_rely_on():
+    promised = """run_name env_id seed stopped_by env_steps gradient_steps wall_s startup_s
+        env_steps_per_s gradient_steps_per_s samples_per_insert learner_wait_fraction
+        worker_wait_fraction staleness_p50 staleness_p95 transitions_collected
+        transitions_accepted transitions_refused transitions_lost items_lost worker_restarts
+        shard_restarts learner_restarts train_return_mean eval_return_mean eval_return_std
+        eval_episodes best_eval_return_mean peak_pss_bytes bottleneck weights_sha256
+        q_start_mean return_start_mean q_abs_max q_bound soft_divergence"""
+    assert set(promised.split()) <= {field.name for field in dataclasses.fields(Summary)}
+
+
+def test_the_ledger_goes_into_the_summary_and_what_was_in_flight_is_lost():
+    fields = transition_fields(Ledger(10, 5, 1, 1, 3))
     names = ("collected", "accepted", "refused", "lost")
-    assert [fields[f"transitions_{name}"] for name in names] == [10, 6, 1, 3]
+    assert [fields[f"transitions_{name}"] for name in names] == [10, 5, 1, 4]
 
 
 def test_the_digest_is_of_float32_bytes():

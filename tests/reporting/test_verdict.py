@@ -6,9 +6,8 @@ import math
 
 import pytest
 
-from distdqn.reporting.stage_costs import Setup
-from distdqn.reporting.verdict import TOO_SHORT, judge, judge_turns
-from distdqn.telemetry.usage import PartUsage, Usage
+from distdqn.reporting.verdict import TOO_SHORT, Setup, capacities, judge, reached
+from distdqn.telemetry.usage import Spent, Usage
 
 SETUP = Setup(workers=1, shards=1, batch_size=32, samples_per_insert=8.0)
 SECONDS, STEPS, UPDATES = 10.0, 8_000, 2_000  # 800 env steps a second
@@ -24,9 +23,9 @@ def window(workers=(1, 1.0), learner=1.0, shards=(1, 1.0), cpu=(0.5, 0.5, 0.5), 
         inference_s=0.2 * workers[1],
         adding_s=0.0,
         replay_s=1.0,
-        workers=PartUsage(workers[0], workers[1], 0.0, cpu[0]),
-        learner=PartUsage(1, learner, 0.0, cpu[1]),
-        shards=PartUsage(shards[0], shards[1], 0.0, cpu[2]),
+        workers=Spent(workers[0], workers[1], 0.0, cpu[0]),
+        learner=Spent(1, learner, 0.0, cpu[1]),
+        shards=Spent(shards[0], shards[1], 0.0, cpu[2]),
         rest_cpu_s=rest,
         cores=cores,
     )
@@ -128,7 +127,7 @@ def test_a_gain_that_is_none_is_not_proposed():
 
 
 def test_a_queue_for_a_core_is_not_taken_for_work():
-    part = PartUsage(1, work_s=10.0, queued_s=5.0, cpu_s=5.0)
+    part = Spent(1, work_s=10.0, queued_s=5.0, cpu_s=5.0)
     spent = dataclasses.replace(window(cpu=(5.0, 3.0, 0.5), rest=11.0, cores=2), workers=part)
 
     verdict = judge(spent, SETUP)
@@ -138,13 +137,18 @@ def test_a_queue_for_a_core_is_not_taken_for_work():
 
 
 @pytest.mark.parametrize(
-    "spent",
-    [None, Usage(), Usage(at_s=1.0), dataclasses.replace(SLOW_ENV, gradient_steps=0)],
+    ("spent", "bottleneck"),
+    [
+        (Usage(), "transfer"),
+        (Usage(at_s=1.0), "transfer"),
+        (dataclasses.replace(SLOW_ENV, gradient_steps=0), "env"),
+        (dataclasses.replace(SLOW_LEARNER, at_s=0.9), "learner"),
+    ],
 )
-def test_too_short_a_run_has_no_verdict(spent):
+def test_too_short_a_run_is_not_judged_and_still_names_a_bottleneck(spent, bottleneck):
     verdict = judge(spent, SETUP)
-    assert (verdict.limit, verdict.bottleneck, verdict.line()) == ("", "", TOO_SHORT)
-    assert math.isnan(verdict.env_steps_per_s)
+    assert (verdict.limit, verdict.bottleneck, verdict.line()) == ("", bottleneck, TOO_SHORT)
+    assert not verdict.changes
 
 
 def test_parts_that_tell_nothing_divide_nothing_by_zero():
@@ -203,23 +207,125 @@ def test_a_verdict_is_plain_values():
     assert detail["line"] == judge(SLOW_LEARNER, SETUP).line()
 
 
-def test_parts_that_take_turns_could_overlap():
-    verdict = judge_turns(
-        {"env": 0.3, "inference": 0.1, "replay": 0.1, "learner": 0.5, "transfer": 0.0}, 1_000.0
+TURNS = dataclasses.replace(SETUP, in_turns=True)
+
+
+def turns(env=0.0, inference=0.0, replay=0.0, learner=0.0, workers=1):
+    """Shares of 10 seconds; what is left is spent on the way between the parts."""
+    seconds = [SECONDS * share for share in (env, inference, replay, learner)]
+    return Usage(
+        at_s=SECONDS,
+        env_steps=STEPS,
+        gradient_steps=UPDATES,
+        env_s=seconds[0] * workers,
+        inference_s=seconds[1] * workers,
+        replay_s=seconds[2],
+        workers=Spent(workers, (seconds[0] + seconds[1]) * workers),
+        shards=Spent(1, seconds[2]),
+        learner=Spent(1, seconds[3]),
     )
+
+
+def test_parts_that_take_turns_could_overlap():
+    verdict = judge(turns(env=0.3, inference=0.1, replay=0.1, learner=0.5), TURNS)
     assert (verdict.limit, verdict.bottleneck) == ("turns", "learner")
     assert verdict.line() == (
-        "the parts take turns (env 30, inference 10, replay 10, learner 50 percent of the time); "
-        "mode async lets them overlap (at most 2.0 times as fast, 2,000 env steps/s)"
+        "the parts take turns (env 30, inference 10, replay 10, learner 50, transfer 0 percent of "
+        "the time): 800 env steps/s; mode async lets them overlap (at most 1,600 env steps/s, 2.0 "
+        "times)"
     )
     assert changes(verdict) == [("mode", "async", True)]
+    assert verdict.capacities["turns"] == pytest.approx(800.0)
 
 
-def test_acting_is_one_turn():
-    verdict = judge_turns({"env": 0.4, "inference": 0.35, "learner": 0.25}, 100.0)
-    assert verdict.bottleneck == "env"
-    assert verdict.changes[0].gain == pytest.approx(1 / 0.75)
+def test_acting_is_one_turn_also_of_workers_that_act_at_once():
+    for workers in (1, 4):
+        spent = turns(env=0.4, inference=0.35, learner=0.25, workers=workers)
+        verdict = judge(spent, dataclasses.replace(TURNS, workers=workers))
+        assert verdict.bottleneck == "env"
+        assert verdict.changes[0].gain == pytest.approx(1 / 0.75)
+        assert verdict.busy["env"] == pytest.approx(0.4)
+        assert sum(verdict.busy.values()) == pytest.approx(1.0) and not verdict.cores_used
 
 
-def test_turns_of_which_nothing_is_known_have_no_verdict():
-    assert judge_turns({"env": math.nan, "learner": math.nan}, math.nan).line() == TOO_SHORT
+def test_turns_between_which_most_time_passes_are_limited_by_the_way():
+    verdict = judge(turns(env=0.1, inference=0.05, replay=0.05, learner=0.1), TURNS)
+    assert (verdict.limit, verdict.bottleneck) == ("turns", "transfer")
+
+
+def test_a_short_run_in_turns_is_judged():
+    spent = dataclasses.replace(turns(env=0.03, learner=0.06), at_s=1.0)
+    assert judge(dataclasses.replace(spent, at_s=0.9), TURNS).bottleneck == "learner"
+    assert judge(Usage(), TURNS).line() == TOO_SHORT
+
+
+# Costs and capacities, by numbers worked by hand.
+
+TWO = Setup(workers=2, shards=2, batch_size=32, samples_per_insert=8.0)  # 4 steps per update
+SPENT = Usage(
+    at_s=10.0,
+    env_steps=4_000,
+    gradient_steps=1_000,
+    env_s=6.0,
+    inference_s=2.0,
+    adding_s=1.0,
+    replay_s=4.0,
+    workers=Spent(2, work_s=10.0, queued_s=2.0, cpu_s=4.0),
+    shards=Spent(2, work_s=5.0, queued_s=1.0, cpu_s=6.0),
+    learner=Spent(1, work_s=9.0, queued_s=1.0, cpu_s=16.0),
+    rest_cpu_s=10.0,
+    cores=4,
+)
+
+
+def test_capacities_are_what_each_stage_could_do_alone():
+    found = capacities(SPENT, TWO)
+    # 2 workers, 8 s for 4,000 steps; the learner 8 s for the updates of as many; shards 4 s
+    # of two; 26 core seconds, of 4 cores without the one that the rest takes.
+    assert found == pytest.approx(
+        {"workers": 1_000.0, "learner": 500.0, "shards": 2_000.0, "cores": 3 * 4_000 / 26}
+    )
+
+
+def test_a_smaller_ratio_makes_only_updates_and_samples_cheaper():
+    half = dataclasses.replace(TWO, samples_per_insert=4.0)
+    found = capacities(SPENT, half)
+    # Of a shard's 4 s a quarter is adding: 1 + 3 / 2. Of the cores: 4 + (1.5 + 4.5 / 2) + 8.
+    assert found == pytest.approx(
+        {
+            "workers": 1_000.0,
+            "learner": 1_000.0,
+            "shards": 2 * 4_000 / 2.5,
+            "cores": 3 * 4_000 / 15.75,
+        }
+    )
+
+
+def test_costs_stay_when_the_learner_is_behind():
+    behind = dataclasses.replace(
+        SPENT,
+        gradient_steps=500,
+        learner=Spent(1, work_s=4.5, queued_s=0.5, cpu_s=8.0),
+    )
+    assert capacities(behind, TWO)["learner"] == capacities(SPENT, TWO)["learner"]
+
+
+def test_the_side_that_is_behind_tells_the_rate():
+    assert reached(SPENT, TWO) == 400.0
+    assert reached(dataclasses.replace(SPENT, gradient_steps=500), TWO) == 200.0
+    assert reached(dataclasses.replace(SPENT, env_steps=1_000), TWO) == 100.0
+
+
+def test_what_costs_nothing_has_no_limit():
+    nothing = Usage(at_s=1.0, env_steps=1, gradient_steps=1, cores=1)
+    assert set(capacities(nothing, TWO).values()) == {math.inf}
+
+
+def test_a_machine_taken_by_others_still_leaves_something():
+    taken = capacities(dataclasses.replace(SPENT, rest_cpu_s=50.0), TWO)
+    assert 0 < taken["cores"] < 100
+
+
+def test_more_cores_move_only_the_cores():
+    before, after = (capacities(dataclasses.replace(SPENT, cores=n), TWO) for n in (4, 7))
+    assert after == before | {"cores": pytest.approx(2 * before["cores"])}

@@ -8,14 +8,15 @@ import pytest
 
 from distdqn.config import EnvConfig, to_values
 from distdqn.envs.tables import transition_table
-from distdqn.tabular.plan import Bound, runs_of, standard_runs
-from distdqn.tabular.triad import CARTPOLE, LAKE, SETTINGS
+from distdqn.tabular.plan import runs_of, standard_runs
+from distdqn.tabular.result import Bound
+from distdqn.tabular.triad import CARTPOLE, LAKE, SETTINGS, planned
 
 FULL = standard_runs(full=True)
 
 
-def values_of(planned):
-    return to_values(planned.config("runs", 5))
+def values_of(run):
+    return to_values(run.config("runs", 5))
 
 
 def planned_for(env_id, **kwargs):
@@ -52,11 +53,11 @@ def test_all_four_environments_are_learned_as_tables_and_by_an_mlp():
     assert learned - standard == {("FrozenLake8x8-v1", "MLP"), ("Taxi-v4", "MLP")}
 
 
-@pytest.mark.parametrize("planned", FULL, ids=lambda run: run.name)
-def test_a_run_keeps_all_its_transitions_and_comes_to_its_last_step_size(planned):
-    config = planned.config("runs", 5)
+@pytest.mark.parametrize("run", FULL, ids=lambda run: run.name)
+def test_a_run_keeps_all_its_transitions_and_comes_to_its_last_step_size(run):
+    config = run.config("runs", 5)
 
-    assert (config.run_name, config.runs_dir, config.seed) == (planned.name, "runs", 5)
+    assert (config.run_name, config.runs_dir, config.seed) == (run.name, "runs", 5)
     assert config.replay.capacity == config.total_env_steps
     rate = config.learner.learning_rate
     assert rate.end < rate.start / 50 and rate.env_steps <= config.total_env_steps
@@ -65,7 +66,7 @@ def test_a_run_keeps_all_its_transitions_and_comes_to_its_last_step_size(planned
 
 
 def test_names_of_runs_are_their_own():
-    ablation = [setting.planned(seed) for setting in SETTINGS for seed in (1, 2)]
+    ablation = [planned(setting, seed) for setting in SETTINGS for seed in (1, 2)]
     names = [run.name for run in FULL + ablation]
 
     assert len(set(names)) == len(names)
@@ -96,7 +97,7 @@ def test_settings_of_the_ablation_differ_in_what_they_are_named_for_alone():
     for problem in (CARTPOLE, LAKE):
         first, *others = [setting for setting in SETTINGS if setting.problem == problem]
         for other in others:
-            before, after = values_of(first.planned(1)), values_of(other.planned(1))
+            before, after = values_of(planned(first, 1)), values_of(planned(other, 1))
             named = {
                 key for field, key in keys.items() if getattr(first, field) != getattr(other, field)
             }

@@ -14,7 +14,7 @@ from tabular_parts import made_up, made_up_outcomes, made_up_result
 from distdqn.plain_json import to_json
 from distdqn.tabular import figures, rows
 from distdqn.tabular.page import to_html
-from distdqn.tabular.plan import Bound
+from distdqn.tabular.result import Bound
 
 ERROR_BOUND = Bound("max_error", 0.03, True)
 
@@ -78,38 +78,34 @@ def test_json_holds_every_figure_and_both_tables_of_values():
 # --- rows ----------------------------------------------------------------------------
 
 
-def test_rows_fit_their_columns():
+def test_the_terminals_columns_are_among_the_pages():
     found = made_up()
 
-    assert {len(rows.result_row(r)) for r in found.results} == {len(rows.RESULT_COLUMNS)}
-    assert {len(r) for r in rows.short_rows(found.results)} == {len(rows.SHORT_COLUMNS)}
-    assert {len(r) for r in rows.ablation_rows(found.outcomes)} == {len(rows.ABLATION_COLUMNS)}
-    short = rows.short_ablation_rows(found.outcomes)
-    assert {len(row) for row in short} == {len(rows.SHORT_ABLATION_COLUMNS)}
+    for columns, lines in (
+        (rows.SHORT_COLUMNS, [rows.result_row(result) for result in found.results]),
+        (rows.SHORT_ABLATION_COLUMNS, rows.ablation_rows(found.outcomes)),
+    ):
+        assert len({tuple(line) for line in lines}) == 1
+        assert rows.only(columns, lines)[0] == tuple(lines[0][column] for column in columns)
 
 
 def test_a_row_says_which_bounds_hold():
     held = made_up_result(bounds=(ERROR_BOUND,))
     missed = made_up_result(error=0.5, bounds=(ERROR_BOUND,))
 
-    assert rows.result_row(held)[7] == "error at most 0.03: holds"
-    assert rows.result_row(missed)[7] == "error at most 0.03: missed"
-    assert [row[-1] for row in rows.short_rows([held, missed, made_up_result()])] == [
-        "hold",
-        "missed",
-        "-",
-    ]
+    assert rows.result_row(held)["bound"] == "error at most 0.03: holds"
+    assert rows.result_row(missed)["bound"] == "error at most 0.03: missed"
+    assert rows.result_row(made_up_result())["bound"] == "-"
 
 
 def test_seeds_of_a_setting_are_one_row_of_median_and_range():
     outcomes = made_up_outcomes(seeds=(1, 2, 4))
 
-    first, *_, last = rows.ablation_rows(outcomes)
+    first, *_, last = (tuple(row.values()) for row in rows.ablation_rows(outcomes))
 
     assert first[:4] == ("CartPole", "replay, target network", "3", "3 (2 to 5)")
     assert first[4] == "-" and first[6] == "0 of 3" and first[7] == "20 (10 to 40)"
     assert last[1] == "replay, target network, double" and last[4] == "0.542"
-    assert rows.short_ablation_rows(outcomes)[0][:2] == ("CartPole: replay, target", "3")
 
 
 def test_lines_of_progress_name_run_and_figures():

@@ -13,8 +13,8 @@ from distdqn import train
 from distdqn.config import EnvConfig
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import load_policy
-from distdqn.tabular import triad, verification
-from distdqn.tabular.plan import Bound
+from distdqn.tabular import measure, triad, verification
+from distdqn.tabular.result import Bound
 from distdqn.tabular.verification import divergence, verify
 
 
@@ -63,11 +63,11 @@ def test_the_ablation_makes_each_setting_with_each_seed(tmp_path, small_ablation
 
 def test_start_values_are_means_of_the_best_values_at_first_observations(tmp_path):
     summary = train(tiny().config(str(tmp_path), seed=1), display=False)
-    starts = triad.first_observations(EnvConfig("CartPole-v1"))
+    starts = measure.first_observations(EnvConfig("CartPole-v1"))
     assert starts.shape == (100, 4) and np.abs(starts).max() <= 0.05
-    np.testing.assert_array_equal(starts, triad.first_observations(EnvConfig("CartPole-v1")))
+    np.testing.assert_array_equal(starts, measure.first_observations(EnvConfig("CartPole-v1")))
 
-    values = triad.start_values(summary.run_folder, np.array([0, 4, 4], np.int32))
+    values = measure.start_values(summary.run_folder, np.array([0, 4, 4], np.int32))
 
     assert len(values) == len(checkpoints(summary.run_folder))
     q = load_policy(summary.run_folder, "newest").q_values(np.array([0, 4]))

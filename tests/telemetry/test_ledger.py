@@ -1,6 +1,6 @@
 """Every transition is somewhere."""
 
-from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream, total
+from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream
 
 
 def test_what_nobody_recorded_of_a_dead_worker_is_lost():
@@ -29,11 +29,12 @@ def test_a_dead_worker_without_any_trace_counts_nothing():
 
 
 def test_totals_are_sums_field_by_field():
-    assert total([Ledger(5, 1, 1, 1, 2), Ledger(3, 3)]) == Ledger(8, 4, 1, 1, 2)
-    assert total([]) == Ledger()
+    both = Ledger(5, 1, 1, 1, 2).plus(Ledger(3, 3))
+    assert both == Ledger(8, 4, 1, 1, 2)
+    assert both.plus(Ledger(3, 3), times=-1) == Ledger(5, 1, 1, 1, 2)
 
 
 def test_a_ledger_that_does_not_close_says_so():
     valid, why = Ledger(10, 5).check_valid()
     assert not valid
-    assert why == "collected 10, parts sum to 5"
+    assert why == "collected 10, the others sum to 5"

@@ -114,7 +114,7 @@ def test_sparingly_repeats_nothing_that_is_older_than_a_second(monkeypatch):
 def test_every_scalar_is_a_field_and_what_is_not_finite_is_left_out():
     fields = {field.name for field in dataclasses.fields(RunStatus)}
     assert set(SCALARS.values()) <= fields
-    status = RunStatus(q_abs_max=math.inf, q_bound=100.0, soft_divergence=1.0)
+    status = RunStatus(q_abs_max=math.inf, q_bound=100.0, soft_divergence=True)
     written = scalars(status)
     assert written["values/q_bound"] == 100.0 and written["values/soft_divergence"] == 1.0
     assert "values/q_abs_max" not in written and "values/q_start" not in written

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from distdqn.telemetry.usage import PartUsage, Spent, Usage, UsageWindow
+from distdqn.telemetry.usage import Spent, Usage, UsageWindow, sum_of
 
 
 def usage(at_s, env_steps, gradient_steps, compiled=False):
@@ -19,22 +19,22 @@ def window_of(*usages, total=1000):
 
 
 def test_parts_add_up_with_the_dead_and_without_the_unknown():
-    parts = [Spent(3.0, 1.0, 2.0, "a", 4), None, Spent(0.5, 0.25, 1.5, "b", 2)]
-    assert PartUsage.of(1, parts) == PartUsage(1, work_s=3.5, queued_s=1.25, cpu_s=3.5)
-    assert PartUsage.of(0, []) == PartUsage()
+    parts = [Spent(1, 3.0, 1.0, 2.0, "a", 4), None, Spent(1, 0.5, 0.25, 1.5, "b", 2)]
+    assert sum_of(1, parts) == Spent(1, work_s=3.5, queued_s=1.25, cpu_s=3.5)
+    assert sum_of(0, []) == Spent()
 
 
 def test_work_without_queues_is_never_negative():
-    assert PartUsage(1, 5.0, 2.0, 1.0).running_s == 3.0
-    assert PartUsage(1, 1.0, 2.0, 1.0).running_s == 0.0
+    assert Spent(1, 5.0, 2.0, 1.0).running_s == 3.0
+    assert Spent(1, 1.0, 2.0, 1.0).running_s == 0.0
 
 
 def test_a_difference_keeps_what_is_no_total():
-    one = PartUsage(1, 1.0, 2.0, 3.0)
-    two = PartUsage(2, 11.0, 22.0, 33.0)
+    one = Spent(1, 1.0, 2.0, 3.0)
+    two = Spent(2, 11.0, 22.0, 33.0)
     earlier = Usage(1.0, 10, 100, 1.0, 2.0, 0.5, 0.75, one, one, one, 5.0, 2, False)
     later = Usage(4.0, 30, 400, 5.0, 7.0, 1.5, 2.75, two, two, two, 9.0, 4, True)
-    part = PartUsage(2, 10.0, 20.0, 30.0)
+    part = Spent(2, 10.0, 20.0, 30.0)
 
     spent = later.since(earlier)
 
@@ -73,16 +73,16 @@ def test_a_run_that_ends_soon_after_compiling_is_judged_by_the_time_before():
 
 
 @pytest.mark.parametrize(
-    "heard",
+    ("heard", "at_s"),
     [
-        [],
-        [usage(1.0, 100, 0), usage(9.0, 900, 0)],
-        [usage(1.0, 100, 5)],
-        [usage(1.0, 100, 5), usage(1.9, 800, 50)],
-        [usage(1.0, 100, 5), usage(9.0, 100, 50)],
-        [usage(1.0, 100, 5), usage(9.0, 900, 5)],
-        [usage(1.0, 1000, 5), usage(9.0, 1000, 50)],
+        ([], 0.0),
+        ([usage(1.0, 100, 0), usage(9.0, 900, 0)], 8.0),
+        ([usage(1.0, 100, 5)], 0.0),
+        ([usage(1.0, 100, 5), usage(1.9, 800, 50)], 0.9),
+        ([usage(1.0, 100, 5), usage(9.0, 100, 50)], 8.0),
+        ([usage(1.0, 100, 5), usage(9.0, 900, 5)], 8.0),
+        ([usage(0.5, 0, 0), usage(1.0, 400, 5), usage(9.0, 1000, 50)], 8.5),
     ],
 )
-def test_too_little_is_no_window(heard):
-    assert window_of(*heard).spent is None
+def test_without_a_window_all_that_was_heard_is_taken(heard, at_s):
+    assert window_of(*heard).spent.at_s == pytest.approx(at_s)

@@ -1,22 +1,14 @@
-"""What parts measure of themselves, and how control adds it up."""
+"""What parts measure of themselves, and what is left over."""
 
-import dataclasses
 import math
-import os
 import time
 
-import numpy as np
 import pytest
 
-from distdqn.control import usage_account
-from distdqn.control.control import Control
-from distdqn.control.usage_account import RestMeter, UsageAccount
 from distdqn.machine.thread_times import ThreadTimes
 from distdqn.telemetry import meter as meter_module
-from distdqn.telemetry.meter import Meter
-from distdqn.telemetry.reports import LearnerReport, ShardReport, WorkerReport
-from distdqn.telemetry.usage import PartUsage, Spent
-from distdqn.types import ShardCounters, WeightsVersion
+from distdqn.telemetry.meter import Meter, RestMeter
+from distdqn.telemetry.usage import Spent
 
 
 class FakeClock:
@@ -43,29 +35,13 @@ def hands(monkeypatch):
 @pytest.fixture
 def alone(monkeypatch):
     """A machine named here with 4 cores that have been busy for 50 s."""
-    monkeypatch.setattr(usage_account.platform, "node", lambda: "here")
-    monkeypatch.setattr(usage_account, "usable_cores", lambda: 4)
-    monkeypatch.setattr(usage_account, "machine_busy_s", lambda: 50.0)
+    monkeypatch.setattr(meter_module.platform, "node", lambda: "here")
+    monkeypatch.setattr(meter_module, "usable_cores", lambda: 4)
+    monkeypatch.setattr(meter_module, "machine_busy_s", lambda: 50.0)
 
 
 def spent(work_s, cpu_s=0.0, host="here", cores=4, queued_s=0.0):
-    return Spent(work_s, queued_s, cpu_s, host, cores)
-
-
-def shard_report(busy_s, adding_s, part, epoch=0):
-    counters = ShardCounters(0, epoch, 1, 1, 1.0)
-    return ShardReport(
-        counters, 1.0, 0, 0, {}, np.zeros(4), busy_s, 7, adding_s=adding_s, spent=part
-    )
-
-
-def learner_report(incarnation, gradient_steps, part, compiled=False):
-    return LearnerReport(
-        gradient_steps=gradient_steps,
-        version=WeightsVersion(incarnation, 1),
-        spent=part,
-        compiled=compiled,
-    )
+    return Spent(1, work_s, queued_s, cpu_s, host, cores)
 
 
 def test_waits_are_no_work_and_their_queues_are_none_either(hands):
@@ -139,7 +115,7 @@ def test_a_first_part_on_another_machine_makes_the_rest_neither_jump_nor_fall(al
 
 
 def test_where_the_machine_does_not_tell_the_rest_is_this_process(alone, monkeypatch):
-    monkeypatch.setattr(usage_account, "machine_busy_s", lambda: math.nan)
+    monkeypatch.setattr(meter_module, "machine_busy_s", lambda: math.nan)
     own = time.process_time()
     assert own <= RestMeter().cpu_s([spent(0, cpu_s=1e9)]) <= own + 5.0
 
@@ -148,49 +124,3 @@ def test_each_host_counts_its_cores_once(alone):
     parts = [spent(0), spent(0), spent(0, host="there", cores=16), spent(0, host="there", cores=8)]
     assert RestMeter().cores(parts) == 4 + 16
     assert RestMeter().cores([]) == 4
-
-
-def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
-    account = UsageAccount()
-    account.hear_learner(learner_report(1, 30, spent(1.0, 2.0)))
-    account.hear_learner(learner_report(1, 40, spent(3.0, 4.0)))
-    account.hear_learner(learner_report(2, 35, spent(0.5, 0.25), compiled=True))
-    workers = {
-        (0, 0): WorkerReport(0, 0, env_s=2.0, inference_s=1.0, spent=spent(4.0, 3.0)),
-        (0, 1): WorkerReport(0, 1, env_s=0.5, inference_s=0.25, spent=spent(1.0, 1.0)),
-        (1, 0): WorkerReport(1, 0),
-    }
-    shards = {
-        (0, 0): shard_report(2.0, 0.5, spent(3.0, 2.5)),
-        (0, 1): shard_report(1.0, 0.25, spent(1.5, 1.25), epoch=1),
-    }
-
-    total = account.total(500, workers, 2, shards, 1)
-
-    assert total.workers == PartUsage(2, 5.0, 0.0, 4.0)
-    assert total.shards == PartUsage(1, 4.5, 0.0, 3.75)
-    assert total.learner == PartUsage(1, 3.5, 0.0, 4.25)
-    assert (total.env_steps, total.gradient_steps, total.compiled) == (500, 35, True)
-    assert (total.env_s, total.inference_s) == (2.5, 1.25)
-    assert (total.replay_s, total.adding_s, total.cores) == (3.0, 0.75, 4)
-    assert total.rest_cpu_s == 50.0 - (4.0 + 3.75 + 4.25)
-
-
-def test_a_run_of_which_nothing_was_heard_has_spent_nothing(alone):
-    total = UsageAccount().total(0, {}, 0, {}, 0)
-    assert total.workers == total.shards == total.learner == PartUsage()
-    assert dataclasses.replace(total, at_s=0.0, rest_cpu_s=0.0).cpu_s == 0.0
-
-
-def test_control_tells_what_the_parts_spent_and_keeps_a_dead_worker_in_the_sum():
-    control = Control(100, 1, 1, 40, 0.25, lambda env: True, None)
-    host = os.uname().nodename if hasattr(os, "uname") else ""
-    first, second = spent(3.0, host=host), spent(1.0, host=host)
-    control.report_worker(WorkerReport(0, 0, collected=10, stepped=10, spent=first), -1)
-    control.bury_worker(0, 0)
-    control.report_worker(WorkerReport(0, 1, collected=5, stepped=5, spent=second), -1)
-
-    usage = control.poll().usage
-
-    assert usage.workers == PartUsage(1, 4.0, 0.0, 0.0)
-    assert usage.env_steps == control.env_steps
