@@ -21,7 +21,7 @@ from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import json_only
 from distdqn.config import Config, did_you_mean, load_config
 from distdqn.errors import DistDQNError
-from distdqn.files.named_folder import make_folder
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:

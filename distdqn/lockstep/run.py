@@ -203,7 +203,7 @@ class LockstepRun:
         return True
 
     def _save(self, system: LockstepSystem) -> None:
-        self._folder.flush()  # what comes after the checkpoint is rewound, what was before is not
+        self._folder.metrics.flush()  # what comes after the checkpoint is rewound, the rest not
         learner_state = self._learner_state(system)
         state = system.get_state() | {
             "learner_busy_s": learner_state["busy_s"],

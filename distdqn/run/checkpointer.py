@@ -19,7 +19,7 @@ from distdqn.files.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
-    newest_resumable,
+    newest,
     prune,
     save_checkpoint,
     step_folder,
@@ -104,7 +104,7 @@ class Checkpointer:
         `Replay.get_state`), "layout" and "env_steps" beside, and lines to tell about it.
         Raises CheckpointError where there is none.
         """
-        checkpoint, warnings = newest_resumable(self._folder)
+        _, checkpoint, warnings = newest(self._folder, resumable=True)
         assert checkpoint.run_state is not None
         layout = checkpoint.run_state["layout"]
         learner = {

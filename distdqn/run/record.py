@@ -109,7 +109,7 @@ class RunRecord:
         for line in poll.notes:
             self._progress.say(line)
         self._train_curve += [(steps, value) for steps, value, _ in poll.episodes]
-        self._folder.write_episodes(poll.episodes)
+        self._folder.metrics.write_episodes(poll.episodes)
         for report in poll.evaluations:
             self._hear_evaluation(report)
         if self._first_steps is None and status.env_steps:
@@ -119,7 +119,7 @@ class RunRecord:
             self._peak_pss_bytes = max(self._peak_pss_bytes, tree_pss_bytes())
         if now >= self._next_write:
             self._next_write = now + _WRITE_PERIOD_S
-            self._folder.write_scalars(scalars(status), status.env_steps)
+            self._folder.metrics.write(scalars(status), status.env_steps)
         if now >= self._next_histograms:
             self._next_histograms = now + _HISTOGRAM_PERIOD_S
             self._write_histograms(poll)
@@ -182,7 +182,7 @@ class RunRecord:
 
     def _write_histograms(self, poll: Poll) -> None:
         for tag, drawn in poll.histograms.items():
-            self._folder.write_histogram(tag, *drawn, poll.status.env_steps)
+            self._folder.metrics.write_histogram(tag, *drawn, poll.status.env_steps)
 
     def _write_last(self, poll: Poll, last: EvaluationReport | None) -> None:
         """The final scalars, with what the last weights promise and what they realised."""
@@ -191,7 +191,7 @@ class RunRecord:
             status = dataclasses.replace(
                 status, q_start_mean=last.q_start_mean, return_start_mean=last.return_start_mean
             )
-        self._folder.write_scalars(scalars(status), status.env_steps)
+        self._folder.metrics.write(scalars(status), status.env_steps)
         self._write_histograms(poll)
 
     def _hear_evaluation(self, report: EvaluationReport) -> None:
@@ -208,7 +208,7 @@ class RunRecord:
             )
         mean = float(np.mean(report.returns))
         self._eval_curve.append((report.env_steps, report.returns))
-        self._folder.write_scalars({"eval/episodic_return": mean}, report.env_steps)
+        self._folder.metrics.write({"eval/episodic_return": mean}, report.env_steps)
         return mean
 
     def _final_evaluations(
