@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import math
 import os
 import secrets
@@ -20,10 +21,15 @@ from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
+import psutil
+import ray
+from ray.exceptions import AuthenticationError, RayError
+
 from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.shared_memory import shared_memory
+from distdqn.run.actors import embedded_cpus
 
 _KNOCK_TIMEOUT_S = 10.0
 _START_TRIES = 2
@@ -46,8 +52,6 @@ class RaySession:
 
     def close(self) -> None:
         """Ends what this process began; leaves a foreign session as it was."""
-        import ray
-
         if self.connected:
             ray.shutdown()
 
@@ -57,8 +61,6 @@ def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) 
 
     say: takes warnings.  Raises RunError or ResourceError, one line each.
     """
-    from distdqn.run.start_up import embedded_cpus
-
     session = connect(
         config.address,
         folder.name,
@@ -87,8 +89,6 @@ def connect(
       joins a cluster through the Ray node on this host.
     Raises RunError or ResourceError, one line each.
     """
-    import ray
-
     if ray.is_initialized():
         context = ray.get_runtime_context()
         return RaySession(context.gcs_address, namespace, "", connected=False)
@@ -137,9 +137,6 @@ def _start(**options: Any) -> tuple[Any, list[str]]:
 
     Raises RunError after the last try; what another try cannot mend, as it comes.
     """
-    import psutil
-    import ray
-
     failures: list[str] = []
     for _ in range(_START_TRIES):
         older = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -162,8 +159,6 @@ def _start(**options: Any) -> tuple[Any, list[str]]:
 
 def _came_up_too_slowly(error: Exception) -> bool:
     """Whether another try may help; Ray says so with a bare Exception or RuntimeError."""
-    from ray.exceptions import AuthenticationError, RayError
-
     if isinstance(error, RayError):
         return not isinstance(error, AuthenticationError)
     slow = isinstance(error, TimeoutError | ConnectionError)
@@ -175,9 +170,6 @@ def end_half_started(older: Set[int]) -> None:
 
     `ray.shutdown` knows them only once `ray.init` has returned.
     """
-    import psutil
-    import ray
-
     folder, left = str(Path(ray.__file__).parent), []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
@@ -202,8 +194,6 @@ def _write_token(path: Path) -> None:
 
 
 def _join(address: str, namespace: str) -> RaySession:
-    import ray
-
     try:
         _knock(address)
         with _quiet():
@@ -230,8 +220,6 @@ def _knock(address: str) -> None:
 
 def check_gpu(device: str, num_gpus: float) -> None:
     """Refuses a GPU that no node has; without a reservation the learner itself looks."""
-    import ray
-
     present = ray.cluster_resources().get("GPU", 0)
     if device == "cuda" and present < num_gpus:
         raise ResourceError(
@@ -243,8 +231,6 @@ def check_gpu(device: str, num_gpus: float) -> None:
 @contextlib.contextmanager
 def _quiet():
     """Keeps ray.init from logging (what matters comes as an error) and from taking SIGTERM."""
-    import logging
-
     logger = logging.getLogger("ray")
     level, sigterm = logger.level, signal.getsignal(signal.SIGTERM)
     logger.setLevel(logging.ERROR)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +27,7 @@ from distdqn.reporting.summary import (
 )
 from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
+from distdqn.run.factory import Factory
 from distdqn.telemetry.reports import EvaluationReport, Poll
 from distdqn.telemetry.status import Figures, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
@@ -49,8 +49,10 @@ def setup_of(config: Config) -> Setup:
     )
 
 
-class GreedyPlayer(Protocol):
-    """Who plays the final episodes."""
+class Trained(Protocol):
+    """The system of a run of any mode, after training."""
+
+    def visits(self) -> np.ndarray | None: ...
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport: ...
 
@@ -64,17 +66,11 @@ class RunRecord:
     startup_s: from the start to the first step, set by whoever starts the run.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        network: Mapping[str, Any],
-        folder: RunFolder,
-        progress: Progress,
-    ):
-        """network: what rebuilds it, see `Checkpoint`."""
+    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+        config = factory.config
         self._config, self._folder, self._progress = config, folder, progress
         self.checkpointer = Checkpointer(
-            folder.path, config.checkpoint.keep, network, config.env.id
+            folder.path, config.checkpoint.keep, factory.network_description(), config.env.id
         )
         self.best: EvaluationReport | None = None
         self.startup_s = math.nan
@@ -126,17 +122,18 @@ class RunRecord:
         self._progress.update(status)
 
     def finish(
-        self, stopped_by: str, online: np.ndarray | None, player: GreedyPlayer | None
+        self, stopped_by: str, online: np.ndarray | None, system: Trained, is_interrupted: bool
     ) -> Summary:
-        """Final evaluations and the summary, after the last checkpoint.
+        """Final evaluations, unless interrupted, and the summary, after the last checkpoint.
 
         online: `[P]` last weights, None where nothing was learned.
-        player: None to play no final episodes (the run was interrupted).
         """
         trained_at, last, best = time.monotonic(), None, None
-        if online is not None and player is not None:
+        if (visits := system.visits()) is not None:
+            self._folder.write_visits(visits)
+        if online is not None and not is_interrupted:
             try:
-                last, best = self._final_evaluations(player, online)
+                last, best = self._final_evaluations(system, online)
             except DistDQNError as error:  # the training itself is saved
                 self._progress.say(f"no final evaluation: {error}")
         if self._poll is not None:
@@ -145,6 +142,7 @@ class RunRecord:
         digest = weights_sha256(np.zeros(0) if online is None else online)
         summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
         self._folder.write_summary(summary.to_json())
+        self._folder.set_state("stopped" if is_interrupted else "finished")
         return summary
 
     def plot(self) -> None:
@@ -212,28 +210,28 @@ class RunRecord:
         return mean
 
     def _final_evaluations(
-        self, player: GreedyPlayer, online: np.ndarray
+        self, system: Trained, online: np.ndarray
     ) -> tuple[EvaluationReport, EvaluationReport]:
         """Fresh greedy episodes with the last and the best weights, and a video."""
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
         self._progress.say(f"evaluating the last and the best weights, {episodes} episodes each")
-        last = best = player.evaluate(online, episodes, seed)
+        last = best = system.evaluate(online, episodes, seed)
         self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
         if self.best is None:  # the run was shorter than an evaluation period
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
-            best = player.evaluate(self.best.online, episodes, seed + 1)
-        self._record(player, best.online)
+            best = system.evaluate(self.best.online, episodes, seed + 1)
+        self._record(system, best.online)
         return last, best
 
     def _save_best(self, report: EvaluationReport) -> None:
         self.best = report
         self.checkpointer.save_best(report.online, report.layout, report.env_steps)
 
-    def _record(self, player: GreedyPlayer, online: np.ndarray) -> None:
+    def _record(self, system: Trained, online: np.ndarray) -> None:
         try:
             for index in range(self._config.eval.video_episodes):
-                self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
+                self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
 

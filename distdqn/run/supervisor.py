@@ -18,8 +18,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from distdqn.config import Config
 from distdqn.errors import EnvFailure, ResourceError, RunError
-from distdqn.run.ray_errors import answer, cause_line
-from distdqn.run.start_up import actor_name, amounts, wait_until_ready
+from distdqn.run.actors import actor_name, amounts, answer, cause_line, wait_until_ready
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
 
@@ -43,16 +42,10 @@ class _Member:
     restart_at: float | None = None
     done: bool = False
     said_late: bool = False
-    up: bool = False
 
     @property
     def name(self) -> str:
         return actor_name(self.kind, self.index)
-
-    def is_up(self) -> bool:
-        """Whether this incarnation has started."""
-        self.up = self.up or bool(ray.wait([self.ready], timeout=0)[0])
-        return self.up
 
 
 class System:
@@ -97,7 +90,8 @@ class System:
         for member in members:
             self._run(member)
         self._announce_shards()
-        self._wait_until_ready()
+        names = {member.ready: member.name for member in members}
+        wait_until_ready(names, self._config, self._check_interrupted)
         if self._config.eval.period_env_steps:  # not before: its imports would delay the others
             self._create(self._evaluator)
             self._run(self._evaluator)
@@ -114,7 +108,6 @@ class System:
             self._ended(self._by_ref.pop(ref), ref)
         for member in (*self._shards, *self._workers, self._evaluator):
             if member.restart_at is not None and time.monotonic() >= member.restart_at:
-                member.restart_at = None
                 self._recreate(member)
         self._check_replacements()
         return self._call(self._control.poll)
@@ -175,15 +168,8 @@ class System:
             self._evaluator.restart_at = None
             self._create(self._evaluator)
         ref = getattr(self._evaluator.actor, method).remote(*arguments)
-        try:
-            return ray.get(ref, timeout=EVALUATION_TIMEOUT_S)
-        except (RayTaskError, RayActorError) as error:
-            raise RunError(f"evaluation failed: {cause_line(error)}") from error
-        except GetTimeoutError as error:
-            raise RunError(
-                f"evaluation did not end within {EVALUATION_TIMEOUT_S:g} s; lower "
-                "--eval.final-episodes or --eval.max-episode-steps"
-            ) from error
+        way_out = "; lower --eval.final-episodes or --eval.max-episode-steps"
+        return answer(ref, "evaluator", EVALUATION_TIMEOUT_S, if_late=way_out)
 
     def close(self) -> None:
         """Ends every actor, so that a cluster is left as it was found."""
@@ -197,7 +183,7 @@ class System:
     def _create(self, member: _Member) -> None:
         """A new actor for `member`; its `ready` is asked before the call that occupies it."""
         member.actor = self._place.create(member.kind, member.index, member.incarnation)
-        member.born, member.up, member.said_late = time.monotonic(), False, False
+        member.born, member.said_late = time.monotonic(), False
         member.ready = member.actor.__ray_ready__.remote()
 
     def _run(self, member: _Member) -> None:
@@ -226,12 +212,6 @@ class System:
     def _announce_shards(self) -> None:
         self._generation += 1
         self._call(self._control.set_shards, self._shard_map())
-
-    def _wait_until_ready(self) -> None:
-        """Every actor up, or one line that says what is missing."""
-        awaited = (self._learner, *self._shards, *self._workers)
-        names = {member.ready: member.name for member in awaited}
-        wait_until_ready(names, self._config, self._check_interrupted)
 
     # Deaths.
 
@@ -315,7 +295,10 @@ class System:
         running = [
             member for member in self._workers if not member.done and member.restart_at is None
         ]
-        late = [w for w in running if now - w.born > timeout and not w.is_up()]
+        old = {w.ready: w for w in running if now - w.born > timeout}
+        if not old:
+            return
+        late = [old[ref] for ref in ray.wait(list(old), num_returns=len(old), timeout=0)[1]]
         for member in late:
             if not member.said_late:
                 member.said_late = True
