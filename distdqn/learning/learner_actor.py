@@ -54,14 +54,7 @@ class LearnerActor:
         self._learner = self._training.learner
         self._compiling: Any = None
         self._note = ""
-        self._publisher = Publisher(
-            weight_server,
-            control,
-            self._report,
-            lambda: self._shards.generation,
-            report_period_s,
-        )
-        self._shards = ShardMap()
+        self._publisher = Publisher(weight_server, control, self._report, report_period_s)
         self._version = WeightsVersion(incarnation, 0)
         self._publish_period, self._prioritized = publish_period, prioritized
         self._snapshot_period_s = snapshot_period_s
@@ -86,8 +79,7 @@ class LearnerActor:
         if state is not None:
             self._training.set_state(state["learner"])
             self._prefetcher.set_state(state)
-        self._shards = shards
-        self._prefetcher.set_shards(shards)
+        self._prefetcher.shards = shards
         self._publish()
         self._publisher.start()
         self._prefetcher.start()
@@ -125,7 +117,7 @@ class LearnerActor:
             superbatch.batch,
             superbatch.shard_probability,
             superbatch.num_items,
-            self._prefetcher.env_steps,
+            self._prefetcher.limiter.inserts,
         )
         if first:  # on a GPU: why there is no CUDA graph, if so
             self._note = self._learner.swap_refused or self._note
@@ -141,11 +133,11 @@ class LearnerActor:
         self._version = WeightsVersion(self._version.incarnation, self._version.counter + 1)
         self._next_publish = self._learner.gradient_steps + self._publish_period
         snapshot = self._training.snapshot(
-            self._version, self._prefetcher.env_steps, self._published_target
+            self._version, self._prefetcher.limiter.inserts, self._published_target
         )
         self._published_target = snapshot.target_version.counter
         self._publisher.publish(snapshot)
-        self._prefetcher.set_newest(self._version)
+        self._prefetcher.newest = self._version
 
     def _compile(self, with_action_mask: bool) -> None:
         self._stop_compiling()
@@ -169,35 +161,33 @@ class LearnerActor:
         if directive is None:
             return
         if directive.shards is not None:
-            self._shards = directive.shards
-            self._prefetcher.set_shards(directive.shards)
+            self._prefetcher.shards = directive.shards
         if directive.collection_finished:
-            self._prefetcher.finish_collection()
+            self._prefetcher.collection_finished = True
         self._stopping = directive.stop
 
     def _state(self) -> dict[str, Any]:
         """Everything a successor or a checkpoint needs, as numpy arrays and numbers."""
         # Samples of the updates made: batches still queued here die with this process.
         samples = self._learner.gradient_steps * self._learner.settings.batch_size
-        return {
-            **self._training.get_state(),
-            **self._prefetcher.get_state(),
-            "samples": samples,
-        }
+        account = self._prefetcher.get_state()
+        return {**self._training.get_state(), **account, "samples": samples}
 
-    def _report(self) -> LearnerReport:
+    def _report(self) -> tuple[LearnerReport, int]:
         now = time.monotonic()
         since, waited_s = self._first_batch or (now, self._meter.wait_s)
+        account = self._prefetcher.limiter
         report = self._training.report(
-            self._version, self._prefetcher.samples_per_insert, now - since, is_last=self._ended
+            self._version, account.achieved_samples_per_insert, now - since, is_last=self._ended
         )
         note = report.note
         if not note:
             note, self._note = self._note, ""
-        return dataclasses.replace(
+        report = dataclasses.replace(
             report,
             wait_s=self._meter.wait_s - waited_s,
             spent=self._meter.spent(),
             compiling=self._compiling is not None,
             note=note,
         )
+        return report, self._prefetcher.shards.generation

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from distdqn.learning.training import Training
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay.replay import Replay
-    from distdqn.replay.shard_account import ShardAccount
+    from distdqn.replay.shard import ShardAccount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Factory:
 
     def shard(self, shard: int, epoch: int) -> ShardAccount:
         """A replay with the account of its use."""
-        from distdqn.replay.shard_account import ShardAccount
+        from distdqn.replay.shard import ShardAccount
 
         return ShardAccount(self.replay(shard, epoch), shard)
 
