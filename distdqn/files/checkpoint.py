@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import re
@@ -222,7 +221,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "files": {name: listing(data) for name, data in contents.items()},
     }
     text = _to_json(manifest)
-    signed = json.loads(text) | {"sha256": _sha256(text.encode())}
+    signed = json.loads(text) | {"sha256": listing(text.encode())["sha256"]}
     write_file(folder / MANIFEST, _to_json(signed).encode())
     sync_folder(folder)
 
@@ -266,7 +265,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
             f"checkpoint {directory} has format {written} (distdqn {manifest.get('distdqn')}), "
             f"this distdqn {__version__} reads format {FORMAT}: install the other version"
         )
-    if digest != _sha256(_to_json(manifest).encode()):
+    if digest != listing(_to_json(manifest).encode())["sha256"]:
         raise CheckpointError(f"checkpoint file {path} is altered: its SHA-256 differs")
     return manifest
 
@@ -286,7 +285,3 @@ def _read(
 def _to_json(value: Any) -> str:
     """The same text for the same value, numpy numbers as plain ones."""
     return json.dumps(value, indent=1, sort_keys=True, default=lambda number: number.item())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -119,11 +119,10 @@ class LockstepRun:
             self._record.checkpointer.prune()
         return summary
 
-    def _save_weights(self, system: LockstepSystem) -> Path:
+    def _save_weights(self, system: LockstepSystem) -> Path | None:
         """Beside the checkpoint of the last border, from which the run is resumed."""
-        return self._record.checkpointer.save_last(
-            system.learner_state(), system.lockstep.env_steps
-        )
+        state, env_steps = system.learner_state(), system.lockstep.env_steps
+        return self._record.checkpointer.save(state, env_steps, prunes=False)
 
     def _save_what_is_there(self, system: LockstepSystem) -> None:
         """Before an error ends the run: the weights, if they can be had."""

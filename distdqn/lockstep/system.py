@@ -81,7 +81,11 @@ class LockstepSystem:
         lockstep, control = self.lockstep, self._control
         for shard in self.shards:
             control.report_shard(shard("report", lockstep.version, is_last).get())
-        told = (lockstep.version, lockstep.samples_per_insert, lockstep.totals[0].elapsed_s)
+        told = (
+            lockstep.version,
+            self._limiter.achieved_samples_per_insert,
+            lockstep.totals[0].elapsed_s,
+        )
         report = self.learner("report", *told, is_last).get()
         control.report_learner(report, 0)
         poll = control.poll()

@@ -236,23 +236,24 @@ class System:
         if member.kind in ("control", "weight server"):
             raise RunError(f"the {member.name} died: {cause_line(error)}") from error
         if member.kind == "worker" and (line := self._bury_worker(member)):
-            return self._count_env_failure(member, line)
+            self._count_env_failure(member, line)
+            return
         if self._stopping:
             member.done = True
-            return None
+            return
         if member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise RunError(
                 f"the {member.name} died {member.deaths_in_a_row} times: {cause_line(error)}"
             )
         self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
         if member.kind == "worker":
-            return None
+            return
         self._count_death(member)
         if member.kind == "shard":
             self._call(self._control.bury_shard, member.index, member.incarnation)
         else:
             self._call(self._control.count_restart, member.kind)
-        return self._recreate(member)
+        self._recreate(member)
 
     def _bury_worker(self, member: _Member) -> str:
         """Closes a worker's account; a successor comes after a pause. Its env's failure."""
