@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from distdqn.bench.host import describe_machine
 
 SHOWN = (
     "wall_s",
@@ -68,8 +69,8 @@ def main() -> None:
         show(rows[-1])
     summarise(rows)
     if arguments.json is not None:
-        machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        arguments.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
+        result = {"machine": describe_machine(), "rows": rows}
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def show(row: dict[str, Any]) -> None:

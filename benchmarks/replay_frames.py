@@ -87,7 +87,7 @@ class Game:
 
     def __init__(self, n_step: int) -> None:
         from distdqn.config import AtariConfig, EnvConfig
-        from distdqn.envs import make_stepper
+        from distdqn.envs.make import make_stepper
 
         atari = AtariConfig(terminal_on_life_loss=True)
         self.stepper = make_stepper(EnvConfig("ALE/Breakout-v5", atari=atari), NUM_ENVS)

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +27,7 @@ import numpy as np
 from gymnasium import spaces
 
 import distdqn
+from distdqn.bench.host import describe_machine
 
 TOLERANCE = 0.2
 OBS_SIZE = 8
@@ -231,9 +230,13 @@ def main() -> int:
         told = "did not arise each time" if median is None else f"{median:.2f}"
         print(f"{name}: predicted / measured {told}")
     if options.json is not None:
-        machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        result = {"passed": passed, "predicted_to_measured": medians, "rows": rows}
-        options.json.write_text(json.dumps(machine | result, indent=1) + "\n")
+        result = {
+            "machine": describe_machine(),
+            "passed": passed,
+            "predicted_to_measured": medians,
+            "rows": rows,
+        }
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if passed else 1
 
 

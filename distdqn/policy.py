@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from distdqn.config import Config, load_config
-from distdqn.envs.describe import describe
-from distdqn.envs.stepper import make_stepper
+from distdqn.envs.make import describe, make_stepper
 from distdqn.errors import CheckpointError, RunError
 from distdqn.evaluation.play import EvaluationResult, play_episodes
 from distdqn.evaluation.video import record_video

@@ -14,6 +14,11 @@ from typing import Any
 SMALLEST = 1e-6  # ratio; what is below could not be told from 0 as a fraction
 
 
+def exact(value: float) -> Fraction:
+    """The fraction of small numbers that a user writes as this float."""
+    return Fraction(value).limit_denominator(round(1 / SMALLEST))
+
+
 class RateLimiter:
     """The account of inserts and samples, held within a band around their ratio.
 
@@ -22,7 +27,7 @@ class RateLimiter:
 
         deficit = samples_per_insert * (inserts - min_size_to_sample) - samples,
 
-    whoever asks before acting keeps
+    a caller that asks before it acts keeps
 
         -error_band <= deficit <= error_band     once latched,
 
@@ -63,9 +68,9 @@ class RateLimiter:
             )
         self.samples = 0
         self.inserts = 0
-        self._ratio = _fraction(samples_per_insert)
+        self._ratio = exact(samples_per_insert)
         self._min_size = int(min_size_to_sample)
-        self._band = _fraction(error_band)
+        self._band = exact(error_band)
         self._total = total_env_steps
         self._batch_size = int(batch_size)
 
@@ -161,8 +166,3 @@ def shard_limit(shard_inserts: int, inserts: int, insert_limit: int, num_shards:
     """
     remaining = max(0, insert_limit - inserts)
     return shard_inserts + -(-remaining // num_shards)
-
-
-def _fraction(value: float) -> Fraction:
-    """The fraction of small numbers that a user writes as this float."""
-    return Fraction(value).limit_denominator(round(1 / SMALLEST))

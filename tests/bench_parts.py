@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from distdqn.bench.result import Case, Figure, Result, share_of
+from distdqn.bench.result import Case, Result
 
 
 def made_up_case(name="sample", value=(10.0, 12.0, 11.0), limit=(20.0, 24.0, 22.0), **fields: Any):
     """A case of three repetitions at half its limit, unless the figures say otherwise."""
-    better = fields.get("better", "higher")
-    settings: dict[str, Any] = {
-        "settings": {"size": 1_000, "kind": "uniform"},
-        "unit": "transitions/s",
-    }
-    if limit:
-        settings |= {"limit": Figure.of(limit), "limit_name": "memcpy"}
-        settings["share"] = share_of(value, limit, better)
-    return Case(name=name, value=Figure.of(value), **settings | fields)
+    settings = fields.pop("settings", {"size": 1_000, "kind": "uniform"})
+    unit = fields.pop("unit", "transitions/s")
+    return Case.of(name, settings, unit, value, limit, "memcpy", **fields)
 
 
 def made_up_result(*cases: Case, **fields: Any) -> Result:

@@ -9,6 +9,8 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+# Threads that wait for one another sleep rather than spin: others use the cores too.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Ray reads these when it is imported; its own limits are short on a slow, busy machine.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")

@@ -17,8 +17,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from distdqn.envs import VectorStepper
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.stepper import VectorStepper
 
 OBS_SIZE = 3
 NUM_ACTIONS = 3

@@ -34,6 +34,9 @@ SMALL = {
 }
 
 
+LONE = {"workers__count": 1, "replay__shards": 1}  # each part is a process that starts anew
+
+
 def small(tmp_path, **changes):
     """A configuration of a few seconds on CartPole; `a__b=` stands for the key a.b."""
     keys = {name.replace("__", "."): value for name, value in changes.items()}

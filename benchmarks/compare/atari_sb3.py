@@ -21,14 +21,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from distdqn.bench.host import describe_machine
+from distdqn.machine.thread_times import usable_cores
 
 HERE = Path(__file__).parent
 ENVS, BATCH, STEPS_PER_UPDATE, MIN_SIZE = 8, 32, 4, 5_000
@@ -107,7 +108,7 @@ def limit(precision: str) -> dict[str, float]:
         "env_s": env_s,
         "inference_s": inference_s,
         "update_s": update_s,
-        "env_steps_per_s": len(os.sched_getaffinity(0)) / step_s,
+        "env_steps_per_s": usable_cores() / step_s,
     }
 
 
@@ -192,8 +193,8 @@ def main() -> int:
     options, extra = parser.parse_known_args()
     result, passed = options.compare(options, extra)
     if options.json is not None:
-        machine = {"machine": platform.processor() or platform.machine(), "python": sys.version}
-        options.json.write_text(json.dumps(machine | result, indent=1))
+        document = {"machine": describe_machine(), **result}
+        options.json.write_text(json.dumps(document, indent=1))
     return 0 if passed else 1
 
 

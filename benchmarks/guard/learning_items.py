@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from distdqn.acting.rollout import Rollout, RolloutSettings
 from distdqn.bench.bare_updates import compile_now
 from distdqn.config import EnvConfig, LearnerConfig
-from distdqn.envs import make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.errors import DistDQNError
 from distdqn.learning.learner import Learner
 from distdqn.networks.q_network import make_network

@@ -176,14 +176,14 @@ class NStepAccumulator:
         closed: np.ndarray,
         versions: Sequence[WeightsVersion] | None,
     ) -> TransitionBlock:
-        """The closed windows; arguments `[R, N]` as `_windows` returns them."""
+        """The closed windows; arrays `[R, N]` as `_windows` returns them."""
         first = closed.ravel().nonzero()[0]  # [B], positions in [R, N]; rows lie N apart
         length = lengths.take(first)
         end = first + (length - 1) * len(self._envs)
         num_closed = len(first)
         rows = self._rows.reshape(-1)  # of records: `take` is far faster than an index
         if np.count_nonzero(bad := rows.take(end)["bad"]):
-            first, length, end = first[~bad], length[~bad], end[~bad]
+            first, length, end = (column[~bad] for column in (first, length, end))
         begins, ends = rows.take(first), rows.take(end)
         t_depth = np.minimum(ends["depth"] + 1, self._stack - 1).astype(np.uint8)
         used, renumbered = self._buffer.renumber(
@@ -191,9 +191,7 @@ class NStepAccumulator:
         )
         frames, action_mask = self._buffer.take(used)
         discount_t = np.where(ends["terminated"], 0.0, self._discounts.take(length))
-        acted = BEFORE_ANY
-        if versions and len(first):
-            acted = versions[int(first[0]) // len(self._envs)]
+        acted = versions[first[0] // len(self._envs)] if versions and len(first) else BEFORE_ANY
         return TransitionBlock(
             worker=0,
             incarnation=0,

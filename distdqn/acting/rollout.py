@@ -99,8 +99,7 @@ class Rollout:
           EnvFailure: an env failed in its reset.
         """
         num_envs, observation = stepper.num_envs, stepper.observation
-        seeds = np.random.SeedSequence([settings.seed, worker, incarnation])
-        rng = np.random.Generator(np.random.PCG64(seeds))
+        rng = np.random.Generator(np.random.PCG64([settings.seed, worker, incarnation]))
         self._stepper, self._settings = stepper, settings
         self._worker, self._incarnation = worker, incarnation
         self._acting = ActingNetwork(network, num_envs, settings.double)
@@ -111,8 +110,7 @@ class Rollout:
         self._tracker = EpisodeTracker(num_envs)
         self._episodes: deque[Episode] = deque(maxlen=MAX_EPISODES)
         self._last_bad: dict[int, int] = {}  # step of each env that gave a NaN or infinity
-        self._times: list[float] = []  # of each row of the accumulator
-        self._versions: list[WeightsVersion] = []  # likewise
+        self._rows: list[tuple[float, WeightsVersion]] = []  # per row of the accumulator
         self._sequence = self.collected = self.refused = self.stepped = self._vector_steps = 0
         self.reward_abs_max = self.env_s = self.inference_s = 0.0
         self._clock, self._epsilons_at = -1, epsilons
@@ -217,7 +215,7 @@ class Rollout:
     def _is_due(self, now: float) -> bool:
         if self._accumulator.num_ready >= self._settings.block_transitions:
             return True
-        return bool(self._times) and now - self._times[0] > self._settings.max_block_age_s
+        return bool(self._rows) and now - self._rows[0][0] > self._settings.max_block_age_s
 
     def _step(self, now: float, allowance: int) -> int:
         """One vector step; returns how many valid env steps it kept."""
@@ -240,8 +238,7 @@ class Rollout:
         if np.count_nonzero(step.bad):
             step = self._without_bad(step)
         self._accumulator.add(actions, step)
-        self._times.append(now)
-        self._versions.append(self._acting.version)
+        self._rows.append((now, self._acting.version))
         self._obs = self._stack.push(step.next_obs, step.starts)
         self.stepped += taken
         return taken
@@ -277,11 +274,10 @@ class Rollout:
 
         What was refused then counts all the same, and the next block says so.
         """
-        block = self._accumulator.emit(flush, self._versions)
+        block = self._accumulator.emit(flush, [version for _, version in self._rows])
         self.refused += block.refused
         self.collected += block.refused + block.num_transitions
-        for of_rows in (self._times, self._versions):
-            del of_rows[: len(of_rows) - self._accumulator.num_rows]
+        del self._rows[: len(self._rows) - self._accumulator.num_rows]
         if not block.num_transitions:
             return None
         priorities = None

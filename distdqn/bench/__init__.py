@@ -3,7 +3,7 @@
 Each measures beside what it measures the limit of it on this machine, in turn, and needs
 no more than the part that it measures.
 
-    replay, learner, broadcast,          the benchmarks: `Options` and `run(options, say)`
+    replay, learner, broadcast,          the benchmarks: `Options`, `QUICK`, `run(options, say)`
     rollout, pipeline, scaling
     measure, host                        repeated timings; the machine
     result                               what was found, as values and JSON

@@ -232,7 +232,7 @@ def actor(cls: type) -> Any:
 
 def _watched(env: WaitingEnv, torso: Torso, index: int) -> WatchedRollout:
     rollout = Rollout(
-        stepper=env,  # type: ignore[arg-type]
+        stepper=env,
         network=make_network(env.observation, env.num_actions, torso),
         settings=RolloutSettings(1, 0.99, _BLOCK, max_block_age_s=60.0),
         epsilons=lambda env_steps: np.full(1, 0.1),

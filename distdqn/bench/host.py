@@ -12,6 +12,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,32 +34,30 @@ def new_result(
 ) -> Result:
     """A result of now and here.
 
-    options: the benchmark's dataclass; its `device`, where it has one, says whether the
-      machine's GPU is described too.
+    options: the benchmark's dataclass.
     more: options that are not among these, as a run's configuration.
     """
-    fields = dataclasses.asdict(options) | dict(more or {})
     return Result(
         benchmark=benchmark,
         version=__version__,
         created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        machine=describe_machine(_device(fields)),
-        options=fields,
+        machine=describe_machine(),
+        options=dataclasses.asdict(options) | dict(more or {}),
         cases=tuple(cases),
         notes=tuple(notes),
     )
 
 
-def describe_machine(device: Any = "cpu") -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Processor, usable cores, memory in bytes, GPU, system, load at the start, and versions.
 
-    device: "cuda" or a torch.device describes that GPU; None and "cpu" describe none.
+    A GPU is described where torch is loaded and sees one.
     """
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        **_gpu(device),
+        **_gpu(),
         "system": _system(),
         "load_average": list(_LOAD),
         "python": platform.python_version(),
@@ -67,19 +66,11 @@ def describe_machine(device: Any = "cpu") -> dict[str, Any]:
     }
 
 
-def _device(fields: dict[str, Any]) -> str:
-    """The first device of the options that is a GPU."""
-    named = fields.get("devices", fields.get("device", "cpu"))
-    devices = [named] if isinstance(named, str) else list(named)
-    return next((str(device) for device in devices if str(device).startswith("cuda")), "cpu")
-
-
-def _gpu(device: Any) -> dict[str, Any]:
-    if not str(device).startswith("cuda"):
+def _gpu() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
         return {"gpu": None, "cuda": None}
-    import torch
-
-    return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
 def _system() -> str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import numpy as np
 import torch
@@ -26,11 +27,12 @@ import torch
 from distdqn.bench.bare_updates import bare_updates, compile_now
 from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
-from distdqn.bench.option_flags import add_option_flags, option_values
+from distdqn.bench.option_values import with_values
 from distdqn.bench.result import Case, Result
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
 from distdqn.config.sections import LearnerConfig
-from distdqn.errors import DistDQNError
+from distdqn.config.values import field_types, plain_type
+from distdqn.errors import ConfigError, DistDQNError
 from distdqn.learning.learner import Learner
 from distdqn.learning.staging import Staging
 from distdqn.networks.q_network import make_network
@@ -78,11 +80,10 @@ class Options:
     repeats: int = 5
     seconds: float = 0.4
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        some: Any = {"networks": ("mlp", "minatar"), "batch_sizes": (32,)}
-        return cls(**some, precisions=("float32",), repeats=3, seconds=0.2)
+
+QUICK = Options(
+    networks=("mlp", "minatar"), batch_sizes=(32,), precisions=("float32",), repeats=3, seconds=0.2
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -262,16 +263,31 @@ _ONE_POINT = Options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures one point, or what the flags say, and prints it; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m distdqn.bench.learner")
+    parser.description = f"{__doc__}\n{inspect.getdoc(Options)}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add_option_flags(parser, _ONE_POINT)
+    for name, annotation in field_types(Options).items():
+        flag, kind = f"--{name.replace('_', '-')}", plain_type(annotation)[0]
+        how: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is tuple else {}
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else how
+        how |= {"default": argparse.SUPPRESS, "help": f"default: {getattr(_ONE_POINT, name)}"}
+        parser.add_argument(flag, **how)
     for mode in ("compiled", "eager"):
-        parser.add_argument(f"--{mode}", dest="modes", action="store_const", const=(mode,))
+        parser.add_argument(
+            f"--{mode}",
+            dest="modes",
+            default=argparse.SUPPRESS,
+            action="store_const",
+            const=(mode,),
+        )
     parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
-    parser.set_defaults(modes=_ONE_POINT.modes)
     wanted = parser.parse_args(arguments)
     try:
-        result = run(dataclasses.replace(_ONE_POINT, **option_values(Options, wanted)), _say)
+        options = with_values(_ONE_POINT, vars(wanted))
+    except ConfigError as error:
+        parser.error(str(error))
+    try:
+        result = run(options, _say)
     except DistDQNError as error:
         _say(f"distdqn.bench.learner: error: {error}")
         return 1

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distdqn.bench.result import Case, Figure, Setting, share_of
+from distdqn.bench.result import Case, Setting
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,17 +74,9 @@ def rate_case(
 
     fields: others of `Case`.
     """
-    return Case(
-        name,
-        settings,
-        unit,
-        Figure.of(rates.per_s),
-        limit=None if limit is None else Figure.of(limit.per_s),
-        limit_name=limit_name,
-        share=None if limit is None else share_of(rates.per_s, limit.per_s),
-        cpu_s=rates.cpu_s,
-        **fields,
-    )
+    limits = limit.per_s if limit else ()
+    fields["cpu_s"] = rates.cpu_s
+    return Case.of(name, settings, unit, rates.per_s, limits, limit_name, **fields)
 
 
 def cpu_clock_of(pids: Iterable[int]) -> Callable[[], float]:

@@ -17,7 +17,7 @@ import numpy as np
 from distdqn.bench.alone import Alone, measure_alone
 from distdqn.bench.host import new_result
 from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
-from distdqn.bench.result import Case, Figure, Result, share_of
+from distdqn.bench.result import Case, Result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory
@@ -46,9 +46,8 @@ class Options:
     warm_up_s: float = 3.0
     alone_seconds: float = 1.0
 
-    @classmethod
-    def quick(cls) -> Options:
-        return cls(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
+
+QUICK = Options(seconds=1.0, repeats=3, warm_up_s=0.5, alone_seconds=0.2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def run(
     """
     ((config, measured),), alone = measure_systems(options, say, [config], make_env)
     case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
-    notes = (verdict.line(), *told(case.details), *remarks(measured, alone))
+    notes = (verdict.line(), *told(measured, case.details), *remarks(measured, alone))
     cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
     return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
 
@@ -163,14 +162,13 @@ def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
     whole, limits = measured.whole, limits_of(measured, alone, config)
     rates = [window.env_steps / window.at_s for window in measured.windows]
     every = {name: getattr(limits, name) for name in LIMIT_NAMES}
-    return Case(
-        name="throughput",
-        settings={"of": "the system"} | settings_of(config),
-        unit="env steps/s",
-        value=Figure.of(rates),
-        limit=Figure.of(limits.values),
-        limit_name=LIMIT_NAMES[limits.name],
-        share=share_of(rates, limits.values),
+    return Case.of(
+        "throughput",
+        {"of": "the system"} | settings_of(config),
+        "env steps/s",
+        rates,
+        limits.values,
+        LIMIT_NAMES[limits.name],
         cpu_s=sum(measured.cpu_s) / whole.env_steps,
         peak_bytes=measured.peak_bytes,
         details={
@@ -228,15 +226,10 @@ def shares_of(window: Usage) -> dict[str, float]:
 
 def cores_of(measured: Measured) -> dict[str, float]:
     """CPU by part, in cores. `rest_cores` is driver, control, weight server and Ray."""
-    whole, cpu_s = measured.whole, sum(measured.cpu_s)
-    parts = {
-        "learner_cores": whole.learner.cpu_s,
-        "workers_cores": whole.workers.cpu_s,
-        "shards_cores": whole.shards.cpu_s,
-    }
-    rest_s = cpu_s - sum(parts.values())
-    spent = parts | {"rest_cores": rest_s, "all_cores": cpu_s}
-    return {name: spent_s / whole.at_s for name, spent_s in spent.items()} | {
+    whole, all_s = measured.whole, sum(measured.cpu_s)
+    spent_s = {name: kind.cpu_s for name, kind in whole.kinds.items()}
+    spent_s |= {"rest": all_s - sum(spent_s.values()), "all": all_s}
+    return {f"{name}_cores": seconds / whole.at_s for name, seconds in spent_s.items()} | {
         "other_programs_cores": measured.other_cores,
         "cores": whole.cores,
     }
@@ -250,29 +243,28 @@ def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case
         "the workers' rollouts alone": (limits.rollout, [each.env_steps.cpu_s for each in alone]),
     }
     return [
-        Case(
-            name="throughput",
-            settings={"of": what} | settings_of(config),
-            unit="env steps/s",
-            value=Figure.of(rates),
+        Case.of(
+            "throughput",
+            {"of": what} | settings_of(config),
+            "env steps/s",
+            rates,
             cpu_s=float(np.mean(cpu_s)),
         )
         for what, (rates, cpu_s) in found.items()
     ]
 
 
-def told(details: Mapping[str, Any]) -> list[str]:
+def told(measured: Measured, details: Mapping[str, Any]) -> list[str]:
     """Where time and CPU went, in lines for a person."""
-    share = {name: f"{value:.0%}" for name, value in details.items() if isinstance(value, float)}
-    cores = {name: f"{value:.2f}" for name, value in details.items() if name.endswith("cores")}
+    shares, cores = shares_of(measured.whole), cores_of(measured)
+    kinds = {
+        "share of the time": {name: f"{share:.0%}" for name, share in shares.items()},
+        "CPU in cores": {n.removesuffix("_cores"): f"{used:.2f}" for n, used in cores.items()},
+        "share of each limit": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
+    }
     return [
-        "of its time the learner waits {learner_waits}, queues for a core {learner_queued}; "
-        "workers wait {workers_wait}, queue {workers_queued}, are in the env {workers_in_env}, in "
-        "inference {workers_in_inference}; shards work {shards_busy}".format(**share),
-        "on a CPU, in cores: learner {learner_cores}, workers {workers_cores}, shards "
-        "{shards_cores}, driver, control, weight server and Ray {rest_cores}".format(**cores),
-        "share of the bare learner {share_of_learner}, of the bare rollouts {share_of_rollout}, of "
-        "all cores {share_of_cores}".format(**share),
+        f"{kind}: " + ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
+        for kind, texts in kinds.items()
     ]
 
 

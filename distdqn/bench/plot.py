@@ -22,6 +22,7 @@ _STYLE = STYLE | {
     "axes.grid.axis": "x",
     "axes.spines.bottom": False,
     "xtick.major.size": 0,
+    "xtick.minor.size": 0,
     "ytick.major.size": 0,
 }
 _ROW_IN, _HEAD_IN, _WIDTH_IN = 0.27, 1.0, 10.0

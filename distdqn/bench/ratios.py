@@ -51,13 +51,6 @@ class Comparison:
     only_new: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def lines(self) -> list[str]:
-        """What a reader of the ratios must know besides."""
-        lines = [f"careful: {warning}" for warning in self.warnings]
-        lines += [f"only in the old result: {label}" for label in self.only_old]
-        return lines + [f"only in the new result: {label}" for label in self.only_new]
-
 
 def compare(old: Result, new: Result) -> Comparison:
     """Both of one benchmark."""
@@ -89,8 +82,8 @@ def _ratio(old: Case, new: Case) -> Ratio:
         times=_over(above.median, below.median),
         low=_over(above.min, below.max),
         high=_over(above.max, below.min),
-        old_share=old.share and old.share.median,
-        new_share=new.share and new.share.median,
+        old_share=old.share.median if old.share else None,
+        new_share=new.share.median if new.share else None,
     )
 
 
@@ -103,7 +96,7 @@ def _over(above: float, below: float) -> float:
 
 def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line, or none where nothing differs; JSON's lists equal tuples."""
-    before, after = ({name: _text(value) for name, value in x.items()} for x in (old, new))
+    before, after = ({name: plain_text(value) for name, value in x.items()} for x in (old, new))
     changes = [
         f"{name} {before.get(name)} -> {after.get(name)}".strip()
         for name in {**before, **after}
@@ -112,5 +105,6 @@ def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> l
     return [f"the {what} differ: {', '.join(changes)}"] if changes else []
 
 
-def _text(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """Items of a list in a row."""
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

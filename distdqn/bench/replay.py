@@ -59,17 +59,10 @@ class Options:
     repeats: int = 5
     seconds: float = 0.1
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        return cls(
-            sizes=(10_000,),
-            batch_sizes=(128,),
-            blocks=(512,),
-            shards=(2,),
-            repeats=3,
-            seconds=0.05,
-        )
+
+QUICK = Options(
+    sizes=(10_000,), batch_sizes=(128,), blocks=(512,), shards=(2,), repeats=3, seconds=0.05
+)
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:
@@ -129,10 +122,9 @@ def _plan(options: Options) -> Iterator[tuple[Point, tuple[str, ...]]]:
 def _measure(point: Point, works: tuple[str, ...], options: Options) -> Iterator[Case]:
     reset_peak()
     work = ReplayWork(point)
-    calls = work.calls()
     for name in works:
         measured = in_turn(
-            {"work": calls[name], "limit": calls[f"{name} limit"]},
+            {"work": getattr(work, name), "limit": getattr(work, f"{name}_limit")},
             options.seconds,
             options.repeats,
         )
@@ -158,7 +150,7 @@ def _measure_shards(base: Point, shards: int, options: Options) -> Iterator[Case
         measured = in_turn(
             {
                 "work": lambda: processes.run("sample", options.seconds),
-                "limit": lambda: processes.run("sample limit", options.seconds),
+                "limit": lambda: processes.run("sample_limit", options.seconds),
             },
             options.seconds,
             options.repeats,

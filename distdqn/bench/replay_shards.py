@@ -35,7 +35,7 @@ class Shards:
             for child in self._children:
                 child.answer(_TIMEOUT_S)
             self._stack = stack.pop_all()
-        self.pids = [child.process.pid for child in self._children]
+        self.pids = [child.process.pid or 0 for child in self._children]
 
     def run(self, work: str, seconds: float) -> int:
         """All do that work for so long, at once; the sum of their transitions."""
@@ -62,7 +62,7 @@ def _peak(_: ReplayWork) -> int:
 
 
 def _repeat(work: ReplayWork, name: str, seconds: float) -> int:
-    call = work.calls()[name]
+    call = getattr(work, name)
     ends, done = time.perf_counter() + seconds, 0
     while time.perf_counter() < ends:
         done += call()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -56,7 +55,11 @@ class Point:
 
 
 class ReplayWork:
-    """A full replay, and what is done with it."""
+    """A full replay, and what is done with it.
+
+    Each of `add`, `sample` and `update` has its `<name>_limit`; all give how many transitions
+    they did.
+    """
 
     def __init__(self, point: Point) -> None:
         self._point = point
@@ -73,21 +76,6 @@ class ReplayWork:
         self._sampled = Copying(_nbytes(self._draw()), self.replay.nbytes, 0)
         self._updates = itertools.cycle([self._update() for _ in range(_DRAWN)])
         self._nodes = np.ones(tree_bytes(point.size) // 8)
-
-    def calls(self) -> dict[str, Callable[[], int]]:
-        """By name "add", "sample", "update" and, of each, its "<name> limit".
-
-        Made anew each time: kept here they would keep this replay, and gigabytes, from being
-        let go with the last reference.
-        """
-        return {
-            "add": self.add,
-            "add limit": self.add_limit,
-            "sample": self.sample,
-            "sample limit": self.sample_limit,
-            "update": self.update,
-            "update limit": self.update_limit,
-        }
 
     def add(self) -> int:
         block = next(self._blocks)

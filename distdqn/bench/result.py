@@ -64,6 +64,20 @@ class Case:
     peak_bytes: int | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, name: str, settings: Mapping[str, Setting], unit: str, values: Sequence[float],
+        limits: Sequence[float] = (), limit_name: str = "", **fields: Any,
+    ) -> Case:  # fmt: skip
+        """values, limits: one for each repetition; no limits where there is no such thing.
+
+        fields: others of a case.
+        """
+        if limits:
+            share = share_of(values, limits, fields.get("better", "higher"))
+            fields |= {"limit": Figure.of(limits), "limit_name": limit_name, "share": share}
+        return cls(name, settings, unit, Figure.of(values), **fields)
+
     @property
     def label(self) -> str:
         """Name and settings in one line; the same case in two results has the same label."""

@@ -25,8 +25,9 @@ from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_p
 from distdqn.bench.result import Case, Result, Setting
 from distdqn.bench.synthetic import make_frames
 from distdqn.config import EnvConfig
-from distdqn.envs import VectorStepper, make_stepper
 from distdqn.envs.bare import BareEnv
+from distdqn.envs.make import make_stepper
+from distdqn.envs.stepper import VectorStepper
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
@@ -54,10 +55,8 @@ class Options:
     repeats: int = 5
     seconds: float = 0.4
 
-    @classmethod
-    def quick(cls) -> Options:
-        """Fewer, shorter measurements."""
-        return cls(envs=(8,), repeats=5, seconds=0.25)
+
+QUICK = Options(envs=(8,), seconds=0.25)
 
 
 def run(options: Options, say: Callable[[str], None]) -> Result:

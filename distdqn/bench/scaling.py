@@ -48,9 +48,8 @@ class Options:
     warm_up_s: float = 2.0
     alone_seconds: float = 1.0
 
-    @classmethod
-    def quick(cls) -> Options:
-        return cls((1, 2), (1,), seconds=1.0, repeats=2, warm_up_s=0.5, alone_seconds=0.2)
+
+QUICK = Options((1, 2), (1,), seconds=1.0, repeats=2, warm_up_s=0.5, alone_seconds=0.2)
 
 
 def run(

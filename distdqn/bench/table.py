@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distdqn.bench.ratios import Comparison, Ratio
+from distdqn.bench.ratios import Comparison, Ratio, plain_text
 from distdqn.bench.result import Case, Result
 from distdqn.reporting.text_table import print_table
 
@@ -114,9 +114,10 @@ def show(result: Result, comparison: Comparison | None = None) -> None:
         _say(f"against the result of {comparison.old_created}")
         rows = map(_ratio_row, comparison.ratios)
         print_table(_RATIO_COLUMNS, rows, numbers=_RATIO_COLUMNS[2:])
-        _say(*comparison.lines)
+        for kind in ("warnings", "only_old", "only_new"):
+            _say(*(f"{kind.replace('_', ' in the ')}: {x}" for x in getattr(comparison, kind)))
     machine = {"distdqn": result.version, **result.machine}
-    _say(", ".join(f"{name} {value}" for name, value in machine.items() if value))
+    _say(", ".join(f"{name} {plain_text(value)}" for name, value in machine.items() if value))
 
 
 def _say(*lines: str) -> None:

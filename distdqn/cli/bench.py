@@ -1,7 +1,7 @@
 """`distdqn bench NAME`: throughput, beside its limit on this machine.
 
-Each benchmark is a module with `Options`, whose fields become flags, and
-`run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
+Each benchmark is a module with `Options`, whose fields become flags, `QUICK`, which are less,
+and `run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
@@ -16,17 +16,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distdqn.bench.option_flags import add_option_flags, option_values
-from distdqn.cli.flags import FlagParser, UsageError, add_config_flags, config_values
+from distdqn.bench.option_values import with_values
+from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import json_only
-from distdqn.config import load_config, nearest
-from distdqn.errors import ConfigError, DistDQNError
+from distdqn.config import Config, did_you_mean, load_config
+from distdqn.errors import DistDQNError
 from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
     from distdqn.bench.result import Result
-    from distdqn.config import Config
 
 BENCHMARKS = {
     "replay": "add, sample and update priorities; limit: memcpy of the same bytes",
@@ -36,6 +35,38 @@ BENCHMARKS = {
     "pipeline": "the whole, and what limits it; limit: its slowest part alone, or all cores",
     "scaling": "1 to N workers and 1 to M shards; limits as of pipeline",
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """The flags of every benchmark."""
+
+    quick: bool = False
+    """Fewer, shorter measurements."""
+    json: bool = False
+    """Print JSON on stdout, nothing else."""
+    compare: str | None = None
+    """Ratios to an earlier result: OLD.json, or its folder."""
+    debug: bool = False
+    """Tracebacks instead of one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderFlags:
+    """Of a benchmark without a configuration, which has a folder among its keys."""
+
+    runs_dir: str = "runs"
+    """Folder in which the results get one of their own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigFlags:
+    """Of a benchmark with a configuration."""
+
+    preset: str | None = None
+    """Preset to start from."""
+    config: str | None = None
+    """YAML file whose values replace the preset's."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,20 +79,10 @@ def run(arguments: Sequence[str]) -> int:
         raise _unknown(words[0])
     name = words.pop(0)
     module = importlib.import_module(f"distdqn.bench.{name}")
-    takes_config = getattr(module, "TAKES_CONFIG", False)
-    options = _parser(name, module, takes_config).read(words)
-    if options.help:
-        _parser(name, module, False).print_help()
-        if takes_config:
-            print(
-                f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "
-                "as `distdqn train --help` lists them"
-            )
+    if {"-h", "--help"} & set(words):
+        _print_help(name, module)
         return 0
-    wanted, more = _wanted(name, module, options), []
-    if takes_config:
-        more = [_config(module, options)]
-    runs_dir = more[0].runs_dir if more else options.runs_dir
+    options, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
     with json_only(options.json) as print_json, _folder(runs_dir, name) as folder:
         result = module.run(wanted, _say, *more)
@@ -69,12 +90,28 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _config(module: Any, options: Any) -> Config:
-    """As `distdqn train` reads it; without --preset and --config the benchmark's own preset."""
-    preset = options.preset
-    if preset is None and options.config is None:
+def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any, str, list[Config]]:
+    """The flags of every benchmark, its own options, where results go, its configuration.
+
+    Without --preset and --config the configuration starts from the benchmark's own preset.
+    """
+    prog, takes_config = f"distdqn bench {name}", getattr(module, "TAKES_CONFIG", False)
+    source_kind: Any = ConfigFlags if takes_config else FolderFlags
+    parts = [Flags, module.Options, source_kind, *([Config] if takes_config else [])]
+    flags, own, place, *values = read_flags(prog, words, *parts)
+    options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
+    base = module.QUICK if options.quick else module.Options()
+    try:
+        wanted = with_values(base, own)
+    except ValueError as error:
+        raise UsageError(f"{prog}: {error}") from error
+    if not takes_config:
+        return options, wanted, source.runs_dir, []
+    preset = source.preset
+    if preset is None and source.config is None:
         preset = module.DEFAULT_PRESET
-    return load_config(options.config, preset, config_values(options))
+    config = load_config(source.config, preset, values[0])
+    return options, wanted, config.runs_dir, [config]
 
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
@@ -94,38 +131,16 @@ def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -
     print_json(document)
 
 
-def _parser(name: str, module: Any, takes_config: bool) -> FlagParser:
-    parser = FlagParser(
-        f"distdqn bench {name}",
-        description=(module.__doc__ or "").strip().partition("\n")[0],
-        add_help=False,
-    )
-    add = parser.add_argument
-    add("-h", "--help", action="store_true", help="this help")
-    add("--quick", action="store_true", help="fewer, shorter measurements")
-    add("--json", action="store_true", help="print JSON on stdout, nothing else")
-    add("--compare", metavar="OLD.json", help="ratios to an earlier result (file or folder)")
-    add("--debug", action="store_true", help="tracebacks instead of one line")
-    if takes_config:  # --runs-dir is among its keys
-        add("--preset")
-        add("--config")
-        add_config_flags(parser)
-    else:
-        meaning = "folder in which the results get one of their own (default: runs)"
-        add("--runs-dir", default="runs", metavar="DIR", help=meaning)
-    add_option_flags(parser, module.Options())
-    return parser
-
-
-def _wanted(name: str, module: Any, options: Any) -> Any:
-    """The benchmark's options: its defaults or its quick ones, and what the flags said."""
-    base = module.Options.quick() if options.quick else module.Options()
-    try:
-        return dataclasses.replace(base, **option_values(module.Options, options))
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"distdqn bench {name}: {error}") from error
+def _print_help(name: str, module: Any) -> None:
+    about = (module.__doc__ or "").strip().partition("\n")[0]
+    takes_config = getattr(module, "TAKES_CONFIG", False)
+    besides = [] if takes_config else [FolderFlags()]
+    print_help(f"distdqn bench {name}", about, Flags(), *besides, module.Options())
+    if takes_config:
+        print(
+            f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "
+            "as `distdqn train --help` lists them"
+        )
 
 
 def _read(path: Path, name: str) -> Result:
@@ -166,8 +181,7 @@ def _folder(runs_dir: str, name: str) -> Iterator[Path]:
 def _unknown(word: str) -> UsageError:
     if word.startswith("-"):
         return UsageError(f"distdqn bench: name a benchmark before {word}: {', '.join(BENCHMARKS)}")
-    alike = nearest(word, BENCHMARKS)
-    hint = f"did you mean {alike}?" if alike else "the benchmarks are " + ", ".join(BENCHMARKS)
+    hint = did_you_mean(word, BENCHMARKS, "the benchmarks are " + ", ".join(BENCHMARKS))
     return UsageError(f"distdqn bench: unknown benchmark {word!r}; {hint}")
 
 

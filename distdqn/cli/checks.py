@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 
 _GIB = 2**30
-_MIN_SHM_BYTES = 1 * _GIB
 _MIN_MEMORY_BYTES = 2 * _GIB  # Ray takes 0.45 GB, each process with torch about 0.2
 
 
@@ -31,11 +30,15 @@ class Check:
     advice: str = ""
 
 
+def check(name: str, found: str, advice: str = "", otherwise: str = "warn") -> Check:
+    """A finding that is `ok` where there is nothing to advise."""
+    return Check(name, otherwise if advice else "ok", found, advice)
+
+
 def python_version() -> Check:
-    found = platform.python_version()
-    if sys.version_info >= (3, 11):  # noqa: UP036 - a checkout can be run by any Python
-        return Check("Python", "ok", found)
-    return Check("Python", "fail", found, "install Python 3.11 or later")
+    recent = sys.version_info >= (3, 11)
+    advice = "" if recent else "install Python 3.11 or later"
+    return check("Python", platform.python_version(), advice, "fail")
 
 
 def packages() -> Check:
@@ -45,17 +48,14 @@ def packages() -> Check:
     try:
         lines = importlib.metadata.requires("distdqn") or []
     except importlib.metadata.PackageNotFoundError:
-        return Check("packages", "warn", "distdqn is not installed", "pip install .")
+        return check("packages", "distdqn is not installed", "pip install .")
     needed = [Requirement(line) for line in lines]
     needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
-    wrong = [str(r) for r in needed if not _satisfied(r.name, r.specifier)]
-    if wrong:
-        wanted = " ".join(f"'{line}'" for line in wrong)
-        return Check(
-            "packages", "fail", "missing or too old: " + ", ".join(wrong), f"pip install {wanted}"
-        )
+    if wrong := [str(r) for r in needed if not _satisfied(r.name, r.specifier)]:
+        advice = "pip install " + " ".join(f"'{line}'" for line in wrong)
+        return check("packages", "missing or too old: " + ", ".join(wrong), advice, "fail")
     shown = ("ray", "torch", "numpy", "numba", "gymnasium")
-    return Check("packages", "ok", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in shown))
+    return check("packages", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in shown))
 
 
 def _satisfied(name: str, specifier: object) -> bool:
@@ -66,32 +66,10 @@ def _satisfied(name: str, specifier: object) -> bool:
     return specifier.contains(installed, prereleases=True)  # type: ignore[attr-defined]
 
 
-def shared_memory() -> Check:
-    """Ray's object store lives in /dev/shm, and on the disk where that is too small."""
-    name = "/dev/shm"
-    if not os.path.isdir("/dev/shm"):
-        return Check(name, "ok", "this system has none")
-    free = shutil.disk_usage("/dev/shm").free
-    if free >= _MIN_SHM_BYTES:
-        return Check(name, "ok", f"{size_text(free)} free")
-    return Check(
-        name,
-        "warn",
-        f"{size_text(free)} free",
-        "Ray falls back to slow files on disk; docker run --shm-size=2g",
-    )
-
-
 def memory() -> Check:
     free = _free_memory()
-    if free >= _MIN_MEMORY_BYTES:
-        return Check("memory", "ok", f"{size_text(free)} free")
-    return Check(
-        "memory",
-        "warn",
-        f"{size_text(free)} free",
-        "a small run takes about 2 GiB; end other programs",
-    )
+    advice = "a small run takes about 2 GiB; end other programs"
+    return check("memory", f"{size_text(free)} free", "" if free >= _MIN_MEMORY_BYTES else advice)
 
 
 def _free_memory() -> int:
@@ -110,25 +88,17 @@ def gpu() -> Check:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return Check("GPU", "fail", f"torch does not load: {error}", "reinstall torch")
+        return check("GPU", f"torch does not load: {error}", "reinstall torch", "fail")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return Check("GPU", "ok", ", ".join(names))
+        return check("GPU", ", ".join(names))
     if shutil.which("nvidia-smi") is None:
-        return Check("GPU", "ok", "none; the learner runs on the CPU")
+        return check("GPU", "none; the learner runs on the CPU")
     if torch.version.cuda is None:
-        return Check(
-            "GPU",
-            "warn",
-            "there is one, and torch is built without CUDA",
-            "install a CUDA build of torch",
-        )
-    return Check(
-        "GPU",
-        "warn",
-        "nvidia-smi is there, and torch sees no GPU",
-        "check nvidia-smi, the driver and CUDA_VISIBLE_DEVICES",
-    )
+        found = "there is one, and torch is built without CUDA"
+        return check("GPU", found, "install a CUDA build of torch")
+    found = "nvidia-smi is there, and torch sees no GPU"
+    return check("GPU", found, "check nvidia-smi, the driver and CUDA_VISIBLE_DEVICES")
 
 
 def compiler() -> Check:
@@ -137,14 +107,10 @@ def compiler() -> Check:
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     missing = [] if found and shutil.which(found) else ["no C++ compiler"]
     missing += [] if headers.is_file() else [f"no {headers}"]
-    if missing:
-        return Check(
-            "compiler",
-            "warn",
-            "; ".join(missing),
-            "updates run eagerly, about three times slower; apt-get install g++ python3-dev",
-        )
-    return Check("compiler", "ok", f"{shutil.which(str(found))}, Python.h")
+    if not missing:
+        return check("compiler", f"{shutil.which(str(found))}, Python.h")
+    advice = "updates run eagerly, about three times slower; apt-get install g++ python3-dev"
+    return check("compiler", "; ".join(missing), advice)
 
 
 def compile_cache() -> Check:
@@ -152,16 +118,12 @@ def compile_cache() -> Check:
     try:
         from distdqn.learning.compiled_cache import CompiledCache
     except (ImportError, OSError) as error:
-        return Check("compile cache", "fail", f"torch does not load: {error}", "reinstall torch")
+        return check("compile cache", f"torch does not load: {error}", "reinstall torch", "fail")
     folder = CompiledCache().directory
     if _writable(folder):
-        return Check("compile cache", "ok", str(folder))
-    return Check(
-        "compile cache",
-        "warn",
-        f"cannot write to {folder}",
-        "every run compiles anew; set DISTDQN_CACHE_DIR to a folder of yours",
-    )
+        return check("compile cache", str(folder))
+    advice = "every run compiles anew; set DISTDQN_CACHE_DIR to a folder of yours"
+    return check("compile cache", f"cannot write to {folder}", advice)
 
 
 def _writable(folder: Path) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from distdqn.cli.flags import FlagParser
+from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
 
 if TYPE_CHECKING:
@@ -14,9 +15,21 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Checks this machine and says what to do."""
+
+    start_ray: bool = False
+    """Also start an embedded Ray and end it (10 s)."""
+    json: bool = False
+    """Print JSON on stdout, nothing else."""
+    debug: bool = False
+    """Tracebacks instead of one line."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs every check; the exit status is 1 if one fails."""
-    options = _parser().read(arguments)
+    options = read_options("distdqn doctor", Options, arguments)
     with json_only(options.json) as print_json:
         results = [check() for check in _checks(options.start_ray)]
         failed = any(result.status == "fail" for result in results)
@@ -37,7 +50,7 @@ def _checks(start_ray: bool) -> list[Callable[[], Check]]:
     found = [
         checks.python_version,
         checks.packages,
-        checks.shared_memory,
+        ray_checks.shared_memory,
         checks.memory,
         checks.gpu,
         checks.compiler,
@@ -48,16 +61,6 @@ def _checks(start_ray: bool) -> list[Callable[[], Check]]:
         ray_checks.ray_ports,
     ]
     return [*found, ray_checks.ray_starts] if start_ray else found
-
-
-def _parser() -> FlagParser:
-    parser = FlagParser("distdqn doctor", description="Checks this machine and says what to do.")
-    parser.add_argument(
-        "--start-ray", action="store_true", help="also start an embedded Ray and end it (10 s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
-    parser.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
-    return parser
 
 
 def _show(results: Sequence[Check]) -> None:

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from distdqn.cli.flags import FlagParser, probability, whole_number
+from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
+from distdqn.config import Range
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Plays greedy episodes with a run's policy."""
+
+    run: str
+    """A run's name, or its folder."""
+    checkpoint: str = "best"
+    """Which weights: best (newest where there is no best), newest, or a path."""
+    episodes: Annotated[int, Range("a mean needs an episode", 1)] = 100
+    """Episodes to play."""
+    seed: Annotated[int, Range("seeds are unsigned", 0)] = 0
+    """Seed of the first env."""
+    epsilon: Annotated[float | None, Range("it is a probability", 0, 1)] = None
+    """Probability of a random action; none: the run's eval.epsilon, mostly 0."""
+    video: bool = False
+    """Record an episode as a video."""
+    runs_dir: str = "runs"
+    """Folder of all runs."""
+    json: bool = False
+    """Print JSON on stdout, nothing else."""
+    debug: bool = False
+    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Plays the episodes and prints what they returned; returns the exit status."""
-    options = _parser().read(arguments)
+    options = read_options("distdqn evaluate", Options, arguments)
     with json_only(options.json) as print_json:
         from distdqn.policy import evaluate_run
 
@@ -28,46 +54,6 @@ def run(arguments: Sequence[str]) -> int:
             _show(result)
         print_json(result)
     return 0
-
-
-def _parser() -> FlagParser:
-    parser = FlagParser(
-        "distdqn evaluate", description="Plays greedy episodes with a run's policy."
-    )
-    parser.add_argument("run", metavar="RUN", help="a run's name, or its folder")
-    parser.add_argument(
-        "--checkpoint",
-        default="best",
-        metavar="best|newest|PATH",
-        help="which weights (default: best; newest where there is no best)",
-    )
-    parser.add_argument(
-        "--episodes",
-        type=whole_number(1),
-        default=100,
-        metavar="N",
-        help="episodes (default: 100)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="seed of the first env (default: 0)",
-    )
-    parser.add_argument(
-        "--epsilon",
-        type=probability,
-        metavar="P",
-        help="probability of a random action (default: the run's eval.epsilon, mostly 0)",
-    )
-    parser.add_argument("--video", action="store_true", help="record an episode as a video")
-    parser.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="folder of all runs (default: runs)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
-    parser.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
-    return parser
 
 
 def _show(result: Mapping[str, Any]) -> None:

@@ -1,17 +1,46 @@
-"""Flags: read into values, refused in one line.
+"""Flags for every field of some dataclasses.
 
-argparse splits the command line; what a value may be is left to the configuration, so
-flags and YAML are refused with the same words, after all sources have been merged.
+tyro splits the command line and draws the help; what a value may be is left to the
+dataclass, so flags and YAML are refused with the same words, and a flag may complete a
+file that could not stand alone.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn, get_origin
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from distdqn.config import key_types, nearest_key, plain_type
-from distdqn.errors import DistDQNError
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
+
+from distdqn.config import Config, Schedule
+from distdqn.config.files import build, key_types
+from distdqn.config.values import coerce, did_you_mean, field_types, is_part, plain_type
+from distdqn.errors import ConfigError, DistDQNError
+
+_METAVARS: dict[Any, str] = {
+    int: "INT",
+    float: "NUMBER",
+    str: "TEXT",
+    bool: "true|false",
+    Mapping: "JSON",
+    Schedule: "NUMBER|START:END:ENV_STEPS",
+}
+
+
+_T = TypeVar("_T")
 
 
 class UsageError(DistDQNError):
@@ -20,116 +49,222 @@ class UsageError(DistDQNError):
     exit_status = 2
 
 
-class FlagParser(argparse.ArgumentParser):
-    """argparse with one-line errors that name the nearest flag.
-
-    Flags are matched whole, never by a unique beginning, and `_` in a name is read as `-`.
-    """
-
-    def __init__(self, prog: str, **options: Any):
-        super().__init__(prog=prog, allow_abbrev=False, **options)
-
-    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The values by name; UsageError (exit status 2) for what cannot be read."""
-        words = [_with_hyphens(word) for word in arguments]
-        for word in words:
-            if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
-                raise self._unknown_option(word.partition("=")[0])
-        namespace, rest = self.parse_known_args(words)
-        if rest:
-            raise UsageError(
-                f"{self.prog}: unexpected argument {rest[0]!r}; see {self.prog} --help"
-            )
-        return namespace
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}; see {self.prog} --help")
-
-    def _unknown_option(self, flag: str) -> UsageError:
-        known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
-        alike = nearest_key(flag[2:], known)
-        hint = f"did you mean --{alike}?" if alike else f"see {self.prog} --help"
-        return UsageError(f"{self.prog}: unknown option {flag}; {hint}")
+class _Words(list[str]):
+    """What a flag was given."""
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag for every configuration key; bool ones also as `--part.no-name`."""
-    for key, annotation in key_types().items():
-        options: dict[str, Any] = {"dest": key, "default": argparse.SUPPRESS}
-        bare, _ = plain_type(annotation)
-        if bare is bool:
-            parser.add_argument(negated(key), action="store_const", const="false", **options)
-            options |= {"nargs": "?", "const": "true"}
-        elif get_origin(bare) is tuple:
-            options["nargs"] = "+"
-        parser.add_argument(flag_name(key), **options)
+def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> _T:
+    """The dataclass `kind` as the flags say; UsageError for what cannot be read, or is refused."""
+    options: _T = make_options(prog, kind, read_flags(prog, words, kind)[0])
+    return options
 
 
-def config_values(namespace: argparse.Namespace) -> dict[str, Any]:
-    """What the flags of `add_config_flags` said, by dotted key; only those given."""
-    given = vars(namespace)
-    return {
-        key: _read_value(key, given[key], annotation)
-        for key, annotation in key_types().items()
-        if key in given
-    }
-
-
-def whole_number(low: int) -> Callable[[str], int]:
-    """An argparse type: an integer of at least `low`."""
-
-    def read(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < low:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number of at least {low}, not {text!r}"
-            )
-        return int(text)
-
-    return read
-
-
-def probability(text: str) -> float:
-    """An argparse type: a number in [0, 1]."""
+def make_options(prog: str, kind: Any, given: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` of what `read_flags` gave; UsageError for what is refused."""
+    types = key_types(kind)
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a probability in [0, 1], not {text!r}")
-    return value
+        values = {key: coerce(value, types[key], flag_name(key)) for key, value in given.items()}
+        return build(kind, values)
+    except ConfigError as error:
+        raise UsageError(f"{prog}: {error}") from None
+
+
+def read_flags(prog: str, words: Sequence[str], *parts: type) -> list[dict[str, Any]]:
+    """By dotted key, what the flags said, for each of the dataclasses `parts`.
+
+    Only what was given is there, and unchecked: numbers are still text. A field without a
+    default is a positional argument. `-` and `_` in a flag's name are the same. A bool of
+    `Config` is set by `--a.b`, `--a.no-b` or `--a.b true`, a benchmark's by `--b` or `--no-b`.
+
+    Raises:
+      UsageError: one line (exit status 2) for what cannot be read.
+      SystemExit: after --help was printed.
+    """
+    tree, unknown = _tyro(prog, [_FALSE.get(_hyphens(word), word) for word in words], parts)
+    if unknown:
+        raise _unknown(prog, unknown, [key for part in parts for key in key_types(part)])
+    return [dict(_given(prog, part, tree[part.__name__], "")) for part in parts]
+
+
+def print_help(prog: str, about: str, *defaults: Any) -> None:
+    """Prints every flag for the dataclasses `defaults`, with its meaning and its value there."""
+    with contextlib.suppress(SystemExit):
+        _tyro(prog, ["--help"], [type(default) for default in defaults], about, defaults)
 
 
 def flag_name(key: str) -> str:
     return "--" + key.replace("_", "-")
 
 
-def negated(key: str) -> str:
-    """`--learner.no-double` for `learner.double`."""
-    part, dot, name = key.rpartition(".")
-    return flag_name(f"{part}{dot}no-{name}")
+def as_words(value: Any) -> list[str]:
+    """A value as its flag takes it, word by word."""
+    if isinstance(value, tuple):
+        return [str(item) for item in value] or ["[]"]
+    if isinstance(value, Mapping):
+        return [json.dumps(value)]
+    if value is None or isinstance(value, bool):
+        return [str(value).lower()]
+    return [str(value)]
 
 
-def _with_hyphens(word: str) -> str:
+def _unknown(prog: str, words: Sequence[str], keys: Sequence[str]) -> UsageError:
+    for word in words:
+        if word.startswith("--"):
+            name = _hyphens(word).partition("=")[0]
+            hint = did_you_mean(name, map(flag_name, keys), f"see {prog} --help")
+            return UsageError(f"{prog}: unknown option {name}; {hint}")
+    return UsageError(f"{prog}: unexpected argument {words[0]!r}; see {prog} --help")
+
+
+_FALSE = {  # --learner.no-double: --learner.double=false
+    re.sub(r"([^.-][^.]*)$", r"no-\1", flag_name(key)): f"{flag_name(key)}=false"
+    for key, annotation in key_types(Config).items()
+    if plain_type(annotation)[0] is bool
+}
+
+
+def _hyphens(word: str) -> str:
     name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+    return name.replace("_", "-") + equals + value
 
 
-def _read_value(key: str, text: str | list[str], annotation: Any) -> Any:
-    """Text as YAML would have it, where text alone does not say it.
+def _tyro(
+    prog: str,
+    words: Sequence[str],
+    parts: Sequence[type],
+    about: str = "",
+    defaults: Sequence[Any] = (),
+) -> tuple[dict[str, Any], list[str]]:
+    """By part and field what was given, or the default; and the words that nothing knows."""
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_as_words)
+    registry.struct_rule(_as_dict)
+    fields = [(part.__name__, Annotated[(part, *_markers(part))]) for part in parts]
+    together: Any = dataclasses.make_dataclass("Flags", fields)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                together,
+                prog=prog,
+                description=about or " ".join((parts[0].__doc__ or "").split()),
+                args=words,
+                default=together(*defaults) if defaults else tyro.MISSING_NONPROP,
+                return_unknown_args=True,
+                config=(
+                    tyro.conf.PositionalRequiredArgs,
+                    tyro.conf.PositionalMetavarFromFieldName,
+                ),
+                registry=registry,
+            )
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+    box = " ".join(said.getvalue().splitlines()[1:])  # under its title; ASCII where it must be
+    raise UsageError(f"{prog}: {' '.join(re.sub('[─│╭╮╰╯]|-{3,}', ' ', box).split())}")
+
+
+def _markers(part: type) -> list[Any]:
+    """No part's name is in its flags; see `read_flags` for those of bools."""
+    markers: list[Any] = [tyro.conf.arg(name="")]
+    if part is Config:
+        markers.append(tyro.conf.FlagConversionOff)
+    elif part.__module__.startswith("distdqn.cli."):
+        markers.append(tyro.conf.FlagCreatePairsOff)  # nobody needs --no-json
+    return markers
+
+
+def _as_words(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """tyro's rule for one value: its words are kept as they are."""
+    bare, optional = plain_type(info.type)
+    kind = get_origin(bare) or bare
+    metavar = _metavar(bare)
+    is_switch = kind is bool and tyro.conf.FlagConversionOff not in info.markers
+    if is_switch or metavar is None:
+        return None  # tyro's own
+    return PrimitiveConstructorSpec(
+        nargs="*" if kind in (tuple, bool) else 1,
+        metavar=metavar + ("|none" if optional else ""),
+        instance_from_str=_Words,
+        is_instance=lambda value: True,
+        str_from_instance=as_words,
+    )
+
+
+def _metavar(bare: Any) -> str | None:
+    """What stands for a value in the help; None for a type that no flag has."""
+    kind = get_origin(bare) or bare
+    if kind is Literal:
+        return "|".join(get_args(bare))
+    if kind is tuple:
+        item = _metavar(get_args(bare)[0])
+        return f"{item} [{item} ...]"
+    return _METAVARS.get(kind)
+
+
+def _as_dict(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """tyro's rule for a dataclass: as its own, but nothing is constructed, and so checked."""
+    if not dataclasses.is_dataclass(info.type) or info.type in _asking:
+        return None
+    _asking.append(info.type)
+    try:
+        spec = ConstructorRegistry.get_struct_spec(info)  # asks this rule too
+    finally:
+        _asking.pop()
+    assert isinstance(spec, StructConstructorSpec), spec
+    texts = _meanings(info.type)
+    fields = (dataclasses.replace(f, helptext=texts.get(f.name, f.helptext)) for f in spec.fields)
+    return StructConstructorSpec(lambda **given: given, tuple(fields))
+
+
+_asking: list[type] = []
+
+
+def _meanings(part: type) -> dict[str, str]:
+    """By field, what a class docstring's lines "name: meaning" say, continued ones joined.
+
+    Several fields with one meaning stand as "one, other: meaning".
+    """
+    found: dict[str, str] = {}
+    lines = re.sub(r"\n {2,}", " ", inspect.getdoc(part) or "")
+    for names, meaning in re.findall(r"^(\w+(?:, \w+)*): +(.*)", lines, re.MULTILINE):
+        found |= dict.fromkeys(names.split(", "), meaning)
+    return found
+
+
+def _given(prog: str, part: Any, tree: Mapping[str, Any], prefix: str) -> Iterator[Any]:
+    """What was given, of all that tyro found, by dotted key."""
+    types = field_types(part)
+    for field in dataclasses.fields(part):
+        key, value, annotation = prefix + field.name, tree[field.name], types[field.name]
+        if isinstance(value, _Words):
+            yield key, _read_value(prog, key, value, annotation)
+        elif is_part(annotation):
+            yield from _given(prog, annotation, value, f"{key}.")
+        elif isinstance(value, bool) and value != field.default:
+            yield key, value
+
+
+def _read_value(prog: str, key: str, words: list[str], annotation: Any) -> Any:
+    """Words as YAML would have them, where text alone does not say it.
 
     Numbers and schedules stay text: YAML 1.1 would read `010` as 8 and `1:0:50` as 3650.
     """
     import yaml
 
     bare, optional = plain_type(annotation)
-    if isinstance(text, list):
-        joined = ", ".join(text)
-        text = joined if joined.startswith("[") else f"[{joined}]"
+    text = " ".join(words)
+    if not words and bare is not bool:
+        raise UsageError(f"{prog}: {flag_name(key)} needs a value; see {prog} --help")
     if optional and text.lower() in ("none", "null"):
         return None
-    if bare is not bool and get_origin(bare) in (None, Literal):
+    if get_origin(bare) is tuple:
+        text = text if text.startswith("[") else f"[{', '.join(words)}]"
+    elif bare is bool:
+        text = text or "true"
+    elif get_origin(bare) is not Mapping:
         return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UsageError(f"distdqn train: {flag_name(key)} is {text!r}, not JSON or YAML") from None
+        raise UsageError(f"{prog}: {flag_name(key)} is {text!r}, not JSON or YAML") from None

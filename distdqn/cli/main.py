@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import difflib
 import importlib
 import os
 import signal
@@ -16,7 +17,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from distdqn.config import nearest
 from distdqn.errors import DistDQNError
 from distdqn.version import __version__
 
@@ -98,8 +98,8 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _unknown_verb(word: str) -> str:
-    alike = nearest(word, VERBS)
-    hint = f"did you mean {alike}?" if alike else "the commands are " + ", ".join(VERBS)
+    alike = difflib.get_close_matches(word, VERBS, 1)
+    hint = f"did you mean {alike[0]}?" if alike else "the commands are " + ", ".join(VERBS)
     return f"distdqn: unknown command {word!r}; {hint}"
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from distdqn.cli.checks import Check, size_text
+from distdqn.cli.checks import Check, check, size_text
+from distdqn.machine.shared_memory import shared_memory as free_shared_memory
 
 _MAX_RAY_TEMP_BYTES = 5 * 2**30
 _MAX_SOCKET_PATH = 107  # sun_path of Linux, without the final zero
@@ -22,26 +23,24 @@ _SESSION = "session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"
 _RAY_PROCESSES = ("raylet", "gcs_server", "ray::")
 
 
+def shared_memory() -> Check:
+    return check("/dev/shm", *free_shared_memory())
+
+
 def ray_temp() -> Check:
     """Ray never cleans up the logs of ended sessions."""
     folder = _ray_temp()
     used = _folder_bytes(folder)
-    if used <= _MAX_RAY_TEMP_BYTES:
-        return Check("Ray's files", "ok", f"{folder}: {size_text(used)}")
-    return Check(
-        "Ray's files",
-        "warn",
-        f"{folder}: {size_text(used)}",
-        f"with no Ray running: rm -r {folder}/session_*",
-    )
+    advice = f"with no Ray running: rm -r {folder}/session_*"
+    too_much = used > _MAX_RAY_TEMP_BYTES
+    return check("Ray's files", f"{folder}: {size_text(used)}", advice if too_much else "")
 
 
 def socket_path() -> Check:
     length = len(os.fsencode(_ray_temp() / _SESSION))
     found = f"{length} of {_MAX_SOCKET_PATH} bytes"
-    if length <= _MAX_SOCKET_PATH:
-        return Check("socket paths", "ok", found)
-    return Check("socket paths", "fail", found, "set RAY_TMPDIR to a shorter folder")
+    advice = "set RAY_TMPDIR to a shorter folder" if length > _MAX_SOCKET_PATH else ""
+    return check("socket paths", found, advice, "fail")
 
 
 def ray_environment() -> Check:
@@ -49,14 +48,10 @@ def ray_environment() -> Check:
     address, mode = os.environ.get("RAY_ADDRESS"), os.environ.get("RAY_AUTH_MODE")
     found = f"RAY_ADDRESS {address or 'not set'}, RAY_AUTH_MODE {mode or 'not set'}"
     if mode == "disabled":
-        return Check(
-            "Ray's settings",
-            "warn",
-            found,
-            "whoever reaches Ray's ports can run code; unset RAY_AUTH_MODE",
-        )
+        advice = "whoever reaches Ray's ports can run code; unset RAY_AUTH_MODE"
+        return check("Ray's settings", found, advice)
     advice = f"runs join the cluster at {address}; unset RAY_ADDRESS for an embedded Ray"
-    return Check("Ray's settings", "ok", found, advice if address else "")
+    return check("Ray's settings", found, advice if address else "", "ok")
 
 
 def ray_ports() -> Check:
@@ -74,18 +69,13 @@ def ray_ports() -> Check:
         except psutil.Error:
             continue
     if not ports:
-        return Check("Ray's ports", "ok", "none open")
-    shown = sorted(ports)[:4]
-    found = f"{len(ports)} open to the network ({', '.join(map(str, shown))}"
-    found += ", ...)" if len(ports) > len(shown) else ")"
+        return check("Ray's ports", "none open")
+    shown = ", ".join(map(str, sorted(ports)[:4])) + (", ..." if len(ports) > 4 else "")
+    found = f"{len(ports)} open to the network ({shown})"
     if unprotected:
-        return Check(
-            "Ray's ports",
-            "warn",
-            found + ", not all behind a token",
-            "start Ray with RAY_AUTH_MODE=token, or close the ports",
-        )
-    return Check("Ray's ports", "ok", found + ", behind a token")
+        advice = "start Ray with RAY_AUTH_MODE=token, or close the ports"
+        return check("Ray's ports", found + ", not all behind a token", advice)
+    return check("Ray's ports", found + ", behind a token")
 
 
 def ray_starts() -> Check:
@@ -96,15 +86,16 @@ def ray_starts() -> Check:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
+    see = f"see the logs in {_ray_temp()}"
     try:
         subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True,
                        text=True, timeout=60, check=True)  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Check("Ray starts", "fail", "not within 60 s", f"see the logs in {_ray_temp()}")
+        return check("Ray starts", "not within 60 s", see, "fail")
     except subprocess.CalledProcessError as error:
         line = (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
-        return Check("Ray starts", "fail", line, f"see the logs in {_ray_temp()}")
-    return Check("Ray starts", "ok", "started and ended")
+        return check("Ray starts", line, see, "fail")
+    return check("Ray starts", "started and ended")
 
 
 def _open_ports(process: psutil.Process) -> set[int]:

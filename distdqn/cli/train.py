@@ -6,24 +6,48 @@ a flag may complete a file that could not stand alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
-from distdqn.cli.flags import FlagParser, add_config_flags, config_values
+from distdqn.cli.flags import make_options, print_help, read_flags
 from distdqn.cli.output import json_only
-from distdqn.config import load_config, preset_names, read_preset
+from distdqn.config import Config, load_config, preset_names, read_preset
+
+_PROG = "distdqn train"
+_ABOUT = """Trains a deep Q-network: env workers, replay shards and a learner on Ray.
+
+Later sources replace single values of earlier ones: the defaults, then --preset, then \
+--config, then flags. A bool is set by --learner.double, --learner.no-double or \
+--learner.double true; `none` stands for no value; - and _ are the same in a flag's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The flags besides those of `Config`."""
+
+    preset: str | None = None
+    """Preset to start from; --list-presets names them."""
+    config: str | None = None
+    """YAML file whose values replace the preset's."""
+    list_presets: bool = False
+    """Print the presets and end."""
+    json: bool = False
+    """Print the run's summary on stdout as JSON, and nothing else there."""
+    debug: bool = False
+    """Show tracebacks instead of one-line errors."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Trains, or answers --help or --list-presets; returns the exit status."""
-    options = _parser().read(arguments)
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    own, values = read_flags(_PROG, words, Options, Config)
+    options = make_options(_PROG, Options, own)
     if options.list_presets:
         print(_presets())
         return 0
-    config = load_config(options.config, options.preset, config_values(options))
-    if options.help:
-        from distdqn.cli.config_help import print_config_help
-
-        print_config_help(config)
+    config = load_config(options.config, options.preset, values)
+    if len(words) < len(arguments):
+        print_help(_PROG, _ABOUT, options, config)
         return 0
     with json_only(options.json) as print_json:
         from distdqn.api import train
@@ -31,17 +55,6 @@ def run(arguments: Sequence[str]) -> int:
         summary = train(config)
         print_json(summary.to_json())
     return summary.exit_status
-
-
-def _parser() -> FlagParser:
-    parser = FlagParser("distdqn train", add_help=False)
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--preset")
-    parser.add_argument("--config")
-    parser.add_argument("--list-presets", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    add_config_flags(parser)
-    return parser
 
 
 def _presets() -> str:

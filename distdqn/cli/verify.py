@@ -6,13 +6,15 @@ One embedded Ray serves all runs. The exit status is 1 where a stated bound is m
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from distdqn.cli.flags import FlagParser, UsageError, whole_number
+from distdqn.cli.flags import UsageError, read_options
 from distdqn.cli.output import json_only
+from distdqn.config import EnvConfig, Range
 from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
@@ -23,10 +25,40 @@ _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
 _CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
 
 
+@dataclasses.dataclass(frozen=True)
+class Env:
+    """Only this environment; no bound is stated then."""
+
+    id: str | None = None
+    """Gymnasium id; it must expose its transition table. None: FrozenLake 4x4 and 8x8,
+    CliffWalking, Taxi."""
+    kwargs: Mapping[str, Any] | None = None
+    """Its constructor arguments: '{"is_slippery": false}'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Trains on tabular problems and holds the learned values against exact solutions; 5
+    minutes on 2 cores. Writes verify.json and verify.html."""
+
+    full: bool = False
+    """Also the MLP on Taxi and FrozenLake 8x8, and 8 seeds of the ablation in place of 3; 15
+    minutes."""
+    env: Env = dataclasses.field(default_factory=Env)
+    seed: Annotated[int, Range("seeds are unsigned", 0)] = 1
+    """Seed of the runs; the ablation has its own."""
+    runs_dir: str = "runs"
+    """Folder of all runs."""
+    json: bool = False
+    """Print JSON on stdout, nothing else."""
+    debug: bool = False
+    """Tracebacks instead of one line."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Makes the runs, writes `verify.json` and `verify.html`; returns the exit status."""
-    options = _parser().read(arguments)
-    if options.env_kwargs is not None and options.env_id is None:
+    options = read_options("distdqn verify", Options, arguments)
+    if options.env.kwargs is not None and options.env.id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
     with json_only(options.json) as print_json:
         from distdqn.tabular.page import to_html
@@ -44,63 +76,15 @@ def run(arguments: Sequence[str]) -> int:
     return int(bool(found.complaints))
 
 
-def _parser() -> FlagParser:
-    parser = FlagParser(
-        "distdqn verify",
-        description="Trains on tabular problems and holds the learned values against exact "
-        "solutions; 5 minutes on 2 cores. Writes verify.json and verify.html.",
-    )
-    parser.add_argument(
-        "--full",
-        action="store_true",
-        help=f"also the MLP on Taxi and FrozenLake 8x8, and {_SEEDS_FULL} seeds of the ablation "
-        f"in place of {_SEEDS}; 15 minutes",
-    )
-    parser.add_argument(
-        "--env.id",
-        dest="env_id",
-        metavar="TEXT",
-        help="only this environment, which must expose its transition table; no bound is stated "
-        "(default: FrozenLake 4x4 and 8x8, CliffWalking, Taxi)",
-    )
-    parser.add_argument(
-        "--env.kwargs",
-        dest="env_kwargs",
-        metavar="JSON",
-        help="its constructor arguments: '{\"is_slippery\": false}' (default: none)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=whole_number(0),
-        default=1,
-        metavar="N",
-        help="seed of the runs; the ablation has its own (default: 1)",
-    )
-    parser.add_argument(
-        "--runs-dir", default="runs", metavar="DIR", help="folder of all runs (default: runs)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, nothing else")
-    parser.add_argument("--debug", action="store_true", help="tracebacks instead of one line")
-    return parser
-
-
-def _plan(options: Any) -> tuple[list[PlannedRun], Sequence[int]]:
+def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
     """The runs against exact solutions, and the seeds of the ablation."""
     from distdqn.tabular.plan import runs_of, standard_runs
 
-    if options.env_id is None:
+    if options.env.id is None:
         return standard_runs(options.full), range(1, 1 + (_SEEDS_FULL if options.full else _SEEDS))
-    import yaml
+    from distdqn.envs.tables import transition_table
 
-    from distdqn.config import from_values
-    from distdqn.envs import transition_table
-
-    try:
-        kwargs = yaml.safe_load(options.env_kwargs or "{}")
-    except yaml.YAMLError:
-        message = f"--env.kwargs is {options.env_kwargs!r}, not JSON or YAML"
-        raise UsageError(f"distdqn verify: {message}") from None
-    env = from_values({"env.id": options.env_id, "env.kwargs": kwargs}).env
+    env = EnvConfig(options.env.id, options.env.kwargs or {})
     return runs_of(env, transition_table(env)), ()
 
 

@@ -5,7 +5,7 @@ refused on construction with one line. Only the YAML functions import yaml, so t
 package loads without it.
 
     values   what a value may be: types, ranges, schedules
-    parts    one dataclass for each part of the system
+    sections one dataclass for each part of the system
     tree     `Config`, and what must hold between the parts
     files    YAML, presets, and the order in which they are merged
 """
@@ -20,7 +20,6 @@ from distdqn.config.files import (
     to_plain,
     to_values,
     to_yaml,
-    unknown_key,
 )
 from distdqn.config.sections import (
     AtariConfig,
@@ -34,7 +33,7 @@ from distdqn.config.sections import (
     WorkersConfig,
 )
 from distdqn.config.tree import Config, resolved_error_band
-from distdqn.config.values import Schedule, nearest, nearest_key, plain_type
+from distdqn.config.values import Range, Schedule, did_you_mean
 
 __all__ = [
     "AtariConfig",
@@ -45,21 +44,19 @@ __all__ = [
     "EvalConfig",
     "LearnerConfig",
     "NetworkConfig",
+    "Range",
     "ReplayConfig",
     "Schedule",
     "WorkersConfig",
+    "did_you_mean",
     "from_values",
     "from_yaml",
     "key_types",
     "load_config",
-    "nearest",
-    "nearest_key",
-    "plain_type",
     "preset_names",
     "read_preset",
     "resolved_error_band",
     "to_plain",
     "to_values",
     "to_yaml",
-    "unknown_key",
 ]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.resources
+import operator
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distdqn.config.tree import Config
-from distdqn.config.values import Schedule, field_types, nearest, nearest_key, plain_type
+from distdqn.config.values import Schedule, did_you_mean, field_types, is_part
 from distdqn.errors import ConfigError
 
 
 @functools.cache
-def key_types() -> Mapping[str, Any]:
+def key_types(part: type = Config) -> Mapping[str, Any]:
     """The annotation of every leaf by its dotted key, in the order of the help."""
-    return dict(_leaves(Config, ""))
+    return dict(_leaves(part, ""))
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
@@ -32,17 +33,13 @@ def from_values(values: Mapping[str, Any]) -> Config:
     """
     for key in values:
         if key not in key_types():
-            raise unknown_key(key)
-    return _build(Config, "", values)
+            raise _unknown_key(key)
+    return build(Config, values)
 
 
 def to_values(config: Config) -> dict[str, Any]:
     """Every leaf by its dotted key."""
-
-    def leaf(key: str) -> Any:
-        return functools.reduce(getattr, key.split("."), config)
-
-    return {key: leaf(key) for key in key_types()}
+    return {key: operator.attrgetter(key)(config) for key in key_types()}
 
 
 def to_plain(config: Config) -> dict[str, Any]:
@@ -59,12 +56,7 @@ def to_yaml(config: Config) -> str:
     """YAML text with every field, which `from_yaml` reads back to an equal `Config`."""
     import yaml
 
-    tree: dict[str, Any] = {}
-    for key, value in to_plain(config).items():
-        *parents, name = key.split(".")
-        branch = functools.reduce(lambda node, parent: node.setdefault(parent, {}), parents, tree)
-        branch[name] = value
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_as_yaml(config), sort_keys=False, allow_unicode=True)
 
 
 def load_config(
@@ -101,37 +93,31 @@ def read_preset(name: str) -> str:
     """The YAML text of a preset, with its sources in comments; ConfigError if unknown."""
     names = preset_names()
     if name not in names:
-        alike = nearest(name, names)
-        hint = f"did you mean {alike}?" if alike else "the presets are " + ", ".join(names)
+        hint = did_you_mean(name, names, "the presets are " + ", ".join(names))
         raise ConfigError(f"unknown preset {name!r}; {hint}")
     return (importlib.resources.files("distdqn") / "presets" / f"{name}.yaml").read_text("utf-8")
 
 
-def unknown_key(key: str) -> ConfigError:
+def _unknown_key(key: str) -> ConfigError:
     """The refusal of a key that no field has."""
-    alike = nearest_key(key, key_types())
-    hint = f"did you mean {alike}?" if alike else "`distdqn train --help` lists all keys"
+    hint = did_you_mean(key, key_types(), "`distdqn train --help` lists all keys")
     return ConfigError(f"unknown key {key!r}; {hint}")
 
 
 def _leaves(part: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, annotation in field_types(part).items():
-        if _is_part(annotation):
+        if is_part(annotation):
             yield from _leaves(annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, annotation
 
 
-def _is_part(annotation: Any) -> bool:
-    bare = plain_type(annotation)[0]
-    return dataclasses.is_dataclass(bare) and bare is not Schedule
-
-
-def _build(part: type, prefix: str, values: Mapping[str, Any]) -> Any:
+def build(part: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass `part` and those in it, with the values at some dotted keys replaced."""
     arguments = {}
     for name, annotation in field_types(part).items():
-        if _is_part(annotation):
-            arguments[name] = _build(annotation, f"{prefix}{name}.", values)
+        if is_part(annotation):
+            arguments[name] = build(annotation, values, f"{prefix}{name}.")
         elif prefix + name in values:
             arguments[name] = values[prefix + name]
     return part(**arguments)
@@ -170,11 +156,13 @@ def _flatten(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         elif any(known.startswith(f"{key}.") for known in key_types()):
             yield from _flatten({} if value is None else value, f"{key}.")
         else:
-            raise unknown_key(key)
+            raise _unknown_key(key)
 
 
 def _as_yaml(value: Any) -> Any:
     if isinstance(value, Schedule):
         constant = value == Schedule.constant(value.start)
         return value.start if constant else dataclasses.asdict(value)
+    if dataclasses.is_dataclass(value):
+        return {f.name: _as_yaml(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return list(value) if isinstance(value, tuple) else value

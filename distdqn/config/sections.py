@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from distdqn.config.values import Range, Schedule, settle
+from distdqn.config.values import Range, Schedule, section
 
 _NO_RESERVE = "Ray cannot reserve less than nothing"
 
 
-@dataclasses.dataclass(frozen=True)
+@section("env.atari.")
 class AtariConfig:
     """Atari games (ids ALE/<Game>-v5), whose own settings these replace.
 
@@ -46,11 +46,8 @@ class AtariConfig:
     max_frames: Annotated[int, Range("a game needs a frame", 1)] = 108_000
     """Emulator frames after which a game is cut (truncated)."""
 
-    def __post_init__(self) -> None:
-        settle(self, "env.atari.")
 
-
-@dataclasses.dataclass(frozen=True)
+@section("env.")
 class EnvConfig:
     """The environment and its rewards.
 
@@ -75,10 +72,6 @@ class EnvConfig:
     reward_clip: Annotated[float | None, Range("every reward would become 0", 0, above=True)] = None
     """Rewards are clipped to [-c, c]; none: not at all."""
     atari: AtariConfig = dataclasses.field(default_factory=AtariConfig)
-    """Atari games (ids ALE/<Game>-v5), whose own settings these replace."""
-
-    def __post_init__(self) -> None:
-        settle(self, "env.")
 
     @property
     def is_atari(self) -> bool:
@@ -86,7 +79,7 @@ class EnvConfig:
         return self.id.rpartition(":")[2].startswith("ALE/")
 
 
-@dataclasses.dataclass(frozen=True)
+@section("workers.epsilon.")
 class EpsilonConfig:
     """Exploration: the probability of a random action."""
 
@@ -101,11 +94,8 @@ class EpsilonConfig:
     alpha: Annotated[float, Range("epsilon would grow past base", 0)] = 7.0
     """How far epsilon falls along the ladder (kind ladder)."""
 
-    def __post_init__(self) -> None:
-        settle(self, "workers.epsilon.")
 
-
-@dataclasses.dataclass(frozen=True)
+@section("workers.")
 class WorkersConfig:
     """Acting: env workers step vector envs and push blocks of transitions."""
 
@@ -130,13 +120,9 @@ class WorkersConfig:
     )
     """Custom Ray resources for each worker, as JSON or YAML: '{"cpu_node": 0.1}'."""
     epsilon: EpsilonConfig = dataclasses.field(default_factory=EpsilonConfig)
-    """Exploration: the probability of a random action."""
-
-    def __post_init__(self) -> None:
-        settle(self, "workers.")
 
 
-@dataclasses.dataclass(frozen=True)
+@section("replay.")
 class ReplayConfig:
     """Replay; capacity and limits are totals over all shards."""
 
@@ -165,11 +151,8 @@ class ReplayConfig:
     compression: Literal["none", "lz4"] = "none"
     """Frames in memory; lz4: lossless, Atari frames in 4 to 30 percent, sampling 5 times slower."""
 
-    def __post_init__(self) -> None:
-        settle(self, "replay.")
 
-
-@dataclasses.dataclass(frozen=True)
+@section("learner.")
 class LearnerConfig:
     """Learning: the update, and how batches and weights travel."""
 
@@ -232,11 +215,8 @@ class LearnerConfig:
     )
     """Custom Ray resources for the learner, as JSON or YAML."""
 
-    def __post_init__(self) -> None:
-        settle(self, "learner.")
 
-
-@dataclasses.dataclass(frozen=True)
+@section("network.")
 class NetworkConfig:
     """The Q-network."""
 
@@ -247,11 +227,8 @@ class NetworkConfig:
     dueling: bool = False
     """Separate heads for value and advantage."""
 
-    def __post_init__(self) -> None:
-        settle(self, "network.")
 
-
-@dataclasses.dataclass(frozen=True)
+@section("eval.")
 class EvalConfig:
     """Evaluation without exploration, by an actor of its own."""
 
@@ -270,11 +247,8 @@ class EvalConfig:
     epsilon: Annotated[float, Range("epsilon is a probability", 0, 1)] = 0.0
     """Probability of a random action in evaluation, as the protocols of Atari have it."""
 
-    def __post_init__(self) -> None:
-        settle(self, "eval.")
 
-
-@dataclasses.dataclass(frozen=True)
+@section("checkpoint.")
 class CheckpointConfig:
     """Durable checkpoints in the run's folder."""
 
@@ -284,6 +258,3 @@ class CheckpointConfig:
     """Rounds between checkpoints (lockstep); each resets every env, so it cuts episodes too."""
     keep: Annotated[int, Range("there would be nothing to resume from", 1)] = 3
     """Newest checkpoints kept, besides the best."""
-
-    def __post_init__(self) -> None:
-        settle(self, "checkpoint.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from distdqn.config.sections import (
 )
 from distdqn.config.values import Range, settle
 from distdqn.errors import ConfigError
+from distdqn.rate_limiter import exact
 
 _CALLS_OF_THE_LEARNER = 18  # to one shard: 16 priority updates, a grant, and one to spare
 
@@ -59,27 +61,19 @@ class Config:
     max_log_lines_per_s: Annotated[float, Range("nothing would be said", 0, above=True)] = 20.0
     """Log lines per second that one process may write; the rest are counted."""
     env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
-    """The environment and its rewards."""
     workers: WorkersConfig = dataclasses.field(default_factory=WorkersConfig)
-    """Acting: env workers step vector envs and push blocks of transitions."""
     replay: ReplayConfig = dataclasses.field(default_factory=ReplayConfig)
-    """Replay; capacity and limits are totals over all shards."""
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
-    """Learning: the update, and how batches and weights travel."""
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
-    """The Q-network."""
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
-    """Evaluation without exploration, by an actor of its own."""
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    """Durable checkpoints in the run's folder."""
 
     def __post_init__(self) -> None:
         settle(self, "")
-        _check_sizes(self)
-        _check_blocks(self)
-        _check_band(self)
-        _check_run(self)
-        _check_lockstep(self)
+        for check in (_sizes, _blocks, _band, _calls, _ignored, _verification, _fifo):
+            for holds, refusal in check(self):
+                if not holds:
+                    raise ConfigError(refusal)
 
 
 def resolved_error_band(config: Config) -> float:
@@ -97,139 +91,142 @@ def _smallest_error_band(config: Config) -> Fraction:
     in binary.
     """
     replay, workers, learner = config.replay, config.workers, config.learner
-    inserted = replay.shards * workers.block_transitions * _exact(replay.samples_per_insert)
+    inserted = replay.shards * workers.block_transitions * exact(replay.samples_per_insert)
     sampled = Fraction(learner.prefetch * learner.superbatch * learner.batch_size)
     return 2 * max(inserted, sampled)
 
 
-def _exact(value: float) -> Fraction:
-    """The fraction of small numbers that was written as this float."""
-    return Fraction(value).limit_denominator(10**6)
+# What must hold between the parts: pairs of whether it does, and the refusal if not.
+_Checks = Iterator[tuple[bool, str]]
 
 
-def _check_sizes(config: Config) -> None:
+def _sizes(config: Config) -> _Checks:
     replay, batch_size = config.replay, config.learner.batch_size
-    if replay.min_size_to_sample < batch_size:
-        raise ConfigError(
-            f"replay.min_size_to_sample is {replay.min_size_to_sample}, must be at least "
-            f"learner.batch_size {batch_size}: the first batch could not be filled"
-        )
-    if replay.capacity < replay.min_size_to_sample:
-        raise ConfigError(
-            f"replay.capacity is {replay.capacity}, must be at least "
-            f"replay.min_size_to_sample {replay.min_size_to_sample}: learning would never start"
-        )
+    yield (
+        replay.min_size_to_sample >= batch_size,
+        f"replay.min_size_to_sample is {replay.min_size_to_sample}, must be at least "
+        f"learner.batch_size {batch_size}: the first batch could not be filled",
+    )
+    yield (
+        replay.capacity >= replay.min_size_to_sample,
+        f"replay.capacity is {replay.capacity}, must be at least "
+        f"replay.min_size_to_sample {replay.min_size_to_sample}: learning would never start",
+    )
     owed = replay.samples_per_insert * (config.total_env_steps - replay.min_size_to_sample)
-    if owed < batch_size:
-        raise ConfigError(
-            f"total_env_steps is {config.total_env_steps}, too few after "
-            f"replay.min_size_to_sample {replay.min_size_to_sample} at "
-            f"replay.samples_per_insert {replay.samples_per_insert:g} for one update of "
-            f"learner.batch_size {batch_size}: nothing would be learned"
-        )
+    yield (
+        owed >= batch_size,
+        f"total_env_steps is {config.total_env_steps}, too few after "
+        f"replay.min_size_to_sample {replay.min_size_to_sample} at "
+        f"replay.samples_per_insert {replay.samples_per_insert:g} for one update of "
+        f"learner.batch_size {batch_size}: nothing would be learned",
+    )
 
 
-def _check_blocks(config: Config) -> None:
+def _blocks(config: Config) -> _Checks:
     workers, replay = config.workers, config.replay
-    if workers.block_transitions < workers.envs_per_worker:
-        raise ConfigError(
-            f"workers.block_transitions is {workers.block_transitions}, must be at least "
-            f"workers.envs_per_worker {workers.envs_per_worker}: one step of all envs would "
-            "not fit into a block"
-        )
-    if replay.capacity < replay.shards * workers.block_transitions:
-        raise ConfigError(
-            f"replay.capacity is {replay.capacity}, must be at least replay.shards "
-            f"{replay.shards} x workers.block_transitions {workers.block_transitions}: a block "
-            "would overwrite itself in its shard"
-        )
+    yield (
+        workers.block_transitions >= workers.envs_per_worker,
+        f"workers.block_transitions is {workers.block_transitions}, must be at least "
+        f"workers.envs_per_worker {workers.envs_per_worker}: one step of all envs would not fit "
+        "into a block",
+    )
+    yield (
+        replay.capacity >= replay.shards * workers.block_transitions,
+        f"replay.capacity is {replay.capacity}, must be at least replay.shards {replay.shards} x "
+        f"workers.block_transitions {workers.block_transitions}: a block would overwrite itself "
+        "in its shard",
+    )
 
 
-def _check_band(config: Config) -> None:
-    replay, learner = config.replay, config.learner
-    smallest = _smallest_error_band(config)
-    if replay.error_band is not None and _exact(replay.error_band) < smallest:
-        raise ConfigError(
-            f"replay.error_band is {replay.error_band:.12g}, must be at least "
-            f"{float(smallest):.12g} = 2 max(replay.shards {replay.shards} x "
-            f"workers.block_transitions {config.workers.block_transitions} x "
-            f"replay.samples_per_insert {replay.samples_per_insert:g}, learner.prefetch "
-            f"{learner.prefetch} x learner.superbatch {learner.superbatch} x learner.batch_size "
-            f"{learner.batch_size}): workers and learner would wait for each other"
-        )
+def _band(config: Config) -> _Checks:
+    replay, learner, smallest = config.replay, config.learner, _smallest_error_band(config)
+    band = float(smallest) if replay.error_band is None else replay.error_band
+    yield (
+        exact(band) >= smallest,
+        f"replay.error_band is {band:.12g}, must be at least {float(smallest):.12g} = "
+        f"2 max(replay.shards {replay.shards} x workers.block_transitions "
+        f"{config.workers.block_transitions} x replay.samples_per_insert "
+        f"{replay.samples_per_insert:g}, learner.prefetch {learner.prefetch} x "
+        f"learner.superbatch {learner.superbatch} x learner.batch_size {learner.batch_size}): "
+        "workers and learner would wait for each other",
+    )
 
 
-def _check_run(config: Config) -> None:
+def _calls(config: Config) -> _Checks:
+    prefetch, max_in_flight = config.learner.prefetch, config.workers.max_in_flight
+    needed = max(prefetch + _CALLS_OF_THE_LEARNER, max_in_flight + 1)
+    yield (
+        config.max_pending_calls >= needed,
+        f"max_pending_calls is {config.max_pending_calls}, must be at least {needed} with "
+        f"learner.prefetch {prefetch} and workers.max_in_flight {max_in_flight}: a shard would "
+        "refuse calls",
+    )
+    yield (
+        config.run_name is None or bool(re.fullmatch(r"\w[\w.+-]*", config.run_name)),
+        f"run_name is {config.run_name!r}, must be letters, digits and . _ + - only, and begin "
+        "with one of the first two: it names a folder in runs_dir",
+    )
+
+
+def _ignored(config: Config) -> _Checks:
+    stop, momentum = config.eval.stop_at_return, config.learner.optimizer_momentum
+    yield (
+        stop is None or config.eval.period_env_steps is not None,
+        f"eval.stop_at_return is {stop} but eval.period_env_steps is none: without evaluation "
+        "the run could not stop there",
+    )
+    yield (
+        momentum == 0 or config.learner.optimizer != "adam",
+        f"learner.optimizer_momentum is {momentum:g}, must be 0 with learner.optimizer adam: only "
+        "rmsprop has it, so it would be ignored",
+    )
+    yield (
+        config.mode != "lockstep" or config.address is None,
+        f"address is {config.address!r}, must be none with mode lockstep, which runs in one "
+        "process; mode lockstep_ray has the same schedule over actors",
+    )
+
+
+def _verification(config: Config) -> _Checks:
     learner = config.learner
-    needed = max(learner.prefetch + _CALLS_OF_THE_LEARNER, config.workers.max_in_flight + 1)
-    if config.max_pending_calls < needed:
-        raise ConfigError(
-            f"max_pending_calls is {config.max_pending_calls}, must be at least {needed} with "
-            f"learner.prefetch {learner.prefetch} and workers.max_in_flight "
-            f"{config.workers.max_in_flight}: a shard would refuse calls"
-        )
-    if config.eval.stop_at_return is not None and config.eval.period_env_steps is None:
-        raise ConfigError(
-            f"eval.stop_at_return is {config.eval.stop_at_return:g} but eval.period_env_steps is "
-            "none: without evaluation the run could not stop there"
-        )
-    if learner.optimizer == "adam" and learner.optimizer_momentum > 0:
-        raise ConfigError(
-            f"learner.optimizer_momentum is {learner.optimizer_momentum:g}, must be 0 with "
-            "learner.optimizer adam: only rmsprop has it, so it would be ignored"
-        )
-    if config.run_name is not None and not re.fullmatch(r"\w[\w.+-]*", config.run_name):
-        raise ConfigError(
-            f"run_name is {config.run_name!r}, must be letters, digits and . _ + - only, and "
-            "begin with one of the first two: it names a folder in runs_dir"
-        )
+    yield (
+        learner.gradient != "residual" or not learner.double,
+        "learner.double is true, must be false with learner.gradient residual: that bootstraps "
+        "from the online network alone",
+    )
+    yield (
+        learner.precision != "float64" or learner.device != "cuda",
+        "learner.device is cuda, must be cpu or auto with learner.precision float64: double "
+        "precision is for verification",
+    )
 
 
-def _check_lockstep(config: Config) -> None:
-    replay, learner = config.replay, config.learner
-    if replay.kind == "fifo":
-        _check_fifo(config)
-    if learner.gradient == "residual" and learner.double:
-        raise ConfigError(
-            "learner.double is true, must be false with learner.gradient residual: that "
-            "bootstraps from the online network alone"
-        )
-    if learner.precision == "float64" and learner.device == "cuda":
-        raise ConfigError(
-            "learner.device is cuda, must be cpu or auto with learner.precision float64: double "
-            "precision is for verification"
-        )
-    if config.mode == "lockstep" and config.address is not None:
-        raise ConfigError(
-            f"address is {config.address!r}, must be none with mode lockstep, which runs in one "
-            "process; mode lockstep_ray has the same schedule over actors"
-        )
-
-
-def _check_fifo(config: Config) -> None:
+def _fifo(config: Config) -> _Checks:
     """Each transition once, in order: one shard, a ratio of 1, and nobody who overtakes.
 
     The last `min_size_to_sample` ones of a run are not used: no update is owed for them.
     """
     replay, workers = config.replay, config.workers
-    if config.mode == "async":
-        raise ConfigError(
-            "replay.kind is fifo, must be uniform or prioritized with mode async: only in "
-            "lockstep is each transition drawn before it is evicted"
-        )
-    if replay.shards != 1 or replay.samples_per_insert != 1.0:
-        raise ConfigError(
-            f"replay.shards and replay.samples_per_insert must be 1 with replay.kind fifo, they "
-            f"are {replay.shards} and {replay.samples_per_insert:g}: each transition is used once, "
-            "in the order of arrival"
-        )
+    if replay.kind != "fifo":
+        return
+    yield (
+        config.mode != "async",
+        "replay.kind is fifo, must be uniform or prioritized with mode async: only in lockstep is "
+        "each transition drawn before it is evicted",
+    )
+    yield (
+        replay.shards == 1 and replay.samples_per_insert == 1.0,
+        f"replay.shards and replay.samples_per_insert must be 1 with replay.kind fifo, they are "
+        f"{replay.shards} and {replay.samples_per_insert:g}: each transition is used once, in the "
+        "order of arrival",
+    )
     open_windows = (config.learner.n_step - 1) * workers.envs_per_worker
     in_a_round = workers.count * (workers.block_transitions + open_windows)
     waiting = replay.min_size_to_sample + in_a_round + config.learner.batch_size
-    if replay.capacity < waiting:
-        raise ConfigError(
-            f"replay.capacity is {replay.capacity}, must be at least {waiting} = "
-            "replay.min_size_to_sample + workers.count x (workers.block_transitions + "
-            "(learner.n_step - 1) x workers.envs_per_worker) + learner.batch_size with replay.kind "
-            "fifo: transitions would be evicted unused"
-        )
+    yield (
+        replay.capacity >= waiting,
+        f"replay.capacity is {replay.capacity}, must be at least {waiting} = "
+        "replay.min_size_to_sample + workers.count x (workers.block_transitions + "
+        "(learner.n_step - 1) x workers.envs_per_worker) + learner.batch_size with replay.kind "
+        "fifo: transitions would be evicted unused",
+    )

@@ -12,9 +12,21 @@ import functools
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from distdqn.errors import ConfigError
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +52,21 @@ class Range:
         return f"{lower} and at most {self.high:.12g}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
+def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
+    """Makes a frozen dataclass that settles its fields on construction.
+
+    prefix: of its keys, "replay." for `replay.capacity`.
+    """
+
+    def decorate(part: Any) -> type[_T]:
+        part.__post_init__ = lambda self: settle(self, prefix)
+        return dataclasses.dataclass(frozen=True)(part)
+
+    return decorate
+
+
+@section("schedule.")
 class Schedule:
     """A value linear in the global env steps, constant after its end.
 
@@ -52,15 +78,7 @@ class Schedule:
 
     start: float
     end: float
-    env_steps: int
-
-    def __post_init__(self) -> None:
-        settle(self, "schedule.")
-        if self.env_steps < 1:
-            raise ConfigError(
-                f"schedule.env_steps is {self.env_steps}, must be at least 1: "
-                "the value could not move from start to end"
-            )
+    env_steps: Annotated[int, Range("the value could not move from start to end", 1)]
 
     @classmethod
     def constant(cls, value: float) -> Schedule:
@@ -109,6 +127,11 @@ def plain_type(annotation: Any) -> tuple[Any, bool]:
     return bare, True
 
 
+def is_part(annotation: Any) -> bool:
+    """Whether a field holds fields of its own, with keys below its key."""
+    return dataclasses.is_dataclass(annotation) and annotation is not Schedule
+
+
 def coerce(value: Any, annotation: Any, key: str) -> Any:
     """The value in the annotated type and range.
 
@@ -120,17 +143,8 @@ def coerce(value: Any, annotation: Any, key: str) -> Any:
     bare, optional = plain_type(annotation)
     if value is None and optional:
         return None
-    kind: Any = get_origin(bare) or bare
-    result: Any
     try:
-        if kind is Literal:
-            result = _choice(value, get_args(bare))
-        elif kind is Mapping:
-            result = _mapping(value, get_args(bare)[1], key)
-        elif kind in _READERS:
-            result = _READERS[kind](value)
-        else:
-            result = _instance(value, kind)
+        result = _READERS.get(get_origin(bare) or bare, _instance)(value, bare, key)
     except _Refused as refused:
         hint = " (none is allowed too)" if optional else ""
         raise ConfigError(f"{key} is {value!r}, must be {refused}{hint}") from None
@@ -139,22 +153,19 @@ def coerce(value: Any, annotation: Any, key: str) -> Any:
     return result
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None where nothing is alike."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The known word most like `word`, as a whole or by what follows its last dot.
 
-
-def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """The known dotted key most like `key`, as a whole or by its last word."""
+    otherwise: what to say where nothing is alike.
+    """
 
     def likeness(candidate: str) -> tuple[float, float]:
-        whole = difflib.SequenceMatcher(None, key, candidate).ratio()
-        words = key.rpartition(".")[2], candidate.rpartition(".")[2]
-        return max(whole, difflib.SequenceMatcher(None, *words).ratio()), whole
+        whole = difflib.SequenceMatcher(None, word, candidate).ratio()
+        ends = word.rpartition(".")[2], candidate.rpartition(".")[2]
+        return max(whole, difflib.SequenceMatcher(None, *ends).ratio()), whole
 
     best = max(known, key=likeness)
-    return best if likeness(best)[0] >= 0.6 else None
+    return f"did you mean {best}?" if likeness(best)[0] >= 0.6 else otherwise
 
 
 class _Refused(Exception):
@@ -162,29 +173,29 @@ class _Refused(Exception):
 
 
 def _check_range(value: Any, bounds: Range, key: str) -> None:
+    numbers: Any = value if isinstance(value, tuple) else (value,)
     if isinstance(value, Schedule):
-        numbers: Iterable[float] = (value.start, value.end)
+        numbers = (value.start, value.end)
     elif isinstance(value, Mapping):
         numbers = value.values()
-    else:
-        numbers = value if isinstance(value, tuple) else (value,)
     if not all(bounds.holds(number) for number in numbers):
         shown = str(value) if isinstance(value, Schedule) else repr(value)
         raise ConfigError(f"{key} is {shown}, must be {bounds}: {bounds.so}")
 
 
-def _integer(value: Any) -> int:
-    number = _number(value, "a whole number")
+# Readers: (value, bare type, key) -> the value in that type; _Refused where it is none.
+
+
+def _integer(value: Any, *_: Any) -> int:
+    number = _number(value, what="a whole number")
     if number != int(number):
         raise _Refused("a whole number")
     return int(value) if isinstance(value, int) else int(number)
 
 
-def _number(value: Any, what: str = "a number") -> float:
-    if isinstance(value, bool):
-        raise _Refused(what)
+def _number(value: Any, *_: Any, what: str = "a number") -> float:
     try:
-        number = float(value)
+        number = float("no number" if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError):
         raise _Refused(what) from None
     if not math.isfinite(number):
@@ -192,52 +203,52 @@ def _number(value: Any, what: str = "a number") -> float:
     return number
 
 
-def _truth(value: Any) -> bool:
+def _truth(value: Any, *_: Any) -> bool:
     if not isinstance(value, bool):
         raise _Refused("true or false")
     return value
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, *_: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _Refused("text (in YAML, put a number in quotes to have it as text)")
     return value
 
 
-def _choice(value: Any, options: tuple[str, ...]) -> str:
+def _choice(value: Any, bare: Any, key: str) -> str:
+    options = get_args(bare)
     if value in options:
         return value
-    alike = nearest(str(value), options)
-    raise _Refused(" or ".join(options) + (f"; did you mean {alike}?" if alike else ""))
+    hint = did_you_mean(str(value), options, "")
+    raise _Refused("; ".join(filter(None, (" or ".join(options), hint))))
 
 
-def _integers(value: Any) -> tuple[int, ...]:
+def _items(value: Any, bare: Any, key: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise _Refused("a list of whole numbers")
-    try:
-        return tuple(_integer(item) for item in value)
-    except _Refused:
-        raise _Refused("a list of whole numbers") from None
+        raise _Refused("a list")
+    return tuple(coerce(item, get_args(bare)[0], key) for item in value)
 
 
-def _mapping(value: Any, values: Any, key: str) -> dict[str, Any]:
+def _mapping(value: Any, bare: Any, key: str) -> dict[str, Any]:
     """A copy, so that a caller's later change does not pass the checks by."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise _Refused("a mapping from names to values")
-    if values is Any:
+    kind = get_args(bare)[1]
+    if kind is Any:
         return dict(value)
-    return {name: coerce(item, values, f"{key}.{name}") for name, item in value.items()}
+    return {name: coerce(item, kind, f"{key}.{name}") for name, item in value.items()}
 
 
-def _schedule(value: Any) -> Schedule:
+def _schedule(value: Any, *_: Any) -> Schedule:
     form = "a number, {start, end, env_steps}, or START:END:ENV_STEPS"
     if isinstance(value, Schedule):
         return value
+    names = ("start", "end", "env_steps")
     if isinstance(value, str) and value.count(":") == 2:
-        value = dict(zip(("start", "end", "env_steps"), value.split(":"), strict=True))
+        value = dict(zip(names, value.split(":"), strict=True))
     if not isinstance(value, Mapping):
-        return Schedule.constant(_number(value, form))
-    if set(value) != {"start", "end", "env_steps"}:
+        return Schedule.constant(_number(value, what=form))
+    if set(value) != set(names):
         raise _Refused(form)
     try:
         return Schedule(**value)
@@ -245,17 +256,19 @@ def _schedule(value: Any) -> Schedule:
         raise _Refused(f"{form} ({error})") from None
 
 
-def _instance(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise _Refused(f"a {kind.__name__}")
+def _instance(value: Any, bare: Any, key: str) -> Any:
+    if not isinstance(value, bare):
+        raise _Refused(f"a {bare.__name__}")
     return value
 
 
-_READERS: Mapping[Any, Callable[[Any], Any]] = {
+_READERS: Mapping[Any, Callable[..., Any]] = {
     int: _integer,
     float: _number,
     bool: _truth,
     str: _text,
-    tuple: _integers,
+    Literal: _choice,
+    tuple: _items,
+    Mapping: _mapping,
     Schedule: _schedule,
 }

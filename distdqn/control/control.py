@@ -271,7 +271,6 @@ class Control:
             train_return_mean=float(np.mean(self._returns)) if self._returns else math.nan,
             eval_return_mean=self._eval_mean,
             best_eval_return_mean=self._best_eval_mean,
-            learner_version=tuple(learner.version),
             learner_wait_fraction=_share(learner.wait_s, learner.elapsed_s),
             td_error_abs_max=learner.td_errors.largest,
             worker_restarts=self._restarts["worker"],
@@ -367,8 +366,8 @@ class Control:
     def _over_items(self, name: str) -> float:
         """A diagnostic of the shards, each weighing as much as it holds; nan with no item."""
         held = [report for report in self._alive_shards().values() if report.counters.size]
-        parts = [getattr(report.diagnostics, name) * report.counters.size for report in held]
-        return _share(sum(parts), sum(report.counters.size for report in held))
+        weighed = sum(getattr(report.diagnostics, name) * report.counters.size for report in held)
+        return _share(weighed, sum(report.counters.size for report in held))
 
     def _newer_map(self, generation: int) -> ShardMap | None:
         return self._shard_map if self._shard_map.generation > generation else None

@@ -93,22 +93,16 @@ class ActionMasks:
         return self.read(final_info if isinstance(final_info, Mapping) else {}, terminal)
 
     def _as_array(self, info: Mapping[str, Any]) -> np.ndarray:
-        given, num_envs = info["action_mask"], self._shape[0]
-        present = np.asarray(info.get("_action_mask", np.ones(num_envs, bool)), bool)
-        if not isinstance(given, np.ndarray) or given.dtype.kind == "O":
-            given = self._stacked(given, present)
-        if given.shape != self._shape:
-            raise self._failure(f"one of shape {given.shape[1:]}")
-        return given.astype(bool) | ~present[:, None]
-
-    def _stacked(self, given: Any, present: np.ndarray) -> np.ndarray:
-        """An array of the masks of envs that gave one each as an object."""
         every = np.ones(self._shape[1], bool)
+        present = np.asarray(info.get("_action_mask", np.ones(self._shape[0], bool)), bool)
         try:
-            rows = zip(given, present, strict=True)
-            return np.stack([np.asarray(row, bool) if has else every for row, has in rows])
+            pairs = zip(info["action_mask"], present, strict=True)
+            mask = np.stack([np.asarray(row, bool) if has else every for row, has in pairs])
         except (ValueError, TypeError) as error:
             raise self._failure("one that does not fit") from error
+        if mask.shape != self._shape:
+            raise self._failure(f"one of shape {mask.shape[1:]}")
+        return mask
 
     def _require_allowed(self, mask: np.ndarray, terminal: np.ndarray | None) -> None:
         empty = ~mask.any(axis=1)

@@ -1,27 +1,30 @@
-"""Atari games: their ids, and what `env.atari.*` decides.
+"""Atari games: what `env.atari.*` decides, on ale-py's vector env and Gymnasium's wrapper.
 
-An id `ALE/<Game>-v5` names the game alone: frame skip, sticky actions and the like, which
-older ids fix in many variants, come from one place.
+Frames, rewards, lives and ends of both are the same for the same actions, where sticky
+actions and no-ops are off: both take the maximum of the last two screens, in grey or RGB,
+and shrink it with OpenCV's INTER_AREA; where a game ends within a step both give the frame
+of the step before. One seed gives one backend the same games again, but not the other.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import math
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import AtariPreprocessing
 
 from distdqn import errors
 from distdqn.config.sections import AtariConfig, EnvConfig
-from distdqn.envs.atari_backends import AleVectorEnv, AtariFrames
-from distdqn.envs.failures import env_error
+from distdqn.envs.failures import explained
 
-MAX_SUGGESTIONS = 3
+SCREENS_PER_S = 60  # of the console (NTSC)
 
 # What constructors call a setting -> the field that decides it.
 _REPLACED = {
@@ -41,56 +44,6 @@ _REPLACED = {
     "stack_num": "env.frame_stack",
     "reward_clipping": "env.reward_clip",
 }
-
-# BreakoutNoFrameskip-v4, Breakout-ramDeterministic-v0, ALE/Breakout-ram-v5, ALE/Breakout-v4
-_OLD_ID = re.compile(r"(ALE/)?(\w+?)((?:-ram)?(?:NoFrameskip|Deterministic)?)-v(\d+)")
-
-
-def old_id(name: str) -> re.Match[str] | None:
-    """An id of an earlier generation in its parts; None for others, and for ids like those
-    that somebody other than ale-py has registered.
-    """
-    match = _OLD_ID.fullmatch(name)
-    if match is None or (match[1] and not match[3] and match[4] == "5"):
-        return None
-    registered = gymnasium.registry.get(name)
-    is_theirs = registered is None or str(registered.entry_point).startswith("ale_py.")
-    return match if is_theirs else None
-
-
-def refuse_old_id(name: str) -> None:
-    """Refuses ids of earlier generations, which fix what `env.atari.*` decides.
-
-    Raises:
-      UnknownEnvError: with the right id, or those of the games closest to it.
-    """
-    match = old_id(name)
-    if match is None:
-        return
-    games = {spec_id: spec_id[4:-3] for spec_id in _game_ids()}
-    by_lower = {game.lower(): spec_id for spec_id, game in games.items()}
-    found = by_lower.get(match[2].lower())
-    if found is None and not match[1] and not match[3]:
-        return  # nothing says that this is an Atari game
-    if found is None:
-        close = difflib.get_close_matches(match[2].lower(), by_lower, MAX_SUGGESTIONS, 0.5)
-        hint = (
-            "closest: " + ", ".join(by_lower[game] for game in close)
-            if close
-            else (f"the right form is ALE/{match[2]}-v5")
-        )
-    else:
-        hint = f"use {found}, with frame skip, sticky actions and the rest in env.atari.*"
-    raise errors.UnknownEnvError(f"environment {name!r} is an Atari id of the old style; {hint}")
-
-
-def _game_ids() -> list[str]:
-    """`ALE/<Game>-v5` of every game, none without ale-py."""
-    try:
-        importlib.import_module("ale_py")
-    except ImportError:
-        return []
-    return [name for name in gymnasium.registry if re.fullmatch(r"ALE/\w+-v5", name)]
 
 
 def check_kwargs(settings: EnvConfig) -> None:
@@ -132,18 +85,6 @@ def max_steps(atari: AtariConfig) -> int:
     return math.ceil(atari.max_frames / atari.frame_skip)
 
 
-def make_native(spec: EnvSpec, settings: EnvConfig, num_envs: int) -> AleVectorEnv:
-    """The games on ale-py's own vector env.
-
-    Raises:
-      EnvFailure: it cannot be made.
-    """
-    try:
-        return AleVectorEnv(spec, settings.atari, num_envs)
-    except Exception as error:
-        raise env_error(settings.id, "make", error) from error
-
-
 def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> AtariFrames:
     """One game behind Gymnasium's wrapper.
 
@@ -152,7 +93,7 @@ def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> 
       EnvFailure: the game cannot be made.
     """
     atari = settings.atari
-    try:
+    with explained(settings.id, "make"):
         importlib.import_module("cv2")
         env = gymnasium.make(
             spec,
@@ -166,11 +107,144 @@ def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> 
             render_mode=render_mode,
         )
         return AtariFrames(env, atari)
-    except Exception as error:
-        raise env_error(settings.id, "make", error) from error
 
 
 def fire_action(vector_env: Any) -> int | None:
     """The number of FIRE, None in games without it."""
     names = vector_env.get_action_meanings()
     return names.index("FIRE") if "FIRE" in names else None
+
+
+def ale_vector_env(spec: EnvSpec, atari: AtariConfig, num_envs: int, noop_max: int) -> Any:
+    """ale-py's vector env of single frames; as ale-py counts `noop_max`."""
+    from ale_py.vector_env import AtariVectorEnv
+
+    return AtariVectorEnv(
+        spec.kwargs["game"],
+        num_envs,
+        num_threads=1,  # an env worker has one core
+        max_num_frames_per_episode=atari.max_frames,
+        repeat_action_probability=atari.sticky_actions,
+        full_action_space=atari.full_action_space,
+        img_height=atari.size,
+        img_width=atari.size,
+        grayscale=atari.grayscale,
+        stack_num=1,
+        frameskip=atari.frame_skip,
+        maxpool=atari.max_pool,
+        noop_max=noop_max,
+        episodic_life=False,
+        life_loss_info=False,
+        reward_clipping=False,
+        use_fire_reset=False,
+        autoreset_mode=AutoresetMode.NEXT_STEP,
+    )
+
+
+class AleVectorEnv:
+    """`ale_py.AtariVectorEnv` with single frames, resets from outside and honest no-ops.
+
+    ale-py knows no DISABLED mode. Its NEXT_STEP mode becomes one if each game that ended
+    is reset before the next step, which the stepper does.
+
+    No-ops: ale-py draws 0 to `noop_max - 1` of them. Drawn from 0 to `noop_max`, and once
+    more where none came, they are uniform from 1 to `noop_max`, as Gymnasium's are.
+
+    Life: `reset()` once, then `step` and, for games that ended, `reset` with
+    `options={"reset_mask": mask}`.
+    """
+
+    seeds_singly = True
+
+    def __init__(self, spec: EnvSpec, atari: AtariConfig, num_envs: int) -> None:
+        self.num_envs, self.spec = num_envs, spec
+        self._noops = atari.noop_max > 0
+        self._env = ale_vector_env(spec, atari, num_envs, atari.noop_max + 1 if self._noops else 0)
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+        self.single_action_space = self._env.single_action_space
+        self._num_actions = len(self.get_action_meanings())
+        shape = self._env.single_observation_space.shape
+        assert shape is not None
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, shape[1:], np.uint8)
+
+    def reset(
+        self, *, seed: list[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Resets all games, or those in `options["reset_mask"]` `[N]` bool.
+
+        Args:
+          seed: one for each game; None goes on with the emulators' generators.
+
+        Returns:
+          `[N, *shape]` frames and infos of all games.
+        """
+        mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
+        seeds = None if seed is None else np.array(seed, np.int64)
+        frames, info = self._env.reset(seed=seeds, options={"reset_mask": mask})
+        while self._noops and (again := mask & (info["episode_frame_number"] == 0)).any():
+            frames, info = self._env.reset(options={"reset_mask": again})
+        return frames[:, 0], info
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """As `gymnasium.vector.VectorEnv.step`, with `[N, *shape]` frames."""
+        # An action that it does not know kills ale-py's thread, and it waits for ever.
+        assert actions.min() >= 0 and actions.max() < self._num_actions, actions
+        frames, reward, terminated, truncated, info = self._env.step(actions)
+        return frames[:, 0], reward, terminated, truncated, info
+
+    def get_action_meanings(self) -> list[str]:
+        """Names of the actions by their numbers."""
+        return [action.name for action in self._env.ale.get_action_set()]
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class AtariFrames(AtariPreprocessing):
+    """Gymnasium's preprocessing, with a limit on frames and the maximum left out on demand."""
+
+    def __init__(self, env: gymnasium.Env, atari: AtariConfig) -> None:
+        """Takes over an `ale_py.AtariEnv` of frame skip 1."""
+        self._limit = _FrameLimit(env)
+        self._max_frames, self._max_pool = atari.max_frames, atari.max_pool
+        super().__init__(
+            self._limit,
+            noop_max=atari.noop_max,
+            frame_skip=atari.frame_skip,
+            screen_size=atari.size,
+            grayscale_obs=atari.grayscale,
+        )
+        self.metadata = {**env.metadata, "render_fps": round(SCREENS_PER_S / atari.frame_skip)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed, options=options)
+        self._limit.frames_left = self._max_frames
+        return result
+
+    def _get_obs(self) -> Any:
+        if not self._max_pool:
+            self.obs_buffer[1].fill(0)
+        return super()._get_obs()
+
+
+class _FrameLimit(gymnasium.Wrapper):
+    """Truncates after so many frames, none of them a no-op of the reset.
+
+    frames_left: infinite until it is set after a reset.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.frames_left = math.inf
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.frames_left = math.inf
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> Any:
+        obs, reward, terminated, truncated, info = super().step(action)
+        self.frames_left -= 1
+        truncated = truncated or (self.frames_left <= 0 and not terminated)
+        return obs, reward, terminated, truncated, info

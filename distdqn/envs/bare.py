@@ -6,15 +6,14 @@ ale-py's. Actions are random and episodes begin anew by the env's own means.
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.make import find_spec
+from distdqn.envs.atari import ale_vector_env
+from distdqn.envs.registry import find_spec
 
 
 class BareEnv:
@@ -26,7 +25,11 @@ class BareEnv:
     def __init__(self, settings: EnvConfig, num_envs: int) -> None:
         """Raises EnvError: see `find_spec`, or an action space that is not Discrete."""
         spec = find_spec(settings.id)
-        self._env = _ale(spec, settings, num_envs) if settings.is_atari else _gym(spec, num_envs)
+        if settings.is_atari:
+            self._env = ale_vector_env(spec, settings.atari, num_envs, settings.atari.noop_max)
+        else:
+            mode = "sync" if spec.vector_entry_point is None else "vector_entry_point"
+            self._env = gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode=mode)
         self._num_envs = num_envs
         space = self._env.single_action_space
         self._num_actions, self._start = discrete_actions(space, settings.id)
@@ -46,26 +49,3 @@ class BareEnv:
 
     def close(self) -> None:
         self._env.close()
-
-
-def _gym(spec: gymnasium.envs.registration.EnvSpec, num_envs: int) -> Any:
-    mode = "sync" if spec.vector_entry_point is None else "vector_entry_point"
-    return gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode=mode)
-
-
-def _ale(spec: gymnasium.envs.registration.EnvSpec, settings: EnvConfig, num_envs: int) -> Any:
-    from ale_py.vector_env import AtariVectorEnv
-
-    atari = settings.atari
-    return AtariVectorEnv(
-        spec.kwargs["game"],
-        num_envs,
-        num_threads=1,  # an env worker has one core
-        stack_num=1,
-        frameskip=atari.frame_skip,
-        repeat_action_probability=atari.sticky_actions,
-        noop_max=atari.noop_max,
-        reward_clipping=False,
-        use_fire_reset=False,
-        autoreset_mode=AutoresetMode.NEXT_STEP,
-    )

@@ -6,6 +6,9 @@ Code of an environment can raise anything; here it becomes an `EnvFailure` or a
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import gymnasium
 
 from distdqn import errors
@@ -59,6 +62,17 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
         return _missing_dependency(label, error)
     which = "" if env is None else f" (env {env})"
     return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
+
+
+@contextlib.contextmanager
+def explained(label: str, where: str) -> Iterator[None]:
+    """Whatever code of the environment raises within becomes what `env_error` says."""
+    try:
+        yield
+    except errors.EnvError:
+        raise
+    except Exception as error:
+        raise env_error(label, where, error) from error
 
 
 def _missing_dependency(label: str, error: Exception) -> errors.MissingExtraError:

@@ -1,4 +1,4 @@
-"""Vector environments from an id or a factory.
+"""Vector environments from an id or a factory, what steps them, and what a run must know.
 
 An id with a vector entry point becomes that native vector env where it does what
 `gymnasium.make` would do, and an Atari game what `env.atari.*` says; everything else
@@ -7,8 +7,8 @@ becomes a `SerialVectorEnv`.
 
 from __future__ import annotations
 
-import difflib
-import importlib
+import contextlib
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,32 +16,111 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
-from distdqn.envs import atari, minatar
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.failures import env_error, one_line
+from distdqn.envs.atari import (
+    AleVectorEnv,
+    check_kwargs,
+    check_unused,
+    fire_action,
+    make_single,
+    max_steps,
+)
+from distdqn.envs.failures import env_error, explained, one_line
+from distdqn.envs.lives import Lives
+from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.stepper import VectorStepper
+from distdqn.types import ObservationSpec
 
 # pygame, which envs import when they render, prints a banner to stdout; that belongs
 # to `--json`.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-MAX_SUGGESTIONS = 3
+ATARI_STACK = 4  # frames; "agent history length" of Mnih et al. 2015, extended data table 1
 
 MakeEnv = Callable[[], gymnasium.Env[Any, Any]]
 """Builds one new environment at each call; distdqn vectorises, seeds and closes it."""
-
-# Namespaces in lower case, and what registers their envs.
-_REGISTER = {"ale": lambda: importlib.import_module("ale_py"), "minatar": minatar.register}
 
 # What vector envs call the number of steps after which they truncate.
 _TIME_LIMIT_NAMES = ("max_episode_steps", "time_limit")
 
 
-def env_label(settings: EnvConfig, make_env: MakeEnv | None) -> str:
+@dataclasses.dataclass(frozen=True)
+class EnvDescription:
+    """The shape of the problem.
+
+    observation: how one frame of an observation is stored, and how many are stacked.
+    num_actions: actions are `0 .. num_actions - 1` everywhere in distdqn.
+    action_start: the env's own number for action 0.
+    observation_space: of one observation as a network sees it; the env's own where
+      nothing is stacked.
+    max_episode_steps: after which the env truncates, None where it does not say.
+    """
+
+    observation: ObservationSpec
+    num_actions: int
+    action_start: int
+    observation_space: gymnasium.Space[Any]
+    max_episode_steps: int | None
+
+
+def describe(settings: EnvConfig, make_env: MakeEnv | None = None) -> EnvDescription:
+    """Describes the environment, or says in one line why distdqn cannot train on it.
+
+    Makes the env once and closes it: no reset, no step. Raises as `make_stepper`.
+    """
+    with contextlib.closing(make_stepper(settings, 1, make_env)) as stepper:
+        if make_env is not None:
+            limit = time_limit(stepper.spec, {})
+        elif settings.is_atari:
+            limit = max_steps(settings.atari)
+        else:
+            limit = time_limit(find_spec(settings.id), settings.kwargs)
+        return EnvDescription(
+            observation=stepper.observation,
+            num_actions=stepper.num_actions,
+            action_start=stepper.action_start,
+            observation_space=stepper.observation_space,
+            max_episode_steps=limit,
+        )
+
+
+def make_stepper(
+    settings: EnvConfig,
+    num_envs: int,
+    make_env: MakeEnv | None = None,
+    render_mode: str | None = None,
+) -> VectorStepper:
+    """A stepper over `num_envs` new environments.
+
+    Raises:
+      EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
+    """
+    vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
+    atari = settings.atari if settings.is_atari and make_env is None else None
+    stack = settings.frame_stack
+    if stack is None:
+        stack = ATARI_STACK if atari else 1
+    try:
+        fire = fire_action(vector_env) if atari and atari.fire_on_reset else None
+        return VectorStepper(
+            vector_env,
+            _label(settings, make_env),
+            reward_scale=settings.reward_scale,
+            reward_clip=settings.reward_clip,
+            frame_stack=stack,
+            stack_padding=settings.stack_padding,
+            lives=Lives(num_envs, atari is not None and atari.terminal_on_life_loss, fire),
+        )
+    except Exception:
+        vector_env.close()
+        raise
+
+
+def _label(settings: EnvConfig, make_env: MakeEnv | None) -> str:
     """How messages name the environment."""
     return settings.id if make_env is None else "make_env()"
 
@@ -69,12 +148,12 @@ def make_vector_env(
         `settings.atari` changed for anything else.
     """
     if make_env is not None:
-        atari.check_unused(settings, "make_env()")
+        check_unused(settings, "make_env()")
         return _make_serial([_call(make_env) for _ in range(num_envs)], "make_env()", render_mode)
     spec = find_spec(settings.id)
     if settings.is_atari:
         return _make_atari(spec, settings, num_envs, render_mode)
-    atari.check_unused(settings, f"env.id {settings.id!r}")
+    check_unused(settings, f"env.id {settings.id!r}")
     if render_mode is None and _fits_native(spec, settings.kwargs):
         native = _make_native(spec, settings.kwargs, num_envs)
         if native is not None:
@@ -83,93 +162,12 @@ def make_vector_env(
     return _make_serial(envs, settings.id, render_mode)
 
 
-def find_spec(env_id: str) -> EnvSpec:
-    """What Gymnasium has registered under `Id-v0`, `namespace/Id-v0` or `module:Id-v0`.
-
-    Raises:
-      UnknownEnvError: nothing is registered under the id, there is no such module, or the
-        id is an old one of an Atari game.
-      MissingExtraError: the package that registers the id's namespace is not installed.
-      EnvFailure: the module raised when it was imported.
-    """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        # Before old ids are refused: the module's own games may be named like them.
-        _import_module(module, env_id)
-    atari.refuse_old_id(name)
-    namespace = name.rpartition("/")[0].lower()
-    if namespace in _REGISTER and not (module and name in gymnasium.registry):
-        try:
-            _REGISTER[namespace]()
-        except Exception as error:
-            raise env_error(env_id, "import", error) from error
-    spec = gymnasium.registry.get(name)
-    if spec is None:
-        raise errors.UnknownEnvError(f"no environment {env_id!r} is registered{_closest(name)}")
-    return spec
-
-
-def time_limit(spec: EnvSpec | None, kwargs: Mapping[str, Any]) -> int | None:
-    """Steps after which `gymnasium.make` truncates an episode, None for never."""
-    limit = kwargs.get("max_episode_steps")
-    if limit is None and spec is not None:
-        limit = spec.max_episode_steps
-    return None if limit == -1 else limit  # -1: Gymnasium's word for "no limit"
-
-
-def autoreset_mode(vector_env: Any, label: str) -> AutoresetMode:
-    """The mode that a vector env declares.
-
-    Raises:
-      EnvError: it declares none, or one that is not known here.
-    """
-    declared = vector_env.metadata.get("autoreset_mode")
-    try:
-        return AutoresetMode(declared)
-    except ValueError as error:
-        known = ", ".join(mode.value for mode in AutoresetMode)
-        raise errors.EnvError(
-            f"environment {label!r} declares the autoreset mode {declared!r} in "
-            f"metadata['autoreset_mode'] of its vector env; distdqn knows {known}"
-        ) from error
-
-
-def _import_module(module: str, env_id: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module + ".").startswith(error.name + "."):
-            raise errors.UnknownEnvError(
-                f"there is no module {module!r} to import for environment {env_id!r}: install it, "
-                "or correct the part of env.id before the colon"
-            ) from error
-        raise env_error(env_id, "import", error) from error
-    except Exception as error:
-        raise env_error(env_id, "import", error) from error
-
-
-def _closest(name: str) -> str:
-    """The registered ids nearest to a name, as the end of a message.
-
-    Those in its namespace, if it has one; none that would be refused in turn.
-    """
-    prefix = "".join(name.lower().rpartition("/")[:2])
-    by_lower = {
-        registered.lower(): registered
-        for registered in gymnasium.registry
-        if registered.lower().startswith(prefix) and atari.old_id(registered) is None
-    }
-    close = difflib.get_close_matches(name.lower(), by_lower, n=MAX_SUGGESTIONS, cutoff=0.5)
-    if not close:
-        return "; an id from another package is written module:Id-v0"
-    return "; closest: " + ", ".join(by_lower[match] for match in close)
-
-
 def _make_atari(spec: EnvSpec, settings: EnvConfig, num_envs: int, render_mode: str | None) -> Any:
-    atari.check_kwargs(settings)
+    check_kwargs(settings)
     if render_mode is None and settings.atari.backend == "ale":
-        return atari.make_native(spec, settings, num_envs)
-    games = [atari.make_single(spec, settings, render_mode) for _ in range(num_envs)]
+        with explained(settings.id, "make"):
+            return AleVectorEnv(spec, settings.atari, num_envs)
+    games = [make_single(spec, settings, render_mode) for _ in range(num_envs)]
     return _make_serial(games, settings.id, render_mode)
 
 
@@ -187,14 +185,13 @@ def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any
     `make_vec` hands over the registered `max_episode_steps`, but an entry point may
     swallow it: only one that shows the same limit as its attribute is trusted.
     """
-    try:
-        native = gymnasium.make_vec(
-            spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
-        )
-    except TypeError:
-        return None
-    except Exception as error:
-        raise env_error(spec.id, "make", error) from error
+    with explained(spec.id, "make"):
+        try:
+            native = gymnasium.make_vec(
+                spec, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs
+            )
+        except TypeError:
+            return None
     limits = [getattr(native.unwrapped, name, None) for name in _TIME_LIMIT_NAMES]
     wanted = time_limit(spec, kwargs)
     if all(limit in (None, wanted) for limit in limits) and (wanted is None or wanted in limits):
@@ -223,10 +220,8 @@ def _make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) ->
 
 
 def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
-    try:
+    with explained("make_env()", "make"):
         env = make_env()
-    except Exception as error:
-        raise env_error("make_env()", "make", error) from error
     if not isinstance(env, gymnasium.Env):
         raise errors.EnvError(
             f"make_env() must return a gymnasium.Env, returned a {type(env).__name__}"

@@ -17,14 +17,15 @@ half the bytes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 from distdqn import errors
-from distdqn.envs.failures import shorten
+from distdqn.envs.failures import env_error, shorten
 from distdqn.types import ObservationSpec
 
 
@@ -43,10 +44,30 @@ class _Leaf:
     stop: int
     one_hot: np.ndarray | None
 
-    def of(self, observation: Any) -> Any:
-        for key in self.path:
-            observation = observation[key]
-        return observation
+    def read(self, observation: Any, lead: tuple[int, ...] = ()) -> np.ndarray:
+        """The leaf's `[*lead, ...]` array; raises _ChangedError where it breaks the space.
+
+        lead: shape before that of a single observation, `(N,)` for a batch.
+        """
+        space, at = self.space, _at(self)
+        try:
+            for key in self.path:
+                observation = observation[key]
+            array = np.asarray(observation)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise _ChangedError(f"changed the structure of its observation{at}") from None
+        required = space.shape or ()
+        if array.shape != lead + required:
+            got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
+            raise _ChangedError(f"changed its observation shape{at} from {required} to {got}")
+        if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
+            change = f"from {space.dtype} to {array.dtype}"
+            raise _ChangedError(f"changed its observation dtype{at} {change}")
+        return array
+
+
+class _ChangedError(Exception):
+    """What an observation changed against its space."""
 
 
 class ObservationEncoder:
@@ -57,26 +78,36 @@ class ObservationEncoder:
     spec: how one observation is stored.
     """
 
-    def __init__(self, space: spaces.Space[Any], label: str) -> None:
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        label: str,
+        stack: int = 1,
+        padding: Literal["zero", "repeat"] = "zero",
+    ) -> None:
         """Chooses the encoding.
 
         Args:
-          space: of a single observation.  label: names the env in messages.
+          space: of a single observation, one frame where they are stacked.
+          label: names the env in messages.
+          stack, padding: see `ObservationSpec`.
 
         Raises:
           UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype
-            that is no number, or a space without elements.
+            that is no number, a space without elements, or no Box where frames are stacked.
         """
-        self._label = label
+        self._space, self._label = space, label
         self._leaves = list(_leaves(space, label))
-        self.spec = _spec(space, self._leaves[-1].stop)
+        if stack > 1 and not isinstance(space, spaces.Box):
+            raise errors.UnsupportedSpaceError(
+                f"environment {label!r} has the observation space {shorten(space)}, but "
+                f"env.frame_stack is {stack}: only Box observations are stacked; leave it at 1"
+            )
+        frame = _spec(space, self._leaves[-1].stop)
+        self.spec = dataclasses.replace(frame, stack=stack, padding=padding)
         self._dtype = np.dtype(self.spec.dtype)
-        if self.spec.num_categories:
-            self._encode = self._encode_index
-        elif isinstance(space, (spaces.Box, spaces.MultiBinary)):
-            self._encode = self._encode_array
-        else:
-            self._encode = self._encode_flat
+        is_array = isinstance(space, (spaces.Box, spaces.MultiBinary, spaces.Discrete))
+        self._encode = self._encode_array if is_array else self._encode_flat
 
     def encode(self, batch: Any, num_rows: int) -> np.ndarray:
         """`[num_rows, *shape]` in the stored dtype.
@@ -91,32 +122,56 @@ class ObservationEncoder:
         """
         return self._encode(batch, num_rows)
 
-    def explain(self, observation: Any, lead: tuple[int, ...] = ()) -> str | None:
-        """What an observation changed against its space, None where nothing.
+    def encode_final(self, info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
+        """`[E, *shape]` final observations of the E envs in `ended` `[N]` bool.
 
-        Args:
-          lead: shape before that of a single observation, `(N,)` for a batch.
+        A vector env that resets in the same step returns the next episode's first
+        observation; learning from that would bootstrap across episodes. Gymnasium's own give
+        the last ones in `info["final_obs"]` as `[N]` objects, each an observation or None;
+        native ones also batched like those of `step`.
+
+        Raises:
+          EnvFailure: an episode ended without a final observation, or with one that
+            breaks the space.
         """
-        for leaf in self._leaves:
-            try:
-                array = np.asarray(leaf.of(observation))
-            except (KeyError, IndexError, TypeError, ValueError):
-                return f"changed the structure of its observation{_at(leaf)}"
-            required = leaf.space.shape or ()
-            if array.shape != lead + required:
-                got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
-                return f"changed its observation shape{_at(leaf)} from {required} to {got}"
-            if not np.can_cast(array.dtype, leaf.space.dtype, "same_kind"):
-                source = leaf.space.dtype
-                return f"changed its observation dtype{_at(leaf)} from {source} to {array.dtype}"
-        return None
+        final: Any = info.get("final_obs")
+        envs = np.flatnonzero(ended)
+        one_by_one = isinstance(final, np.ndarray) and final.dtype.kind == "O"
+        rows = list(final[ended]) if one_by_one else []
+        if final is None or any(row is None for row in rows):
+            raise errors.EnvFailure(
+                f"environment {self._label!r} resets in the same step but gave no "
+                f"info['final_obs'] (env {envs[0]}): how the episode ended is not known"
+            )
+        if not one_by_one:
+            return self.encode(final, len(ended))[ended]
+        out = create_empty_array(self._space, len(rows))
+        return self.encode(self.joined(rows, "step", envs, out), len(rows))
+
+    def joined(self, rows: Sequence[Any], where: str, envs: Iterable[int], out: Any) -> Any:
+        """Single observations of `envs` as one batch of the space, written to `out`.
+
+        Raises:
+          EnvFailure: one does not fit; names its env, and `where` it came from.
+        """
+        try:
+            return concatenate(self._space, rows, out)
+        except Exception as error:
+            for env, row in zip(envs, rows, strict=True):
+                try:
+                    for leaf in self._leaves:
+                        leaf.read(row)
+                except _ChangedError as change:
+                    raise errors.EnvFailure(
+                        f"environment {self._label!r} {change} in {where} (env {env})"
+                    ) from error
+            raise env_error(self._label, where, error) from error
 
     def _encode_array(self, batch: Any, num_rows: int) -> np.ndarray:
-        return np.array(self._checked(self._leaves[0], batch, num_rows), self._dtype)
-
-    def _encode_index(self, batch: Any, num_rows: int) -> np.ndarray:
         values = self._checked(self._leaves[0], batch, num_rows)
-        return self._indices(self._leaves[0], values).astype(self._dtype)
+        if self.spec.num_categories:
+            values = self._indices(self._leaves[0], values)
+        return np.array(values, self._dtype)
 
     def _encode_flat(self, batch: Any, num_rows: int) -> np.ndarray:
         out = np.zeros((num_rows, *self.spec.shape), self._dtype)
@@ -133,15 +188,9 @@ class ObservationEncoder:
     def _checked(self, leaf: _Leaf, batch: Any, num_rows: int) -> np.ndarray:
         """The leaf's `[num_rows, ...]` array, refused where it breaks the space."""
         try:
-            array = np.asarray(leaf.of(batch))
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise self._failure(batch, num_rows) from None
-        space = leaf.space
-        if array.shape != (num_rows, *(space.shape or ())):
-            raise self._failure(batch, num_rows)
-        if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            raise self._failure(batch, num_rows)
-        return array
+            return leaf.read(batch, (num_rows,))
+        except _ChangedError as change:
+            raise errors.EnvFailure(f"environment {self._label!r} {change}") from None
 
     def _indices(self, leaf: _Leaf, values: np.ndarray) -> np.ndarray:
         """Values of a Discrete or MultiDiscrete leaf counted from 0, in range."""
@@ -156,10 +205,6 @@ class ObservationEncoder:
                 f"not in {shorten(space)}"
             )
         return indices
-
-    def _failure(self, batch: Any, num_rows: int) -> errors.EnvFailure:
-        change = self.explain(batch, (num_rows,)) or "changed its observation"
-        return errors.EnvFailure(f"environment {self._label!r} {change}")
 
 
 def _leaves(
@@ -227,3 +272,16 @@ def _one_hot_columns(space: spaces.Space[Any], start: int) -> np.ndarray | None:
 
 def _at(leaf: _Leaf) -> str:
     return f" at {list(leaf.path)}" if leaf.path else ""
+
+
+def stacked_space(space: spaces.Space[Any], stack: int) -> spaces.Space[Any]:
+    """The space of one observation: `[stack, *shape]`, or `space` for a stack of 1.
+
+    It holds zeros too, which may stand before an episode's first frame.
+    """
+    if stack == 1:
+        return space
+    assert isinstance(space, spaces.Box), space
+    low = np.repeat(np.minimum(space.low, 0)[None], stack, axis=0).astype(space.dtype)
+    high = np.repeat(np.maximum(space.high, 0)[None], stack, axis=0).astype(space.dtype)
+    return spaces.Box(low, high, dtype=space.dtype)

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import concatenate, create_empty_array
+from gymnasium.vector.utils import create_empty_array
 
 from distdqn import errors
 from distdqn.envs.failures import env_error
@@ -76,7 +76,7 @@ class SerialVectorEnv:
                 self._observations[i], infos[i] = self._envs[i].reset(seed=env_seed)
             except Exception as error:
                 raise env_error(self._label, "reset", error, i) from error
-        return self._gather("reset"), self._batched(infos)
+        return self._joined("reset"), self._batched(infos)
 
     def step(
         self, actions: np.ndarray
@@ -96,7 +96,7 @@ class SerialVectorEnv:
                 self._observations[i], rewards[i], terminated[i], truncated[i], infos[i] = result
             except Exception as error:
                 raise env_error(self._label, "step", error, i) from error
-        return self._gather("step"), rewards, terminated, truncated, self._batched(infos)
+        return self._joined("step"), rewards, terminated, truncated, self._batched(infos)
 
     def get_action_meanings(self) -> list[str]:
         """Names of the actions by their numbers, of envs that have them."""
@@ -115,18 +115,8 @@ class SerialVectorEnv:
         for env in self._envs:
             env.close()
 
-    def _gather(self, where: str) -> Any:
-        """The observations as one batch; explains those that do not fit."""
-        try:
-            return concatenate(self.single_observation_space, self._observations, self._batch)
-        except Exception as error:
-            for i, observation in enumerate(self._observations):
-                change = self._encoder.explain(observation)
-                if change is not None:
-                    raise errors.EnvFailure(
-                        f"environment {self._label!r} {change} in {where} (env {i})"
-                    ) from error
-            raise env_error(self._label, where, error) from error
+    def _joined(self, where: str) -> Any:
+        return self._encoder.joined(self._observations, where, range(self.num_envs), self._batch)
 
     def _batched(self, infos: dict[int, dict[str, Any]]) -> dict[str, Any]:
         """`action_mask` (a list), `lives` `[N]`, and which envs gave them, where one did."""

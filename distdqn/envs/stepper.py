@@ -22,50 +22,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
-from distdqn.envs.atari import fire_action
-from distdqn.envs.failures import env_error
+from distdqn.envs.failures import env_error, explained
 from distdqn.envs.lives import Lives
-from distdqn.envs.make import MakeEnv, autoreset_mode, env_label, make_vector_env
-from distdqn.envs.observations import ObservationEncoder
-from distdqn.envs.same_step import final_observations
-from distdqn.envs.stacks import frames_stacked, stacked_spec
+from distdqn.envs.observations import ObservationEncoder, stacked_space
 from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
 from distdqn.types import Step
 
 DEFAULT_FPS = 30  # of a video where the env does not say
 
 _Source = tuple[np.ndarray, "np.ndarray | None"]  # observations [N, *shape], masks [N, A]
-
-
-def make_stepper(
-    settings: EnvConfig,
-    num_envs: int,
-    make_env: MakeEnv | None = None,
-    render_mode: str | None = None,
-) -> VectorStepper:
-    """A stepper over `num_envs` new environments.
-
-    Raises:
-      EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
-    """
-    vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
-    atari = settings.atari if settings.is_atari and make_env is None else None
-    try:
-        return VectorStepper(
-            vector_env,
-            env_label(settings, make_env),
-            reward_scale=settings.reward_scale,
-            reward_clip=settings.reward_clip,
-            frame_stack=frames_stacked(settings, atari is not None),
-            stack_padding=settings.stack_padding,
-            terminal_on_life_loss=atari is not None and atari.terminal_on_life_loss,
-            fire_action=fire_action(vector_env) if atari and atari.fire_on_reset else None,
-        )
-    except Exception:
-        vector_env.close()
-        raise
 
 
 class VectorStepper:
@@ -75,8 +41,13 @@ class VectorStepper:
     anew, for instance after a bad value; `close()`.
 
     num_envs: N.  num_actions: A; actions count from 0.
+    action_start: the env's own number for action 0.
     observation: how the single frames that it gives are stored, and how many of them
       others are to stack.
+    observation_space: of one observation as a network sees it; the env's own where nothing
+      is stacked.
+    spec: what Gymnasium has registered, None where that is nothing.
+    action_mask: `[N, A]` bool of the actions allowed now, None if the env never says.
     resets_singly: `reset_envs` resets exactly the envs that it is asked to; otherwise
       it resets all of them.
     """
@@ -89,52 +60,43 @@ class VectorStepper:
         reward_clip: float | None = None,
         frame_stack: int = 1,
         stack_padding: Literal["zero", "repeat"] = "zero",
-        terminal_on_life_loss: bool = False,
-        fire_action: int | None = None,
+        lives: Lives | None = None,
     ) -> None:
-        """Takes over a vector env.
+        """Takes over a `gymnasium.vector.VectorEnv`, or what answers as one.
 
         Args:
-          vector_env: a `gymnasium.vector.VectorEnv` or `SerialVectorEnv`.
           label: names the environment in messages.
           reward_scale, reward_clip, frame_stack, stack_padding: see `EnvConfig`.
-          terminal_on_life_loss, fire_action: see `Lives`.
+          lives: None where lost ones do not count and nothing is pressed at starts.
 
         Raises:
           UnsupportedSpaceError: of its action or observation space.
           EnvError: it does not declare a known autoreset mode.
         """
         self.num_envs = int(vector_env.num_envs)
-        self.num_actions, self._action_start = discrete_actions(
-            vector_env.single_action_space, label
-        )
-        space = vector_env.single_observation_space
-        self._encoder = ObservationEncoder(space, label)
-        self.observation = stacked_spec(
-            self._encoder.spec, space, frame_stack, stack_padding, label
-        )
-        self._lives = Lives(self.num_envs, terminal_on_life_loss, fire_action)
+        actions, space = vector_env.single_action_space, vector_env.single_observation_space
+        self.num_actions, self.action_start = discrete_actions(actions, label)
+        self._encoder = ObservationEncoder(space, label, frame_stack, stack_padding)
+        self.observation = self._encoder.spec
+        self.observation_space = stacked_space(space, frame_stack)
+        self._lives = lives or Lives(self.num_envs)
         self._masks = ActionMasks(self.num_envs, self.num_actions, label)
-        self._vector_env, self._label = vector_env, label
-        self._mode = autoreset_mode(vector_env, label)
+        self._vector_env, self._label, self.spec = vector_env, label, vector_env.spec
+        self._mode = _autoreset_mode(vector_env, label)
         self.resets_singly = self._mode is AutoresetMode.DISABLED
         self._resets_later = self._mode is AutoresetMode.NEXT_STEP
-        self._action_dtype = vector_env.single_action_space.dtype
+        self._action_dtype = actions.dtype
         self._reward_scale, self._reward_clip = reward_scale, reward_clip
-        self._every, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
+        self._every, self._none = np.ones(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        self._every.flags.writeable = self._none.flags.writeable = False  # they are shared
         self._resetting = self._none  # [N] NEXT_STEP: the coming step only resets these
         self._obs: np.ndarray | None = None  # [N, *shape] what the next action starts from
-        self._action_mask: np.ndarray | None = None
-
-    @property
-    def action_mask(self) -> np.ndarray | None:
-        """`[N, A]` bool of the actions allowed now, None if the env never says."""
-        return self._action_mask
+        self.action_mask: np.ndarray | None = None
 
     @property
     def action_names(self) -> tuple[str, ...]:
         """The env's own words for the actions, or their numbers."""
-        start = self._action_start
+        start = self.action_start
         return action_names(self._vector_env, range(start, start + self.num_actions))
 
     @property
@@ -158,7 +120,7 @@ class VectorStepper:
         kwargs = {} if seed is None else {"seed": self._env_seeds(seed)}
         obs, info = self._reset_env(**kwargs)
         self._require_finite(obs)
-        self._obs, self._action_mask = obs, self._masks.first(info)
+        self._obs, self.action_mask = obs, self._masks.first(info)
         self._lives.begin(info, self._every)
         self._resetting = self._none
         return obs
@@ -182,15 +144,12 @@ class VectorStepper:
             self.reset()
             return self._obs, self._every
         if mask.any():
-            self._obs, self._action_mask = self._restarted((self._obs, self._action_mask), mask)
+            self._obs, self.action_mask = self._restarted((self._obs, self.action_mask), mask)
             self._require_finite(self._obs[mask])
         return self._obs, mask
 
     def step(self, actions: np.ndarray) -> Step:
-        """Steps every env.
-
-        Args:
-          actions: `[N]` integers from 0.
+        """Steps every env with `actions [N]`, integers from 0.
 
         Raises:
           RuntimeError: called before `reset`.
@@ -200,21 +159,16 @@ class VectorStepper:
             raise RuntimeError("step needs a reset before it: the envs have no state yet")
         assert actions.shape == (self.num_envs,), actions.shape
         resetting, firing = self._resetting, self._lives.firing
-        obs, raw_reward, terminated, truncated, info = self._step_env(self._lives.pressed(actions))
-        if resetting is not self._none:
-            terminated, truncated = terminated & ~resetting, truncated & ~resetting
-            raw_reward = np.where(resetting, 0.0, raw_reward)
-        truncated &= ~terminated
+        arrived, raw_reward, terminated, truncated, info = self._step_env(actions)
         ended = terminated | truncated
         lost = self._lives.lost(info, ended | resetting)
         if resetting is not self._none:
             self._lives.begin(info, resetting)
-        arrived = self._encoder.encode(obs, self.num_envs)
-        (obs_t, mask_t), (next_obs, next_mask) = self._settle(arrived, info, terminated, ended)
-        self._obs, self._action_mask = next_obs, next_mask
+        (obs_t, mask_t), following = self._settle(arrived, info, terminated, ended)
+        self._obs, self.action_mask = following
         r_t = scaled_reward(raw_reward, self._reward_scale, self._reward_clip)
         reward = r_t if self._reward_clip is None else raw_reward
-        bad, bad_what = find_bad(reward, obs_t, next_obs)
+        bad, bad_what = find_bad(reward, obs_t, self._obs)
         return Step(
             obs_t=obs_t,
             r_t=r_t,
@@ -223,13 +177,13 @@ class VectorStepper:
             truncated=truncated,
             ended=ended,
             valid=~(resetting | firing),
-            next_obs=next_obs,
+            next_obs=self._obs,
             restarted=self._none if self._resets_later else ended,
             starts=(resetting if self._resets_later else ended) | lost | firing,
             bad=self._none if bad is None else bad,
             bad_what=bad_what,
             action_mask_t=mask_t,
-            next_action_mask=next_mask,
+            next_action_mask=self.action_mask,
         )
 
     def render(self) -> np.ndarray:
@@ -239,10 +193,8 @@ class VectorStepper:
           MissingExtraError: the package that draws is not installed.
           EnvError: the env raised, or gave no such picture.
         """
-        try:
+        with explained(self._label, "render"):
             frame = np.asarray(self._vector_env.render()[0])
-        except Exception as error:
-            raise env_error(self._label, "render", error) from error
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise errors.EnvError(
                 f"environment {self._label!r} rendered {frame.dtype}{list(frame.shape)}, an RGB "
@@ -256,29 +208,27 @@ class VectorStepper:
             self._vector_env.close()
 
     def _step_env(self, actions: np.ndarray) -> tuple[Any, ...]:
-        shape = (self.num_envs,)
-        env_actions = np.asarray(actions + self._action_start, self._action_dtype)
+        """Observation, raw reward, ends and info; envs that only reset gave neither."""
+        pressed = self._lives.pressed(actions) + self.action_start
         try:
-            obs, reward, terminated, truncated, info = self._vector_env.step(env_actions)
-            return (
-                obs,
-                np.array(reward, np.float64).reshape(shape),
-                np.array(terminated, bool).reshape(shape),
-                np.array(truncated, bool).reshape(shape),
-                info,
+            obs, *rest, info = self._vector_env.step(np.asarray(pressed, self._action_dtype))
+            reward, terminated, truncated = (
+                np.array(column, dtype).reshape(self.num_envs)
+                for column, dtype in zip(rest, (np.float64, bool, bool), strict=True)
             )
         except errors.EnvError:
             raise
         except Exception as error:
             raise env_error(self._label, "step", error) from error
+        if self._resetting is not self._none:
+            terminated, truncated = terminated & ~self._resetting, truncated & ~self._resetting
+            reward = np.where(self._resetting, 0.0, reward)
+        truncated &= ~terminated
+        return self._encoder.encode(obs, self.num_envs), reward, terminated, truncated, info
 
     def _reset_env(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        try:
+        with explained(self._label, "reset"):
             obs, info = self._vector_env.reset(**kwargs)
-        except errors.EnvError:
-            raise
-        except Exception as error:
-            raise env_error(self._label, "reset", error) from error
         return self._encoder.encode(obs, self.num_envs), info
 
     def _require_finite(self, obs: np.ndarray) -> None:
@@ -297,7 +247,9 @@ class VectorStepper:
         if any_ended and self._mode is AutoresetMode.SAME_STEP:
             restarted = obs, self._masks.read(info)
             self._lives.begin(info, ended)
-            return self._finals(restarted, info, terminated, ended), restarted
+            final_masks = self._masks.read_final(info, terminated | ~ended)
+            finals = self._encoder.encode_final(info, ended)
+            return _merged(restarted, ended, finals, final_masks), restarted
         arrived = obs, self._masks.read(info, terminated)
         if any_ended and self._mode is AutoresetMode.DISABLED:
             return arrived, self._restarted(arrived, ended)
@@ -305,22 +257,11 @@ class VectorStepper:
             self._resetting = ended
         return arrived, arrived
 
-    def _finals(
-        self, source: _Source, info: dict[str, Any], terminated: np.ndarray, ended: np.ndarray
-    ) -> _Source:
-        """`source` with the final observations in the rows in `ended`."""
-        space = self._vector_env.single_observation_space
-        obs = source[0].copy()
-        obs[ended] = final_observations(info, ended, space, self._encoder, self._label)
-        return obs, _merged(source[1], self._masks.read_final(info, terminated | ~ended), ended)
-
     def _restarted(self, source: _Source, mask: np.ndarray) -> _Source:
         """`source` with the rows in `mask` reset."""
         reset_obs, info = self._reset_env(options={"reset_mask": mask.copy()})
         self._lives.begin(info, mask)
-        obs = source[0].copy()
-        obs[mask] = reset_obs[mask]
-        return obs, _merged(source[1], self._masks.read(info, ~mask), mask)
+        return _merged(source, mask, reset_obs[mask], self._masks.read(info, ~mask))
 
     def _env_seeds(self, seed: int | Sequence[int]) -> int | list[int]:
         """What the vector env takes: N seeds, or one where it cannot take more."""
@@ -335,13 +276,32 @@ class VectorStepper:
         return seeds if seeds_singly else seeds[0]
 
 
-def _merged(old: np.ndarray | None, new: np.ndarray | None, mask: np.ndarray) -> np.ndarray | None:
-    """Action masks `[N, A]`: the new ones in the rows in `mask`; None for an env without."""
-    return None if old is None or new is None else np.where(mask[:, None], new, old)
+def _autoreset_mode(vector_env: Any, label: str) -> AutoresetMode:
+    """The mode that a vector env declares.
+
+    Raises:
+      EnvError: it declares none, or one that is not known here.
+    """
+    declared = vector_env.metadata.get("autoreset_mode")
+    try:
+        return AutoresetMode(declared)
+    except ValueError as error:
+        known = ", ".join(mode.value for mode in AutoresetMode)
+        raise errors.EnvError(
+            f"environment {label!r} declares the autoreset mode {declared!r} in "
+            f"metadata['autoreset_mode'] of its vector env; distdqn knows {known}"
+        ) from error
 
 
-def _constant(num_envs: int, value: bool) -> np.ndarray:
-    """A shared `[N]` array that nobody can write to by mistake."""
-    array = np.full(num_envs, value)
-    array.setflags(write=False)
-    return array
+def _merged(
+    source: _Source, mask: np.ndarray, obs: np.ndarray, masks: np.ndarray | None
+) -> _Source:
+    """`source` with other observations and action masks in the rows in `mask [N]`.
+
+    obs: `[E, *shape]` of these alone.  masks: `[N, A]`, None for an env without.
+    """
+    merged, before = source[0].copy(), source[1]
+    merged[mask] = obs
+    if before is None or masks is None:
+        return merged, None
+    return merged, np.where(mask[:, None], masks, before)

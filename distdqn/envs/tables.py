@@ -16,10 +16,10 @@ import numpy as np
 
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
-from distdqn.envs import atari
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.failures import env_error, one_line, shorten
-from distdqn.envs.make import find_spec, time_limit
+from distdqn.envs.atari import check_unused
+from distdqn.envs.failures import explained, one_line, shorten
+from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.values import scaled_reward
 
 WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
@@ -36,7 +36,7 @@ class TransitionTable:
     rewards: `[S, A, K]` float64 as the learner sees them, scaled and then clipped.
     raw_rewards: `[S, A, K]` float64 as the env gives them; returns are made of these.
     next_states: `[S, A, K]` int64.
-    terminated: `[S, A, K]` bool; such an outcome ends the episode and is worth its reward.
+    terminated: `[S, A, K]` bool; the outcome ends the episode and is worth its reward.
     initial: `[S]` float64, the distribution of first states.
     allowed: `[S, A]` bool of the env's action mask; all True for an env without one.
     max_episode_steps: after which the env truncates, None for never.
@@ -72,41 +72,43 @@ def transition_table(settings: EnvConfig) -> TransitionTable:
     """
     spec = find_spec(settings.id)
     if not settings.is_atari:
-        atari.check_unused(settings, f"env.id {settings.id!r}")
-    try:
+        check_unused(settings, f"env.id {settings.id!r}")
+    with explained(settings.id, "make"):
         env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
-    except Exception as error:
-        raise env_error(settings.id, "make", error) from error
     with contextlib.closing(env):
-        num_actions, action_start = discrete_actions(env.action_space, settings.id)
-        source = _require_table(env, settings.id)
-        space: Any = env.observation_space
+        num_actions, first_action = discrete_actions(env.action_space, settings.id)
+        source, space = _require_table(env, settings.id)
+        numbers = _Numbers(int(space.n), int(space.start), num_actions, first_action)
         try:
-            table = _read(source, int(space.n), int(space.start), num_actions, action_start)
-            initial = np.asarray(source.initial_state_distrib, np.float64)
-            _check(table["probabilities"], initial, int(space.n))
+            arrays = _read(source, numbers)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise errors.EnvError(
                 f"environment {settings.id!r} has a transition table that cannot be read "
                 f"({one_line(error)}): P[state][action] must be a list of (probability, next "
                 "state, reward, terminated), initial_state_distrib [states] a distribution"
             ) from error
-        allowed = _action_masks(env, settings.id, int(space.n), int(space.start), num_actions)
-    raw_rewards = table.pop("raw_rewards")
+        allowed = _action_masks(env, settings.id, numbers)
+    rewards = scaled_reward(arrays["raw_rewards"], settings.reward_scale, settings.reward_clip)
     return TransitionTable(
-        **table,
-        raw_rewards=raw_rewards,
-        rewards=scaled_reward(raw_rewards, settings.reward_scale, settings.reward_clip).astype(
-            np.float64
-        ),
-        initial=initial,
+        **arrays,
+        rewards=rewards.astype(np.float64),
         allowed=allowed,
         max_episode_steps=time_limit(spec, settings.kwargs),
     )
 
 
-def _require_table(env: Any, label: str) -> Any:
-    """The env that has the table `P`, without its wrappers."""
+@dataclasses.dataclass(frozen=True)
+class _Numbers:
+    """How many states and actions there are, and the env's own numbers for the first."""
+
+    num_states: int
+    first_state: int
+    num_actions: int
+    first_action: int
+
+
+def _require_table(env: Any, label: str) -> tuple[Any, Any]:
+    """The env that has the table `P`, without its wrappers, and its observation space."""
     source = env.unwrapped
     if not isinstance(getattr(source, "P", None), (Mapping, list, tuple)):
         raise errors.EnvError(
@@ -119,62 +121,56 @@ def _require_table(env: Any, label: str) -> Any:
             f"{shorten(env.observation_space)}; exact values need the state itself, Discrete, "
             f"as in {WITH_A_TABLE}"
         )
-    return source
+    return source, env.observation_space
 
 
-def _read(
-    source: Any, num_states: int, state_start: int, num_actions: int, action_start: int
-) -> dict[str, np.ndarray]:
-    """The lists of outcomes as arrays `[S, A, K]`."""
+def _read(source: Any, numbers: _Numbers) -> dict[str, np.ndarray]:
+    """The lists of outcomes as arrays `[S, A, K]`, and the distribution of first states."""
+    actions = range(numbers.num_actions)
     outcomes = [
-        [source.P[state_start + s][action_start + a] for a in range(num_actions)]
-        for s in range(num_states)
+        [source.P[s + numbers.first_state][a + numbers.first_action] for a in actions]
+        for s in range(numbers.num_states)
     ]
     width = max(len(listed) for row in outcomes for listed in row)
-    shape = (num_states, num_actions, width)
+    shape = (numbers.num_states, numbers.num_actions, width)
     probabilities, raw_rewards = np.zeros(shape), np.zeros(shape)
     next_states, terminated = np.zeros(shape, np.int64), np.zeros(shape, bool)
     for s, row in enumerate(outcomes):
         for a, listed in enumerate(row):
-            for k, (probability, next_state, reward, is_terminal) in enumerate(listed):
-                probabilities[s, a, k], raw_rewards[s, a, k] = probability, reward
-                next_states[s, a, k] = next_state - state_start
-                terminated[s, a, k] = is_terminal
-    if next_states.min() < 0 or next_states.max() >= num_states:
-        raise ValueError(f"a next state outside of the {num_states} states")
+            for k, outcome in enumerate(listed):
+                at = s, a, k
+                probabilities[at], next_state, raw_rewards[at], terminated[at] = outcome
+                next_states[at] = next_state - numbers.first_state
+    if next_states.min() < 0 or next_states.max() >= numbers.num_states:
+        raise ValueError(f"a next state outside of the {numbers.num_states} states")
+    initial = np.asarray(source.initial_state_distrib, np.float64)
+    if initial.shape != (numbers.num_states,):
+        raise ValueError(f"initial_state_distrib of shape {initial.shape}")
+    for what, parts in (("P", probabilities), ("initial_state_distrib", initial)):
+        if parts.min() < 0 or not np.allclose(parts.sum(axis=-1), 1.0):
+            raise ValueError(f"probabilities in {what} that do not add up to 1")
     return {
         "probabilities": probabilities,
         "raw_rewards": raw_rewards,
         "next_states": next_states,
         "terminated": terminated,
+        "initial": initial,
     }
 
 
-def _check(probabilities: np.ndarray, initial: np.ndarray, num_states: int) -> None:
-    if initial.shape != (num_states,):
-        raise ValueError(f"initial_state_distrib of shape {initial.shape}")
-    for what, parts in (("P", probabilities), ("initial_state_distrib", initial)):
-        if parts.min() < 0 or not np.allclose(parts.sum(axis=-1), 1.0):
-            raise ValueError(f"probabilities in {what} that do not add up to 1")
-
-
-def _action_masks(
-    env: Any, label: str, num_states: int, state_start: int, num_actions: int
-) -> np.ndarray:
+def _action_masks(env: Any, label: str, numbers: _Numbers) -> np.ndarray:
     """`[S, A]` bool from the env's own `action_mask(state)`."""
     action_mask: Callable[[int], Any] | None = getattr(env.unwrapped, "action_mask", None)
-    try:
+    shape = numbers.num_states, numbers.num_actions
+    with explained(label, "action_mask" if callable(action_mask) else "reset"):
         if callable(action_mask):
-            rows = [np.asarray(action_mask(state_start + s)) for s in range(num_states)]
-            return np.array(rows).astype(bool).reshape(num_states, num_actions)
+            states = range(numbers.first_state, numbers.first_state + numbers.num_states)
+            rows = [np.asarray(action_mask(state)) for state in states]
+            return np.array(rows).astype(bool).reshape(shape)
         info = env.reset(seed=0)[1]
-    except Exception as error:
-        raise env_error(
-            label, "action_mask" if callable(action_mask) else "reset", error
-        ) from error
     if "action_mask" in info:
         raise errors.EnvError(
             f"environment {label!r} gives info['action_mask'] but has no method "
             "action_mask(state): exact values need the mask of every state"
         )
-    return np.ones((num_states, num_actions), bool)
+    return np.ones(shape, bool)

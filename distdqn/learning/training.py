@@ -117,7 +117,7 @@ class Training:
         }
 
     def set_state(self, learner: Mapping[str, Any], busy_s: float = 0.0) -> None:
-        """Goes on from the parts of a `get_state()`."""
+        """Goes on from the "learner" and the "busy_s" of a `get_state()`."""
         self.learner.set_state(learner)
         self._busy_s = busy_s
 

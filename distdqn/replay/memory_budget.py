@@ -61,20 +61,21 @@ def memory_budget(
     compression: str = "none",
 ) -> MemoryBudget:
     """capacity: of all shards together; the largest shard counts as "per shard"."""
-    largest, extra = -(-capacity // shards), capacity % shards
-    others = shards - extra if extra else 0  # shards with one item less
-
-    def of_shard(items: int) -> int:
-        return replay_bytes(items, observation, num_actions, prioritized, frames_per_item)
-
-    in_all = (shards - others) * of_shard(largest) + (
-        others * of_shard(largest - 1) if others else 0
-    )
+    of_shards = [
+        replay_bytes(
+            (capacity + shards - 1 - shard) // shards,
+            observation,
+            num_actions,
+            prioritized,
+            frames_per_item,
+        )
+        for shard in range(shards)
+    ]
     return MemoryBudget(
-        per_transition=math.ceil(in_all / capacity),
+        per_transition=math.ceil(sum(of_shards) / capacity),
         per_transition_copied=2 * observation.stack * frame_bytes(observation),
-        per_shard=of_shard(largest),
-        in_all=in_all,
+        per_shard=of_shards[0],
+        in_all=sum(of_shards),
         compression=compression,
     )
 

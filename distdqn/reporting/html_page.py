@@ -28,12 +28,12 @@ td.number { text-align: right; white-space: nowrap; } code { font-size: .9em; }
 """
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """The whole document; `parts` is its body as HTML, in order."""
+def page(title: str, blocks: Sequence[str]) -> str:
+    """The whole document; `blocks` is its body as HTML, in order."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<title>{html.escape(title)}</title><meta name="viewport" content="width=device-width">'
-        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        f"<style>{_STYLE}</style></head>\n<body>\n" + "\n".join(blocks) + "\n</body></html>\n"
     )
 
 

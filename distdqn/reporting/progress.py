@@ -32,6 +32,7 @@ _LINE = (
     "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
     "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
 )
+_ENDED = "{stopped_by} after {wall_s} s ({startup_s} s to start)"
 _EVALUATION = {  # what the final episodes say; a run that was broken off has none
     "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
     "episodes",
@@ -44,7 +45,6 @@ _WORK = {
     "insert",
     "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
     "{learner_wait_fraction}",
-    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
     "limit": "{bottleneck}: {verdict}",
 }
 
@@ -180,7 +180,8 @@ def print_summary(
     console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
     evaluation = _EVALUATION if summary.get("eval_episodes") else {}
-    figures = {name: text.format_map(told) for name, text in (evaluation | _WORK).items()}
+    rows = {"stopped by": _ENDED, **evaluation, **_WORK}
+    figures = {name: text.format_map(told) for name, text in rows.items()}
     if str(summary.get("stopped_by")).startswith("SIG") and _can_go_on(folder):
         figures["go on"] = f"distdqn resume {folder}"
     grid = Table.grid(padding=(0, 2))

@@ -62,12 +62,9 @@ class Summary(Figures):
 
 
 def transition_fields(ledger: Ledger) -> dict[str, int]:
-    return {
-        "transitions_collected": ledger.collected,
-        "transitions_accepted": ledger.accepted,
-        "transitions_refused": ledger.refused,
-        "transitions_lost": ledger.lost + ledger.in_flight,
-    }
+    names = ("collected", "accepted", "refused")
+    fields = {f"transitions_{name}": getattr(ledger, name) for name in names}
+    return fields | {"transitions_lost": ledger.lost + ledger.in_flight}
 
 
 def evaluation_fields(last: EvaluationReport | None, best: EvaluationReport | None) -> dict:

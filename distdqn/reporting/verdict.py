@@ -78,8 +78,10 @@ class Verdict:
       "turns" (lockstep), or "" where the run was too short to be sure.
     bottleneck: as `summary.json` has it: "env", "inference", "replay", "transfer", "learner".
     env_steps_per_s: measured.  capacities: by stage, in env steps per second.
-    busy: by stage, share of the time in which it works; of all cores, share in use.
-    cores_used: by stage, and "rest": everything else on the machine, other programs too.
+    busy: by stage, share of the time in which it works; of all cores, share in use. Of
+      parts that take turns by bottleneck, "env" to "learner"; they add up to 1.
+    cores_used: by stage, and "rest": everything else on the machine, other programs too;
+      empty where parts take turns.
     changes: what would help, the best first; "samples_per_insert" changes what is learned.
     evidence, spare: for the user; spare: what could be taken away, or "".
     """
@@ -110,18 +112,12 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     limit = min(found, key=lambda stage: found[stage])
     if not setup.in_turns and not rate >= _NOTHING_BUSY * found[limit]:
         limit = "transfer"
-    busy = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
-    cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
-    verdict = Verdict(
-        limit=limit,
-        bottleneck=_stage(limit, spent),
-        env_steps_per_s=rate,
-        capacities=found,
-        busy=busy | {"cores": min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)},
-        cores_used={name: _ratio(max(taken, 0.0), spent.at_s) for name, taken in cpu_s.items()},
-    )
-    long_enough = setup.in_turns or spent.at_s >= MIN_WINDOW_S
-    if not (long_enough and spent.env_steps > 0 and spent.gradient_steps > 0):
+    busy = _turns(spent) if setup.in_turns else _busy(spent)
+    used = {} if setup.in_turns else _cores_used(spent)
+    bottleneck = _largest(busy) if setup.in_turns else _stage(limit, spent)
+    verdict = Verdict(limit, bottleneck, rate, found, busy, used)
+    shortest_s = 0.0 if setup.in_turns else MIN_WINDOW_S
+    if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
         return dataclasses.replace(verdict, limit="")
     return dataclasses.replace(
         verdict,
@@ -167,12 +163,20 @@ def reached(spent: Usage, setup: Setup) -> float:
 
 
 def _stage(limit: str, spent: Usage) -> str:
-    """The contract's name of a limit; of all cores, or of turns, what takes most of them."""
-    if limit == "turns":
-        return _largest(_turns(spent))
+    """The contract's name of a limit; of all cores, what takes most of them."""
     if limit == "cores":
         limit = _largest({name: kind.cpu_s for name, kind in spent.kinds.items()})
     return _STAGE_OF.get(limit, "env" if spent.env_s >= spent.inference_s else "inference")
+
+
+def _busy(spent: Usage) -> dict[str, float]:
+    shares = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
+    return shares | {"cores": min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)}
+
+
+def _cores_used(spent: Usage) -> dict[str, float]:
+    seconds = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
+    return {name: _ratio(max(cpu_s, 0.0), spent.at_s) for name, cpu_s in seconds.items()}
 
 
 def _turns(spent: Usage) -> dict[str, float]:
@@ -258,7 +262,7 @@ def _evidence(verdict: Verdict, spent: Usage) -> str:
     """How the limit is known, the rate, and the stage that would be the limit next."""
     limit, busy, rate = verdict.limit, verdict.busy, _rate(verdict.env_steps_per_s)
     if limit == "turns":
-        return f"the parts take turns ({_percents(_turns(spent))} percent of the time): {rate}"
+        return f"the parts take turns ({_percents(busy)} percent of the time): {rate}"
     if limit == "cores":
         used = {_REST.get(name, name): cores for name, cores in verdict.cores_used.items()}
         told = ", ".join(f"{name} {cores:.1f}" for name, cores in used.items())

@@ -98,7 +98,7 @@ class Factory:
         }
 
     def stepper(self, num_envs: int, render_mode: str | None = None) -> Any:
-        from distdqn.envs.stepper import make_stepper
+        from distdqn.envs.make import make_stepper
 
         env = self.config.env
         return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
@@ -322,7 +322,7 @@ def make_factory(
     make_network: Callable[[Any, int], Any] | None = None,
 ) -> Factory:
     """Describes the environment; every refusal that needs no Ray comes from here."""
-    from distdqn.envs import describe
+    from distdqn.envs.make import describe
 
     description = describe(config.env, make_env)
     factory = Factory(

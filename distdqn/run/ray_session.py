@@ -12,10 +12,8 @@ import functools
 import math
 import os
 import secrets
-import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Set
@@ -25,8 +23,8 @@ from typing import Any
 from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError
 from distdqn.files.run_folder import RunFolder
+from distdqn.machine.shared_memory import shared_memory
 
-_MIN_SHM_BYTES = 1 << 30
 _KNOCK_TIMEOUT_S = 10.0
 _START_TRIES = 2
 _START_WAIT_S = 90  # for Ray's own processes; Ray's default of 30 is short on a busy machine
@@ -106,7 +104,6 @@ def connect(
 
 
 def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path) -> RaySession:
-
     used_token = ""
     token_file = token_file.resolve()
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
@@ -128,7 +125,10 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
         log_to_driver=False,
         configure_logging=False,
     )
-    warnings = (*(f"{line}; the next try worked" for line in failures), *_shm_warnings())
+    warnings = tuple(f"{line}; the next try worked" for line in failures)
+    free, advice = shared_memory()
+    if advice:
+        warnings += (f"/dev/shm has {free}: {advice}",)
     return RaySession(context.address_info["gcs_address"], namespace, used_token, True, warnings)
 
 
@@ -238,18 +238,6 @@ def check_gpu(device: str, num_gpus: float) -> None:
             f"learner.device is cuda but Ray sees {present:g} GPUs and {num_gpus:g} are asked for; "
             "use --learner.device cpu, or check nvidia-smi and the driver"
         )
-
-
-def _shm_warnings() -> tuple[str, ...]:
-    if not sys.platform.startswith("linux") or not os.path.isdir("/dev/shm"):
-        return ()
-    free = shutil.disk_usage("/dev/shm").free
-    if free >= _MIN_SHM_BYTES:
-        return ()
-    return (
-        f"/dev/shm has {free / 2**20:.0f} MiB free: Ray falls back to slow files on disk; "
-        "give the container more (docker run --shm-size=2g)",
-    )
 
 
 @contextlib.contextmanager

@@ -62,7 +62,6 @@ class RunRecord:
 
     best: the evaluation whose weights are kept as `best/`, or None so far.
     startup_s: from the start to the first step, set by whoever starts the run.
-    window: what the parts spent while the run was steady.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class RunRecord:
         )
         self.best: EvaluationReport | None = None
         self.startup_s = math.nan
-        self.window = UsageWindow(config.total_env_steps)
+        self._window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
         self._train_curve: list[tuple[int, float]] = []
         self._eval_curve: list[tuple[int, np.ndarray]] = []
@@ -105,7 +104,7 @@ class RunRecord:
         """Writes down what is new; scalars once a second."""
         self._poll = poll
         if poll.status.state != "stopping":  # what is flushed then is no steady work
-            self.window.hear(poll.usage)
+            self._window.hear(poll.usage)
         now, status = time.monotonic(), poll.status
         for line in poll.notes:
             self._progress.say(line)
@@ -240,7 +239,7 @@ class RunRecord:
 
     def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None
-        status, verdict = self._poll.status, judge(self.window.spent, setup_of(self._config))
+        status, verdict = self._poll.status, judge(self._window.spent, setup_of(self._config))
         own = {
             "run_name": self._folder.name,
             "run_folder": str(self._folder.path),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distdqn.envs import TransitionTable
+from distdqn.envs.tables import TransitionTable
 
 NO_LIMIT_STEPS = 1_000  # of an episode where the env itself sets no limit
 

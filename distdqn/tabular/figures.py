@@ -10,7 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,43 +29,28 @@ _STYLE = STYLE | {
     "font.family": ["DejaVu Sans", "sans-serif"],
 }
 _WIDTH = 10.5  # inches, of every picture
-_COLUMNS = 3
 _WIDE = 5.0  # largest |q*| over the median, from which axes are logarithmic
 
 
 def values_figure(results: Sequence[Result]) -> str:
     """Learned against exact values, a panel for each run."""
-    rows = math.ceil(len(results) / _COLUMNS)
-
-    def draw(figure: Figure) -> None:
-        for index, result in enumerate(results):
-            axes = figure.add_subplot(rows, _COLUMNS, index + 1)
-            _draw_values(axes, result)
-            if index % _COLUMNS == 0:
-                axes.set_ylabel("learned q")
-            if index >= len(results) - _COLUMNS:
-                axes.set_xlabel("exact q*")
-
-    return _svg(3.3 * rows, draw)
+    return _panels(results, 3, 3.3, _draw_values)
 
 
 def errors_figure(results: Sequence[Result]) -> str:
     """Value errors over time, a panel for each problem."""
     problems = list(dict.fromkeys(result.planned.problem for result in results))
-    rows = math.ceil(len(problems) / 2)
 
-    def draw(figure: Figure) -> None:
-        for index, problem in enumerate(problems):
-            axes = figure.add_subplot(rows, 2, index + 1)
-            for result in results:
-                if result.planned.problem == problem:
-                    _draw_errors(axes, result)
-            axes.set(title=problem, xlabel="env steps", ylabel="Σ weight (q* - q)²", yscale="log")
-            axes.xaxis.set_major_formatter(thousands)
-            axes.set_xlim(left=0)
-            axes.legend()
+    def draw(axes: Axes, problem: str) -> None:
+        for result in results:
+            if result.planned.problem == problem:
+                _draw_errors(axes, result)
+        axes.set(title=problem, xlabel="env steps", ylabel="Σ weight (q* - q)²", yscale="log")
+        axes.xaxis.set_major_formatter(thousands)
+        axes.set_xlim(left=0)
+        axes.legend()
 
-    return _svg(3.2 * rows, draw)
+    return _panels(problems, 2, 3.2, draw)
 
 
 def divergence_figure(
@@ -117,6 +102,18 @@ _FOUR_COLORS = (_RED, _ORANGE, _GREEN, _PURPLE)
 _FIVE_COLORS = (_BLUE, _RED, _ORANGE, _PURPLE, _GREEN)
 
 
+def _panels(
+    shown: Sequence[Any], columns: int, row_height: float, draw_one: Callable[[Axes, Any], None]
+) -> str:
+    rows = math.ceil(len(shown) / columns)
+
+    def draw(figure: Figure) -> None:
+        for place, each in enumerate(shown, start=1):
+            draw_one(figure.add_subplot(rows, columns, place), each)
+
+    return _svg(row_height * rows, draw)
+
+
 def _svg(height: float, draw: Callable[[Figure], None]) -> str:
     """What `draw` puts on a new figure, as an `<svg>` element as wide as its place."""
     import matplotlib
@@ -154,7 +151,8 @@ def _draw_values(axes: Axes, result: Result) -> None:
     if np.abs(q_star).max() > _WIDE * np.median(np.abs(q_star)):  # one cliff hides the rest
         axes.set_xscale("symlog", linthresh=10.0)
         axes.set_yscale("symlog", linthresh=10.0)
-    axes.set_title(f"{result.planned.problem}\n{result.planned.learner}")
+    title = f"{result.planned.problem}\n{result.planned.learner}"
+    axes.set(title=title, xlabel="exact q*", ylabel="learned q")
     error = f"max |q - q*| {result.point.max_error:.3g}"
     axes.text(0.03, 0.96, error, transform=axes.transAxes, va="top", fontsize=9)
 

@@ -15,7 +15,8 @@ import numpy as np
 import safetensors.numpy
 
 from distdqn.config import EnvConfig
-from distdqn.envs import make_stepper, transition_table
+from distdqn.envs.make import make_stepper
+from distdqn.envs.tables import transition_table
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy

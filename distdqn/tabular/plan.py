@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distdqn.config import EnvConfig
-from distdqn.envs import TransitionTable
+from distdqn.envs.tables import TransitionTable
 from distdqn.tabular.result import DISCOUNT, Bound, PlannedRun
 
 Problem = tuple[str, Mapping[str, Any]]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import Config, from_values
-from distdqn.envs import TransitionTable
+from distdqn.envs.tables import TransitionTable
 from distdqn.version import __version__
 
 DISCOUNT = 0.99  # of every planned run

@@ -27,8 +27,8 @@ class Ledger:
         return Ledger(*(ours + times * theirs for ours, theirs in pairs))
 
     def check_valid(self) -> tuple[bool, str]:
-        parts = self.accepted + self.refused + self.in_flight + self.lost
-        return parts == self.collected, f"collected {self.collected}, parts sum to {parts}"
+        rest = self.accepted + self.refused + self.in_flight + self.lost
+        return rest == self.collected, f"collected {self.collected}, the others sum to {rest}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

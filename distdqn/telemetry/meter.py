@@ -64,10 +64,8 @@ class RestMeter:
 
     def cores(self, parts: Iterable[Spent]) -> int:
         """Of all hosts together."""
-        by_host = {self._host: self._cores}
-        for part in parts:
-            by_host[part.host] = max(part.cores, by_host.get(part.host, 1))
-        return sum(by_host.values())
+        by_host = {part.host: part.cores for part in sorted(parts, key=lambda part: part.cores)}
+        return sum((by_host | {self._host: self._cores}).values())
 
     def cpu_s(self, parts: Collection[Spent]) -> float:
         """So far: everything else on this machine while all parts are here, else this process.

@@ -142,7 +142,6 @@ class RunStatus(Figures):
     )
     learning_rate: float = metric("", tag="charts/learning_rate")
     priority_max: float = metric("of the items held", tag="replay/priority_max")
-    learner_version: tuple[int, ...] = (0, 0)
     transitions: Ledger = dataclasses.field(default_factory=Ledger)
     td_loss: float = metric("of the newest minibatches", tag="losses/td_loss")
     q_values: float = metric("mean of the newest minibatches", tag="losses/q_values")

@@ -138,9 +138,9 @@ def _refuse_unflat(named: list[tuple[str, nn.Parameter]]) -> None:
 
 
 def _refuse_running_statistics(module: nn.Module) -> None:
-    for name, part in module.named_modules():
-        if getattr(part, "running_mean", None) is not None:
+    for name, layer in module.named_modules():
+        if getattr(layer, "running_mean", None) is not None:
             raise ValueError(
-                f"{name or type(part).__name__} keeps running statistics, which no vector "
+                f"{name or type(layer).__name__} keeps running statistics, which no vector "
                 "of parameters carries to the workers; use LayerNorm"
             )

@@ -4,8 +4,8 @@ import numpy as np
 from fake_envs import FaultyEnv, ScriptedEnv, ScriptedVectorEnv
 
 from distdqn.acting.episodes import Episode, EpisodeTracker
-from distdqn.envs import VectorStepper
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.stepper import VectorStepper
 
 
 def play(vector_env, num_steps):

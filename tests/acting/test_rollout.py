@@ -15,7 +15,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rollout_parts import FakeStepper, Linear, make_rollout, rows, snapshot
 
-from distdqn.envs import VectorStepper
+from distdqn.envs.stepper import VectorStepper
 from distdqn.errors import EnvFailure
 from distdqn.types import BEFORE_ANY
 

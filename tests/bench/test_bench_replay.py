@@ -81,25 +81,25 @@ def test_each_work_does_what_it_counts(kind):
     work = ReplayWork(point)
     before = work.replay.inserts
 
-    assert work.calls()["add"]() == work.calls()["add limit"]() == 64
+    assert work.add() == work.add_limit() == 64
     assert work.replay.inserts == before + 64 and work.replay.size == 600
-    assert work.calls()["sample"]() == work.calls()["sample limit"]() == 2 * 8
+    assert work.sample() == work.sample_limit() == 2 * 8
 
 
 def test_priorities_are_updated_of_live_items_alone_whatever_was_added():
     work = ReplayWork(POINT)
     for _ in range(20):  # more than the replay holds
-        work.calls()["add"]()
+        work.add()
     mass = work.replay.mass
 
-    assert work.calls()["update"]() == 16
+    assert work.update() == 16
 
     assert work.replay.dropped_updates == 0 and work.replay.mass != mass
 
 
 def test_a_replay_is_let_go_with_its_last_reference():
     work = ReplayWork(POINT)
-    work.calls()["add"]()
+    work.add()
     held = weakref.ref(work.replay)
     gc.disable()
     try:

@@ -132,16 +132,16 @@ def test_evaluate_prints_json(evaluated, capfd):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "the following arguments are required: RUN"),
+        ([], "Missing from distdqn evaluate: RUN"),
         (["r", "--episode", "5"], "unknown option --episode; did you mean --episodes?"),
         (
             ["r", "--episodes", "0"],
-            "argument --episodes: must be a whole number of at least 1, not '0'",
+            "--episodes is 0, must be at least 1",
         ),
-        (["r", "--episodes", "x"], "must be a whole number of at least 1, not 'x'"),
-        (["r", "--seed", "-1"], "must be a whole number of at least 0, not '-1'"),
-        (["r", "--epsilon", "2"], "argument --epsilon: must be a probability in [0, 1], not '2'"),
-        (["r", "--epsilon", "x"], "must be a probability in [0, 1], not 'x'"),
+        (["r", "--episodes", "x"], "--episodes is 'x', must be a whole number"),
+        (["r", "--seed", "-1"], "--seed is -1, must be at least 0"),
+        (["r", "--epsilon", "2"], "--epsilon is 2.0, must be at least 0 and at most 1"),
+        (["r", "--epsilon", "x"], "--epsilon is 'x', must be a number"),
         (["r", "s"], "unexpected argument 's'"),
     ],
 )

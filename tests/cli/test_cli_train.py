@@ -10,8 +10,7 @@ import types
 
 import pytest
 
-from distdqn.cli.config_help import as_words
-from distdqn.cli.flags import FlagParser, UsageError, add_config_flags, config_values, flag_name
+from distdqn.cli.flags import UsageError, as_words, flag_name, read_flags
 from distdqn.cli.main import main
 from distdqn.config import Config, Schedule, from_values, key_types, to_values
 from distdqn.errors import RunError
@@ -50,10 +49,9 @@ def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(ma
     )
 
 
-def read_flags(*words: str) -> dict:
-    parser = FlagParser("distdqn train", add_help=False)
-    add_config_flags(parser)
-    return config_values(parser.read(words))
+def values_of(*words: str) -> dict:
+    (values,) = read_flags("distdqn train", words, Config)
+    return values
 
 
 # --- flags ---------------------------------------------------------------------------
@@ -109,7 +107,7 @@ def test_hyphens_and_underscores_are_the_same(trained):
     ],
 )
 def test_a_flag_is_read_as_its_field(words, key, value):
-    found = to_values(from_values(read_flags(*words)))[key]
+    found = to_values(from_values(values_of(*words)))[key]
 
     assert found == value
     assert type(found) is type(value)
@@ -117,7 +115,7 @@ def test_a_flag_is_read_as_its_field(words, key, value):
 
 def test_every_default_can_be_given_back_as_its_flag():
     for key, value in to_values(Config()).items():
-        assert from_values(read_flags(flag_name(key), *as_words(value))) == Config(), key
+        assert from_values(values_of(flag_name(key), *as_words(value))) == Config(), key
 
 
 def test_help_shows_every_key_and_the_presets_value():
@@ -159,7 +157,8 @@ def test_every_field_of_the_help_has_a_text():
         (["apex"], "distdqn train: unexpected argument 'apex'; see distdqn train --help"),
         (
             ["--seed"],
-            "distdqn train: argument --seed: expected one argument; see distdqn train --help",
+            "distdqn train: Missing value for argument '--seed'. Expected 1 values. "
+            "For full helptext, run distdqn train --help",
         ),
         (["--seed", "x"], "distdqn: error: seed is 'x', must be a whole number"),
         (
@@ -187,7 +186,7 @@ def test_a_wrong_flag_is_one_line_and_status_2(trained, capsys, words, line):
 
 def test_flags_are_not_matched_by_their_beginning():
     with pytest.raises(UsageError, match="unknown option --see;"):
-        read_flags("--see", "5")
+        values_of("--see", "5")
 
 
 def test_preset_then_file_then_flags(trained, tmp_path):

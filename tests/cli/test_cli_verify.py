@@ -120,7 +120,7 @@ def test_help_names_every_flag_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["verify", "--help"])
 
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     for flag in ("--full", "--env.id", "--env.kwargs", "--seed", "--runs-dir", "--json"):
         assert flag in shown
     assert "default: runs" in shown and "default: 1" in shown

@@ -30,8 +30,13 @@ def test_a_signal_ends_an_embedded_run_with_its_weights_saved(tmp_path, number, 
     assert "Traceback" not in err
 
 
-def test_a_second_interrupt_ends_at_once(tmp_path):
-    process = start(tmp_path, "--total-env-steps=50000000")
+def test_a_second_interrupt_ends_at_once(ray_cluster, tmp_path):
+    process = start(
+        tmp_path,
+        "--total-env-steps=50000000",
+        f"--address={ray_cluster.address}",
+        RAY_AUTH_MODE="disabled",
+    )
     wait_until_training(tmp_path, process)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
@@ -43,14 +48,14 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
 def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
     process = start(
         tmp_path,
-        "--total-env-steps=6000",
+        "--total-env-steps=2000",
         f"--address={ray_cluster.address}",
         "--json",
         RAY_AUTH_MODE="disabled",
     )
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert json.loads(out)["env_steps"] == 6000
+    assert json.loads(out)["env_steps"] == 2000
 
 
 @pytest.mark.parametrize(

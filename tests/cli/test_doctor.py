@@ -47,7 +47,7 @@ def test_little_shared_memory_is_a_warning(monkeypatch, free, status):
     monkeypatch.setattr(shutil, "disk_usage", disk(free))
     monkeypatch.setattr("os.path.isdir", lambda path: True)
 
-    assert checks.shared_memory().status == status
+    assert ray_checks.shared_memory().status == status
 
 
 def test_little_memory_is_a_warning(monkeypatch):

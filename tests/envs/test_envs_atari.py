@@ -10,8 +10,7 @@ import pytest
 from distdqn import errors
 from distdqn.acting.episodes import EpisodeTracker
 from distdqn.config import AtariConfig, EnvConfig
-from distdqn.envs import describe, make_stepper
-from distdqn.envs.make import make_vector_env
+from distdqn.envs.make import describe, make_stepper, make_vector_env
 
 pytest.importorskip("ale_py", reason="needs distdqn[atari]")
 pytest.importorskip("cv2", reason="needs distdqn[atari]")

@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
 from distdqn.config import EnvConfig
-from distdqn.envs import VectorStepper, make_stepper
+from distdqn.envs.make import make_stepper
+from distdqn.envs.stepper import VectorStepper
 
 
 @pytest.mark.parametrize(

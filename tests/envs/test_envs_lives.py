@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distdqn.acting.episodes import Episode, EpisodeTracker
-from distdqn.envs import VectorStepper
 from distdqn.envs.lives import Lives
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.stepper import VectorStepper
 
 FIRE = 2
 
@@ -62,9 +62,7 @@ RESETS_WITHIN = [name for name in VECTOR_ENVS if "Next" not in name]
 
 def make(name, *scripts, life_loss=True, fire=FIRE):
     envs = [GamesEnv(s if isinstance(s, tuple) else (s,)) for s in scripts]
-    return VectorStepper(
-        VECTOR_ENVS[name](envs), "G", terminal_on_life_loss=life_loss, fire_action=fire
-    )
+    return VectorStepper(VECTOR_ENVS[name](envs), "G", lives=Lives(len(envs), life_loss, fire))
 
 
 def rows(stepper, actions):
@@ -225,7 +223,7 @@ def test_lives_are_read_where_they_are_given():
 
 
 def test_envs_without_lives_lose_none():
-    stepper = stepper_of([ScriptedEnv(lengths=(2,))], terminal_on_life_loss=True)
+    stepper = stepper_of([ScriptedEnv(lengths=(2,))], lives=Lives(1, terminal_on_life_loss=True))
     stepper.reset()
     ends = [bool(stepper.step(np.array([0])).ended[0]) for _ in range(4)]
     assert ends == [False, True, False, True]

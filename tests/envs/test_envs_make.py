@@ -16,8 +16,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from distdqn import errors
 from distdqn.config import AtariConfig, EnvConfig
-from distdqn.envs import describe, make_stepper
-from distdqn.envs.make import make_vector_env
+from distdqn.envs.make import describe, make_stepper, make_vector_env
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.tables import transition_table
 from distdqn.types import ObservationSpec

@@ -8,7 +8,7 @@ import pytest
 
 from distdqn import errors
 from distdqn.config import EnvConfig
-from distdqn.envs import describe, make_stepper
+from distdqn.envs.make import describe, make_stepper
 
 minatar = pytest.importorskip("minatar", reason="needs distdqn[minatar]")
 
@@ -91,7 +91,7 @@ def test_games_are_drawn_without_seaborn():
 def test_importing_the_package_says_nothing_and_sets_up_no_logging():
     code = (
         "import logging\n"
-        "from distdqn.config import EnvConfig\nfrom distdqn.envs import describe\n"
+        "from distdqn.config import EnvConfig\nfrom distdqn.envs.make import describe\n"
         "describe(EnvConfig('MinAtar/Breakout-v0'))\n"
         "assert not logging.getLogger().handlers and not logging.root.manager.disable"
     )

@@ -10,7 +10,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 
 from distdqn import errors
 from distdqn.config import EnvConfig
-from distdqn.envs import describe, make_stepper
+from distdqn.envs.make import describe, make_stepper
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.types import ObservationSpec
 

@@ -7,8 +7,8 @@ from gymnasium import spaces
 
 from distdqn import errors
 from distdqn.config import EnvConfig
-from distdqn.envs import describe, make_stepper
-from distdqn.envs.stacks import stacked_space
+from distdqn.envs.make import describe, make_stepper
+from distdqn.envs.observations import stacked_space
 
 
 def test_a_network_is_told_of_stacks_and_a_stepper_gives_frames():

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distdqn.config import EnvConfig
-from distdqn.envs import VectorStepper, make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.stepper import VectorStepper
 
 NUM_ENVS = 4
 LENGTHS, ENDS = (3, 5, 1, 2), ("terminated", "truncated", "truncated")

@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from distdqn.config import EnvConfig
-from distdqn.envs import TransitionTable, transition_table
+from distdqn.envs.tables import TransitionTable, transition_table
 from distdqn.errors import EnvError, EnvFailure, UnknownEnvError, UnsupportedSpaceError
 
 

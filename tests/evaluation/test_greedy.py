@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distdqn.config import EnvConfig
-from distdqn.envs import make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.evaluation.greedy import Greedy
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec

@@ -9,8 +9,9 @@ from step_parts import make_step
 
 from distdqn import errors
 from distdqn.config import EnvConfig
-from distdqn.envs import VectorStepper, make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.envs.serial import SerialVectorEnv
+from distdqn.envs.stepper import VectorStepper
 from distdqn.evaluation.play import play_episodes
 
 LENGTHS = (3, 5, 1, 2)

@@ -12,7 +12,7 @@ from fake_envs import NUM_ACTIONS, make_scripted
 
 from distdqn import errors
 from distdqn.config import EnvConfig
-from distdqn.envs import make_stepper
+from distdqn.envs.make import make_stepper
 from distdqn.evaluation.video import record_video
 
 ENLARGED = 13  # pictures of 32x48 pixels, to 400 or more

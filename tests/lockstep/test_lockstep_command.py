@@ -39,14 +39,16 @@ def wait_for_checkpoints(tmp_path, process, count):
         time.sleep(0.05)
 
 
-def whole(tmp_path):
-    process = lockstep(tmp_path / "whole", "--json")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The summary of the run that was not broken off."""
+    process = lockstep(tmp_path_factory.mktemp("whole"), "--json")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path):
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path, whole):
     process = lockstep(tmp_path)
     wait_for_checkpoints(tmp_path, process, 2)
     process.kill()
@@ -56,13 +58,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path):
 
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary["weights_sha256"] == whole(tmp_path)["weights_sha256"]
+    assert summary["weights_sha256"] == whole["weights_sha256"]
     assert "going on after round" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_waits_for_the_next_checkpoint_and_the_run_can_be_resumed(
-    tmp_path, number, status
+    tmp_path, whole, number, status
 ):
     process = lockstep(tmp_path, "--json")
     wait_until_training(tmp_path, process)
@@ -78,7 +80,7 @@ def test_a_signal_waits_for_the_next_checkpoint_and_the_run_can_be_resumed(
     done = resume(tmp_path, "--json")
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["weights_sha256"] == whole(tmp_path)["weights_sha256"]
+    assert json.loads(done.stdout)["weights_sha256"] == whole["weights_sha256"]
 
 
 def test_a_second_interrupt_does_not_wait(tmp_path):

@@ -9,7 +9,7 @@ import fake_envs
 import numpy as np
 import pytest
 from ray_parts import make_cartpole, network_of_wrong_shape
-from run_parts import assert_closed, lockstep, read_metrics, small, wait_for
+from run_parts import LONE, assert_closed, lockstep, read_metrics, small, wait_for
 
 import distdqn
 from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
@@ -118,7 +118,8 @@ def test_frames_and_stacks_give_the_same_weights_everywhere_too(
         pytest.importorskip("minatar" if kind == "minatar" else "ale_py")
     if kind == "atari":
         pytest.importorskip("lz4")
-    changes = {"replay__kind": "prioritized", "eval__period_env_steps": 5_000} | PICTURES[kind]
+    changes = LONE | {"replay__kind": "prioritized", "eval__period_env_steps": 5_000}
+    changes |= PICTURES[kind]
 
     first = train(lockstep(tmp_path / "a", **changes))
     over_ray = train(lockstep(tmp_path / "b", mode="lockstep_ray", **changes))
@@ -134,12 +135,13 @@ def test_frames_and_stacks_give_the_same_weights_everywhere_too(
 
 
 def test_a_run_over_actors_is_resumed_over_actors(ray_cluster, tmp_path, monkeypatch):
-    config = lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized")
+    changes = {"replay__kind": "prioritized", "workers__count": 1, "total_env_steps": 1_600}
+    config = lockstep(tmp_path, mode="lockstep_ray", **changes)
     interrupted_after_first_checkpoint(monkeypatch, config)
 
     resumed = distdqn.resume("run", tmp_path / "runs", display=False)
 
-    whole = train(lockstep(tmp_path / "whole", replay__kind="prioritized"))
+    whole = train(lockstep(tmp_path / "whole", **changes))
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
@@ -200,7 +202,7 @@ def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
     with pytest.raises(RunError, match="has finished"):
         distdqn.resume("finished", tmp_path / "runs")
 
-    train(small(tmp_path, run_name="async", total_env_steps=2_000))
+    train(small(tmp_path, run_name="async", total_env_steps=1_000, **LONE))
     with pytest.raises(RunError, match=r"is asynchronous.*--init-from async"):
         distdqn.resume("async", tmp_path / "runs")
 
@@ -322,7 +324,7 @@ def test_a_dead_learner_is_named(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(LockstepSystem, "note_round", kill_the_learner)
 
     with pytest.raises(RunError, match=r"the learner died .*distdqn resume"):
-        train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized"))
+        train(lockstep(tmp_path, mode="lockstep_ray", replay__kind="prioritized", **LONE))
 
 
 def test_reaching_the_return_ends_the_run_with_the_updates_owed(tmp_path):
@@ -358,7 +360,7 @@ def test_fifo_uses_each_transition_once(tmp_path, monkeypatch):
 
 
 def test_a_dead_actor_ends_a_lockstep_run_in_one_line(ray_cluster, tmp_path):
-    config = lockstep(tmp_path, mode="lockstep_ray")
+    config = lockstep(tmp_path, mode="lockstep_ray", replay__shards=1)
     with pytest.raises(RunError, match=r"the worker \d died .*distdqn resume"):
         train(config, make_env=fake_envs.faulty_maker("exit", at=20))
 
@@ -375,4 +377,5 @@ def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_p
 
 def test_a_part_that_cannot_be_made_over_actors_is_named(ray_cluster, tmp_path):
     with pytest.raises(RunError, match="the learner did not start: "):
-        train(lockstep(tmp_path, mode="lockstep_ray"), make_network=network_of_wrong_shape)
+        config = lockstep(tmp_path, mode="lockstep_ray", **LONE)
+        train(config, make_network=network_of_wrong_shape)

@@ -4,7 +4,7 @@ import numpy as np
 from run_parts import lockstep
 
 from distdqn.config import EnvConfig
-from distdqn.envs import describe
+from distdqn.envs.make import describe
 from distdqn.lockstep.run import make_system as make_members
 from distdqn.run.factory import Factory
 

@@ -7,8 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from distdqn.replay.frame_ring import FrameRing
-from distdqn.replay.frame_rows import Rows
+from distdqn.replay.frame_ring import FrameRing, Rows
 from distdqn.types import ObservationSpec
 
 lz4_block = pytest.importorskip("lz4.block")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.replay.frame_rows import Rows
+from distdqn.replay.frame_ring import Rows
 
 
 def filled(capacity: int, dtype: str, shape: tuple[int, ...]) -> Rows:

@@ -244,7 +244,8 @@ def test_acting_is_one_turn_also_of_workers_that_act_at_once():
         verdict = judge(spent, dataclasses.replace(TURNS, workers=workers))
         assert verdict.bottleneck == "env"
         assert verdict.changes[0].gain == pytest.approx(1 / 0.75)
-        assert verdict.busy["workers"] == pytest.approx(0.75)
+        assert verdict.busy["env"] == pytest.approx(0.4)
+        assert sum(verdict.busy.values()) == pytest.approx(1.0) and not verdict.cores_used
 
 
 def test_turns_between_which_most_time_passes_are_limited_by_the_way():

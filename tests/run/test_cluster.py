@@ -42,6 +42,7 @@ def test_a_dead_node_costs_its_items_and_nothing_else(three_nodes, tmp_path):
         replay__capacity=12_000,
         learner__superbatch=16,
         learner__batch_size=128,
+        eval__period_env_steps=None,
     )
     thread, outcome = in_thread(config)
 
@@ -77,7 +78,7 @@ def test_a_dead_node_costs_its_items_and_nothing_else(three_nodes, tmp_path):
 def test_a_run_leaves_the_cluster_clean(ray_cluster, tmp_path):
     import distdqn
 
-    distdqn.train(small(tmp_path), display=False)
+    distdqn.train(small(tmp_path, total_env_steps=2_000), display=False)
     deadline = time.monotonic() + 300
     names = ("EnvWorker", "ReplayShard", "LearnerActor", "Evaluator", "Control", "WeightServer")
     while any(nodes_of_actors(name) for name in names):

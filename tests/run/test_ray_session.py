@@ -37,7 +37,7 @@ def inits(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: events.append("shutdown"))
-    monkeypatch.setattr(ray_session, "_shm_warnings", lambda: ())
+    monkeypatch.setattr(ray_session, "shared_memory", lambda: ("enough", ""))
     return types.SimpleNamespace(events=events, outcomes=outcomes)
 
 

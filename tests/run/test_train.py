@@ -9,7 +9,7 @@ import fake_envs
 import numpy as np
 import pytest
 import ray_parts
-from run_parts import assert_closed, assert_verdict, in_thread, read_metrics, small, wait_for
+from run_parts import LONE, assert_closed, assert_verdict, in_thread, read_metrics, small, wait_for
 
 import distdqn
 from distdqn.errors import (
@@ -37,7 +37,7 @@ def test_a_run_takes_exactly_its_steps_and_makes_exactly_the_owed_updates(ray_cl
 
 
 def test_the_run_folder_holds_what_the_contract_says(ray_cluster, tmp_path):
-    distdqn.train(small(tmp_path, eval__video_episodes=1), display=False)
+    distdqn.train(small(tmp_path, eval__video_episodes=1, **LONE), display=False)
     folder = tmp_path / "runs" / "run"
     for name in ("run.json", "config.yaml", "summary.json", "learning_curve.png", "metrics.jsonl"):
         assert (folder / name).stat().st_size > 0, name
@@ -93,7 +93,7 @@ def test_training_learns_cartpole_beyond_chance(ray_cluster, tmp_path):
 
 
 def test_reaching_the_return_ends_the_run_early(ray_cluster, tmp_path):
-    config = small(tmp_path, total_env_steps=1_000_000, eval__stop_at_return=5.0)
+    config = small(tmp_path, total_env_steps=1_000_000, eval__stop_at_return=5.0, **LONE)
     summary = distdqn.train(config, display=False)
     assert summary.stopped_by == "stop_at_return"
     assert summary.env_steps < 1_000_000
@@ -101,7 +101,7 @@ def test_reaching_the_return_ends_the_run_early(ray_cluster, tmp_path):
 
 
 def test_a_killed_worker_is_replaced_and_the_counts_close(ray_cluster, tmp_path):
-    config = small(tmp_path, total_env_steps=60_000)
+    config = small(tmp_path, total_env_steps=60_000, eval__period_env_steps=None)
     thread, outcome = in_thread(config)
     pids = wait_for_pids()
     os.kill(pids["workers"][0], signal.SIGKILL)
@@ -114,7 +114,7 @@ def test_a_killed_worker_is_replaced_and_the_counts_close(ray_cluster, tmp_path)
 
 
 def test_a_killed_shard_returns_empty_and_its_items_are_counted(ray_cluster, tmp_path):
-    config = small(tmp_path, total_env_steps=60_000)
+    config = small(tmp_path, total_env_steps=60_000, eval__period_env_steps=None)
     thread, outcome = in_thread(config)
     pids = wait_for_pids()
     os.kill(pids["shards"][1], signal.SIGKILL)
@@ -127,7 +127,7 @@ def test_a_killed_shard_returns_empty_and_its_items_are_counted(ray_cluster, tmp
 
 
 def test_a_killed_learner_goes_on_from_its_snapshot(ray_cluster, tmp_path):
-    config = small(tmp_path, total_env_steps=60_000)
+    config = small(tmp_path, total_env_steps=60_000, eval__period_env_steps=None)
     thread, outcome = in_thread(config)
     pids = wait_for_pids(env_steps=5_000)
     os.kill(pids["learner"], signal.SIGKILL)
@@ -156,7 +156,7 @@ def wait_for_pids(env_steps=2_000):
 def test_interrupting_saves_the_weights(ray_cluster, tmp_path):
     from distdqn.files.run_folder import RunFolder
 
-    config = small(tmp_path, total_env_steps=5_000_000)
+    config = small(tmp_path, total_env_steps=5_000_000, **LONE)
     metrics = tmp_path / "runs" / "run" / "metrics.jsonl"
 
     def interrupt_once_it_learns():
@@ -172,9 +172,11 @@ def test_interrupting_saves_the_weights(ray_cluster, tmp_path):
 
 
 def test_weights_of_another_run_can_start_a_new_one(ray_cluster, tmp_path):
-    distdqn.train(small(tmp_path), display=False)
+    distdqn.train(small(tmp_path, mode="lockstep", total_env_steps=1_000), display=False)
     config = small(
         tmp_path,
+        **LONE,
+        total_env_steps=1_000,
         run_name="second",
         init_from=str(tmp_path / "runs" / "run"),
         init_checkpoint="newest",
@@ -196,14 +198,14 @@ def test_a_replay_that_cannot_fit_is_refused_with_both_figures(tmp_path):
 
 
 def test_a_name_in_use_is_refused(ray_cluster, tmp_path):
-    distdqn.train(small(tmp_path), display=False)
+    distdqn.train(small(tmp_path, mode="lockstep", total_env_steps=1_000), display=False)
     with pytest.raises(RunError, match="run"):
         distdqn.train(small(tmp_path), display=False)
 
 
 def test_a_cluster_with_too_few_resources_says_what_is_missing(ray_cluster, tmp_path):
-    config = small(tmp_path, workers__count=40, workers__num_cpus=1.0, start_timeout_s=5.0)
-    with pytest.raises(ResourceError, match=r"more; the run needs 41 CPUs .*--workers\.count"):
+    config = small(tmp_path, workers__count=10, workers__num_cpus=3.0, start_timeout_s=5.0)
+    with pytest.raises(ResourceError, match=r"more; the run needs 31 CPUs .*--workers\.count"):
         distdqn.train(config, display=False)
 
 
@@ -226,7 +228,9 @@ def test_a_gpu_that_is_not_there_is_refused(ray_cluster, tmp_path):
 def test_a_broken_env_ends_the_run_with_one_line_and_a_checkpoint(
     ray_cluster, tmp_path, fault, message
 ):
-    config = small(tmp_path, workers__max_env_failures=1, eval__period_env_steps=None)
+    config = small(
+        tmp_path, workers__max_env_failures=1, replay__shards=1, eval__period_env_steps=None
+    )
     with pytest.raises(EnvFailure, match=message) as caught:
         maker = fake_envs.faulty_maker(fault, at=3, again=True)
         distdqn.train(config, make_env=maker, display=False)
@@ -236,34 +240,33 @@ def test_a_broken_env_ends_the_run_with_one_line_and_a_checkpoint(
 
 
 def test_a_hanging_env_is_found_and_named(ray_cluster, tmp_path):
-    config = small(
-        tmp_path, workers__max_env_failures=0, workers__env_timeout_s=1.5, workers__count=1
-    )
+    config = small(tmp_path, workers__max_env_failures=0, workers__env_timeout_s=1.5, **LONE)
     with pytest.raises(EnvFailure, match=r"did not return within 1\.5 s"):
         distdqn.train(config, make_env=fake_envs.faulty_maker("hang"), display=False)
 
 
 def test_an_env_that_fails_now_and_then_is_restarted(ray_cluster, tmp_path):
-    config = small(tmp_path, workers__max_env_failures=50, workers__count=1)
+    config = small(tmp_path, total_env_steps=2_400, workers__max_env_failures=50, **LONE)
     summary = distdqn.train(config, make_env=fake_envs.faulty_maker("raise", at=400), display=False)
-    assert summary.env_steps == 6_000
+    assert summary.env_steps == 2_400
     assert summary.worker_restarts >= 1
     assert_closed(summary)
 
 
 def test_an_own_network_and_env_train(ray_cluster, tmp_path):
     summary = distdqn.train(
-        small(tmp_path),
+        small(tmp_path, total_env_steps=2_000, **LONE),
         make_env=ray_parts.make_cartpole,
         make_network=ray_parts.linear_network,
         display=False,
     )
-    assert summary.env_steps == 6_000
+    assert summary.env_steps == 2_000
 
 
 def test_a_network_of_the_wrong_shape_is_refused_in_one_line(ray_cluster, tmp_path):
+    wrong, config = ray_parts.network_of_wrong_shape, small(tmp_path, **LONE)
     with pytest.raises(DistDQNError) as caught:
-        distdqn.train(small(tmp_path), make_network=ray_parts.network_of_wrong_shape, display=False)
+        distdqn.train(config, make_network=wrong, display=False)
     assert "\n" not in str(caught.value)
     assert "[B, A]" in str(caught.value)
 

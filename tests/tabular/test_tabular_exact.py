@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distdqn.config import EnvConfig
-from distdqn.envs import TransitionTable, transition_table
+from distdqn.envs.tables import TransitionTable, transition_table
 from distdqn.tabular.exact import (
     expected_return,
     greedy_policy,

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from distdqn.config import EnvConfig, to_values
-from distdqn.envs import transition_table
+from distdqn.envs.tables import transition_table
 from distdqn.tabular.plan import runs_of, standard_runs
 from distdqn.tabular.result import Bound
 from distdqn.tabular.triad import CARTPOLE, LAKE, SETTINGS, planned

@@ -37,4 +37,4 @@ def test_totals_are_sums_field_by_field():
 def test_a_ledger_that_does_not_close_says_so():
     valid, why = Ledger(10, 5).check_valid()
     assert not valid
-    assert why == "collected 10, parts sum to 5"
+    assert why == "collected 10, the others sum to 5"
