@@ -49,9 +49,6 @@ OPTIONS = {  # of torch's compiler, those that it has; without any it compiles t
     # Precompiling torch's headers pays from the third compile on; ours is one.
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
-    # At O1 g++ takes a second and a half longer for the code around the kernels, most of it for
-    # a regular expression that matches a device's name; at O0 a call takes 7 microseconds longer.
-    "aot_inductor.compile_wrapper_opt_level": "O0",
     # Compiling the update tells as well whether the compiler knows this CPU's instructions.
     "cpp.vec_isa_ok": True,
 }
