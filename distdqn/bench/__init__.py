@@ -10,6 +10,6 @@ no more than the part that it measures.
     ratios                               two results against each other
     table, plot                          the same as tables and as one picture
     synthetic, children                  made-up experience; processes that answer questions
-    option_flags                         flags from the fields of `Options`
+    option_values                        what the fields of `Options` may be
     bare_updates, alone                  the update alone; with it, a worker's acting alone
 """
