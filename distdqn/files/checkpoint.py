@@ -82,28 +82,24 @@ def save_checkpoint(directory: str | Path, checkpoint: Checkpoint) -> Path:
     this returns. Raises CheckpointError where it cannot be written (the disk is full).
     """
     directory = Path(directory)
+    partial = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        partial = directory.parent / f".{directory.name}.partial-{secrets.token_hex(4)}"
-        partial.mkdir()
-        try:
-            _write_files(partial, checkpoint)
-            _put_in_place(partial, directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write_files(partial, checkpoint)
+        _put_in_place(partial, directory)
     except OSError as error:
         raise CheckpointError(
             f"cannot save checkpoint {directory}: {error.strerror or error}"
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return directory
 
 
 def load_checkpoint(directory: str | Path) -> Checkpoint:
     """Reads a checkpoint whose every file is as it was written.
 
-    Raises:
-      CheckpointError: a missing, truncated or altered file, which it names, or another
-        format.
+    Raises CheckpointError for another format, or a file, which it names, that is not.
     """
     directory = _complete(Path(directory))
     manifest = _read_manifest(directory)
@@ -182,8 +178,10 @@ def prune(run_folder: str | Path, keep: int) -> list[Path]:
         raise ValueError(f"keep must be >= 1, got {keep}: a run would lose its last checkpoint")
     places = (Path(run_folder), Path(run_folder) / "checkpoints")
     unfinished = [path for place in places for path in left_over(place) if path.is_dir()]
-    olds = [old for place in places for old in place.glob(".*.old")]
-    replaced = [old for old in olds if _replacement(old).exists()]
+    whole = [
+        path for path in (Path(run_folder) / "best", *checkpoints(run_folder)) if path.exists()
+    ]
+    replaced = [_old(path) for path in whole if _old(path).exists()]
     gone = [*checkpoints(run_folder)[:-keep], *unfinished, *replaced]
     for path in gone:
         # Without its manifest it is no checkpoint, should the removal be broken off.
@@ -244,11 +242,6 @@ def _complete(directory: Path) -> Path:
 
 def _old(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.old")
-
-
-def _replacement(old: Path) -> Path:
-    """The inverse of `_old`."""
-    return old.with_name(old.name.removeprefix(".").removesuffix(".old"))
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

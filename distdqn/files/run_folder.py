@@ -229,21 +229,16 @@ def _take_name(path: Path) -> Path:
     try:
         path.mkdir()
     except FileExistsError as error:
-        raise RunError(_name_taken(RunFolder(path))) from error
+        folder = RunFolder(path)
+        run = folder.read_run_json()
+        who = f"process {run.get('pid')} on {run.get('host')}"
+        raise RunError(
+            f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
+            if folder.is_live
+            else f"run name {path.name!r} is taken: {path} is there; "
+            "choose another --run-name, or move the folder away"
+        ) from error
     return path
-
-
-def _name_taken(folder: RunFolder) -> str:
-    run = folder.read_run_json()
-    if folder.is_live:
-        return (
-            f"run name {folder.name!r} is in use by process {run.get('pid')} on "
-            f"{run.get('host')}; stop that run or choose another --run-name"
-        )
-    return (
-        f"run name {folder.name!r} is taken: {folder.path} is there; "
-        "choose another --run-name, or move the folder away"
-    )
 
 
 def _this_process() -> dict[str, Any]:

@@ -7,7 +7,6 @@ and that time is counted.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,6 @@ from distdqn.telemetry.reports import LearnerReport
 from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
 
 _WAIT_S = 0.05
-
 
 Build = Callable[[], tuple[Any, Prefetcher, Callable[[Any, bool], Any]]]
 """Makes, inside the learner's process, the `Training` (the driver, which places the learner,
@@ -53,7 +51,6 @@ class LearnerActor:
         self._training, self._prefetcher, self._start_compiling = build()
         self._learner = self._training.learner
         self._compiling: Any = None
-        self._note = ""
         self._publisher = Publisher(weight_server, control, self._report, report_period_s)
         self._version = WeightsVersion(incarnation, 0)
         self._publish_period, self._prioritized = publish_period, prioritized
@@ -64,10 +61,7 @@ class LearnerActor:
         self._stopping = self._expects_mask = self._ended = False
 
     def run(
-        self,
-        shards: ShardMap,
-        state: dict[str, Any] | None,
-        initial: dict[str, np.ndarray] | None,
+        self, shards: ShardMap, state: dict[str, Any] | None, initial: dict[str, np.ndarray] | None
     ) -> None:
         """Trains until done or told to stop.
 
@@ -120,7 +114,7 @@ class LearnerActor:
             self._prefetcher.limiter.inserts,
         )
         if first:  # on a GPU: why there is no CUDA graph, if so
-            self._note = self._learner.swap_refused or self._note
+            self._warn(self._learner.swap_refused)
         if self._prioritized:
             self._prefetcher.send_priorities(superbatch.shard, update)
         if self._learner.gradient_steps >= self._next_publish:
@@ -152,10 +146,15 @@ class LearnerActor:
     def _swap_when_compiled(self) -> None:
         if self._compiling is None or self._compiling.state == "compiling":
             return
-        compiled, self._note = self._compiling.poll(), self._compiling.reason
+        compiled, reason = self._compiling.poll(), self._compiling.reason
         self._compiling = None
         if compiled is not None and not self._learner.swap(compiled):
-            self._note = self._learner.swap_refused
+            reason = self._learner.swap_refused
+        self._warn(reason)
+
+    def _warn(self, line: str) -> None:
+        if line:
+            self._learner.diagnostics.warn(line)
 
     def _obey(self, directive: LearnerDirective | None) -> None:
         if directive is None:
@@ -176,18 +175,13 @@ class LearnerActor:
     def _report(self) -> tuple[LearnerReport, int]:
         now = time.monotonic()
         since, waited_s = self._first_batch or (now, self._meter.wait_s)
-        account = self._prefetcher.limiter
         report = self._training.report(
-            self._version, account.achieved_samples_per_insert, now - since, is_last=self._ended
-        )
-        note = report.note
-        if not note:
-            note, self._note = self._note, ""
-        report = dataclasses.replace(
-            report,
+            self._version,
+            self._prefetcher.limiter.achieved_samples_per_insert,
+            now - since,
+            is_last=self._ended,
             wait_s=self._meter.wait_s - waited_s,
             spent=self._meter.spent(),
             compiling=self._compiling is not None,
-            note=note,
         )
         return report, self._prefetcher.shards.generation

@@ -17,12 +17,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import (
-    ActorUnavailableError,
-    GetTimeoutError,
-    ObjectLostError,
-    RayActorError,
-)
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectLostError, RayActorError
 
 from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter, shard_limit

@@ -129,7 +129,10 @@ class Lockstep:
         """Goes on from `get_state()`; the members must have been given theirs before."""
         self.number = state["round"]
         self.version = WeightsVersion(*state["version"])
-        self.totals = [WorkerReport(**_plain(total)) for total in state["totals"]]
+        self.totals = [
+            WorkerReport(**total | {"episodes": tuple(map(tuple, total["episodes"]))})
+            for total in state["totals"]
+        ]
         self._counters = [ShardCounters(**counters) for counters in state["counters"]]
         self._limiter.set_state(state)
         self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
@@ -207,8 +210,3 @@ class Lockstep:
 
 def _gather(answers: Sequence[Answer]) -> list[Any]:
     return [answer.get() for answer in answers]
-
-
-def _plain(total: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker's totals as they were: lists have been tuples."""
-    return {**total, "episodes": tuple(tuple(episode) for episode in total["episodes"])}

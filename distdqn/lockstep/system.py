@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.control.control import Control
-from distdqn.lockstep.members import LocalMember, LockstepWorker
+from distdqn.lockstep.members import LockstepWorker, local_member
 from distdqn.lockstep.schedule import Lockstep
 from distdqn.run.factory import Factory
 from distdqn.telemetry.reports import EvaluationReport, LearnerReport, Poll
@@ -39,7 +39,7 @@ class LockstepSystem:
 
             self._made = make_actors(builders, self._config, look)
         else:
-            self._made = {k: [LocalMember(build()) for build in b] for k, b in builders.items()}
+            self._made = {k: [local_member(build()) for build in b] for k, b in builders.items()}
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
         self.lockstep: Lockstep

@@ -170,7 +170,13 @@ class ReplayShard:
         A repeated sequence is answered as the first one was and stored once.
         """
         stream = (block.worker, block.incarnation)
-        self._note_totals(stream, block)
+        known = self._streams.get(stream, StreamAccount())
+        # On arrival, so that a block that waits for credit is known if its worker dies.
+        self._streams[stream] = dataclasses.replace(
+            known,
+            collected=max(known.collected, block.collected),
+            worker_refused=max(known.worker_refused, block.refused),
+        )
         seen = self._seen.setdefault(stream, collections.OrderedDict())
         if block.sequence in seen:
             return await asyncio.shield(seen[block.sequence])
@@ -183,7 +189,9 @@ class ReplayShard:
         accepted = not self._closed
         if accepted:
             self._account.add(block, self._newest)
-        self._record(stream, block, accepted)
+        known, name = self._streams[stream], "accepted" if accepted else "refused"
+        total = getattr(known, name) + block.num_transitions
+        self._streams[stream] = dataclasses.replace(known, **{name: total})
         answer.set_result(accepted)
         return accepted
 
@@ -192,9 +200,8 @@ class ReplayShard:
     ) -> SampleReply:
         """A superbatch of `num_batches` x `batch_size`, and new insert credit."""
         await self._grant(insert_limit, newest)
-        if not self._account.replay.size:
-            return SampleReply(self._account.counters(), None)
-        batch = self._account.sample(num_batches, batch_size)
+        has_any = self._account.replay.size > 0
+        batch = self._account.sample(num_batches, batch_size) if has_any else None
         return SampleReply(self._account.counters(), batch)
 
     async def update_priorities(self, update: PriorityUpdate) -> None:
@@ -232,20 +239,3 @@ class ReplayShard:
         """While below the limit; an empty shard would wait for samples that it cannot give."""
         replay = self._account.replay
         return self._closed or replay.inserts < self._insert_limit or not replay.size
-
-    def _note_totals(self, stream: tuple[int, int], block: TransitionBlock) -> None:
-        """On arrival, so that a block that waits for credit is known if its worker dies."""
-        known = self._streams.get(stream, StreamAccount())
-        self._streams[stream] = dataclasses.replace(
-            known,
-            collected=max(known.collected, block.collected),
-            worker_refused=max(known.worker_refused, block.refused),
-        )
-
-    def _record(self, stream: tuple[int, int], block: TransitionBlock, accepted: bool) -> None:
-        known, num = self._streams[stream], block.num_transitions
-        self._streams[stream] = dataclasses.replace(
-            known,
-            accepted=known.accepted + (num if accepted else 0),
-            refused=known.refused + (0 if accepted else num),
-        )

@@ -125,13 +125,13 @@ class Checkpointer:
         path: Path,
         vectors: tuple[np.ndarray, np.ndarray],
         layout: Layout,
-        *others: Mapping[str, Any],
+        *others: Any,
         **resumable: Any,
     ) -> Path:
         """vectors: online and target parameters.  others: optimizer's slots and counters."""
-        parameters = (by_name(vector, layout) for vector in vectors)
-        checkpoint = Checkpoint(*parameters, *others, self._network, self._env_id, **resumable)
-        return save_checkpoint(path, checkpoint)
+        online, target = (by_name(vector, layout) for vector in vectors)
+        told = (self._network, self._env_id)
+        return save_checkpoint(path, Checkpoint(online, target, *others, *told, **resumable))
 
 
 def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:

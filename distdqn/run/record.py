@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +19,7 @@ from distdqn.files.run_folder import RunFolder
 from distdqn.machine.process_memory import tree_pss_bytes
 from distdqn.reporting.plots import plot_learning_curve
 from distdqn.reporting.progress import Progress
-from distdqn.reporting.summary import (
-    Summary,
-    evaluation_fields,
-    transition_fields,
-    weights_sha256,
-)
+from distdqn.reporting.summary import Summary, evaluation_fields, transition_fields, weights_sha256
 from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
 from distdqn.run.factory import Factory
@@ -47,16 +42,6 @@ def setup_of(config: Config) -> Setup:
         samples_per_insert=config.replay.samples_per_insert,
         in_turns=config.mode != "async",
     )
-
-
-class Trained(Protocol):
-    """The system of a run of any mode, after training."""
-
-    def visits(self) -> np.ndarray | None: ...
-
-    def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport: ...
-
-    def record(self, online: np.ndarray, seed: int) -> bytes: ...
 
 
 class RunRecord:
@@ -122,11 +107,11 @@ class RunRecord:
         self._progress.update(status)
 
     def finish(
-        self, stopped_by: str, online: np.ndarray | None, system: Trained, is_interrupted: bool
+        self, stopped_by: str, online: np.ndarray | None, system: Any, is_interrupted: bool
     ) -> Summary:
         """Final evaluations, unless interrupted, and the summary, after the last checkpoint.
 
-        online: `[P]` last weights, None where nothing was learned.
+        online: `[P]` last weights, None where nothing was learned.  system: of either mode.
         """
         trained_at, last, best = time.monotonic(), None, None
         if (visits := system.visits()) is not None:
@@ -210,7 +195,7 @@ class RunRecord:
         return mean
 
     def _final_evaluations(
-        self, system: Trained, online: np.ndarray
+        self, system: Any, online: np.ndarray
     ) -> tuple[EvaluationReport, EvaluationReport]:
         """Fresh greedy episodes with the last and the best weights, and a video."""
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
@@ -228,7 +213,7 @@ class RunRecord:
         self.best = report
         self.checkpointer.save_best(report.online, report.layout, report.env_steps)
 
-    def _record(self, system: Trained, online: np.ndarray) -> None:
+    def _record(self, system: Any, online: np.ndarray) -> None:
         try:
             for index in range(self._config.eval.video_episodes):
                 self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))

@@ -102,9 +102,7 @@ class System:
 
         Raises RunError where the run cannot go on.
         """
-        refs = list(self._by_ref)
-        ready = ray.wait(refs, num_returns=1, timeout=timeout_s)[0]
-        for ref in ready:
+        for ref in ray.wait(list(self._by_ref), num_returns=1, timeout=timeout_s)[0]:
             self._ended(self._by_ref.pop(ref), ref)
         for member in (*self._shards, *self._workers, self._evaluator):
             if member.restart_at is not None and time.monotonic() >= member.restart_at:
@@ -222,13 +220,13 @@ class System:
         except RayActorError as error:
             self._died(member, error)
         except RayTaskError as error:
-            if not (member.kind == "evaluator" and isinstance(error.cause, EnvFailure)):
+            if member.kind != "evaluator" or not isinstance(error.cause, EnvFailure):
                 raise RunError(f"the {member.name} failed: {cause_line(error)}") from error
             self._count_env_failure(member, cause_line(error))
             self._restart_later(member)
         else:
             member.done = True
-            if member.kind == "worker" and failure:
+            if failure:  # a worker's line
                 self._bury_worker(member)
                 self._count_env_failure(member, failure)
 
@@ -300,17 +298,14 @@ class System:
         if not old:
             return
         late = [old[ref] for ref in ray.wait(list(old), num_returns=len(old), timeout=0)[1]]
+        free = f"free are {amounts(ray.available_resources())}" if late else ""
         for member in late:
             if not member.said_late:
                 member.said_late = True
-                self._say(
-                    f"the {member.name} has not started again for {timeout:g} s; free are "
-                    f"{amounts(ray.available_resources())}"
-                )
+                self._say(f"the {member.name} has not started again for {timeout:g} s; {free}")
         if late and len(late) == len(running):
             raise ResourceError(
-                f"no env worker could be started again within {timeout:g} s: free are "
-                f"{amounts(ray.available_resources())}, each needs "
+                f"no env worker could be started again within {timeout:g} s: {free}, each needs "
                 f"{self._config.workers.num_cpus:g} CPUs"
             )
 
