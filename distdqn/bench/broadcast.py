@@ -35,7 +35,7 @@ from distdqn.bench.host import new_result
 from distdqn.bench.result import Case, Result
 from distdqn.bench.synthetic import Torso
 from distdqn.errors import RunError
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.run.ray_session import connect
 from distdqn.weights.server import WeightServer
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distdqn.bench.result import Case, Result
-from distdqn.machine.thread_times import usable_cores
+from distdqn.machine.cpu_time import usable_cores
 from distdqn.version import __version__
 
 _PACKAGES = ("torch", "ray", "gymnasium", "numpy", "numba")

@@ -21,7 +21,7 @@ import psutil
 from distdqn.config import Config, to_yaml
 from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.run.factory import Factory
 from distdqn.run.factory import make_factory as make_run_factory
 from distdqn.run.placement import Placement

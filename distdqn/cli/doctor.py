@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from distdqn.cli import checks
 from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
-
-if TYPE_CHECKING:
-    from distdqn.cli.checks import Check
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -31,46 +28,38 @@ def run(arguments: Sequence[str]) -> int:
     """Runs every check; the exit status is 1 if one fails."""
     options = read_options("distdqn doctor", Options, arguments)
     with json_only(options.json) as print_json:
-        results = [check() for check in _checks(options.start_ray)]
-        failed = any(result.status == "fail" for result in results)
+        results = _look(options.start_ray)
+        status = "fail" if any(result.status == "fail" for result in results) else "ok"
         if not options.json:
             _show(results)
-        print_json(
-            {
-                "status": "fail" if failed else "ok",
-                "checks": [vars(result) for result in results],
-            }
-        )
-    return int(failed)
+        print_json({"status": status, "checks": [vars(result) for result in results]})
+    return int(status == "fail")
 
 
-def _checks(start_ray: bool) -> list[Callable[[], Check]]:
-    from distdqn.cli import checks, ray_checks
-
-    found = [
-        checks.python_version,
-        checks.packages,
-        ray_checks.shared_memory,
-        checks.memory,
-        checks.gpu,
-        checks.compiler,
-        checks.compile_cache,
-        ray_checks.ray_temp,
-        ray_checks.socket_path,
-        ray_checks.ray_environment,
-        ray_checks.ray_ports,
+def _look(start_ray: bool) -> list[checks.Check]:
+    return [
+        checks.python_version(),
+        checks.packages(),
+        checks.shared_memory(),
+        checks.memory(),
+        checks.gpu(),
+        checks.compiler(),
+        checks.compile_cache(),
+        checks.ray_temp(),
+        checks.socket_path(),
+        checks.ray_environment(),
+        checks.ray_ports(),
+        *([checks.ray_starts()] if start_ray else []),
     ]
-    return [*found, ray_checks.ray_starts] if start_ray else found
 
 
-def _show(results: Sequence[Check]) -> None:
+def _show(results: Sequence[checks.Check]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
 
-    table = Table(
-        "check", "", *(Column(title, overflow="fold") for title in ("found", "what to do"))
-    )
+    texts = [Column(title, overflow="fold") for title in ("found", "what to do")]
+    table = Table("check", "", *texts)
     for result in results:
         colour = _COLOURS[result.status]
         status = f"[{colour}]{result.status}[/{colour}]"

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from distdqn.cli.output import say
 from distdqn.errors import DistDQNError
 from distdqn.version import __version__
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if not words:
-        print(_help(), file=sys.stderr)
+        say(_help())
         return 2
     if words[0] in ("-h", "--help", "help"):
         print(_help())
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"distdqn {__version__}")
         return 0
     if words[0] not in VERBS:
-        return _say(_unknown_verb(words[0]), 2)
+        say(_unknown_verb(words[0]))
+        return 2
     return _run(words[0], words[1:], debug)
 
 
@@ -76,7 +78,8 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
             sys.stdout.flush()
             return status
     except KeyboardInterrupt:
-        return _say("distdqn: interrupted", 130)
+        say("distdqn: interrupted")
+        return 130
     except BrokenPipeError:
         # The reader of our output left; what Python flushes at exit must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -84,7 +87,9 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _say(*_explain(error))
+        line, status = _explain(error)
+        say(line)
+        return status
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -117,11 +122,6 @@ options:
   -h, --help   this help; `distdqn COMMAND --help` for a command's own
   --version    the version
   --debug      with any command: tracebacks instead of one-line errors"""
-
-
-def _say(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
-    return status
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What goes to stdout: one JSON document, or nothing.
 
-Everything a person reads goes to stderr. Libraries print where they like (pygame greets
+Everything a person reads goes to stderr (`say`). Libraries print where they like (pygame greets
 on import), so with `--json` their stdout is turned to stderr as well.
 """
 
@@ -38,3 +38,8 @@ def json_only(wanted: bool) -> Iterator[Callable[[Any], None]]:
         os.close(stdout)
     for document in documents:
         print(document)
+
+
+def say(line: str) -> None:
+    """Prints a line for a person, at once."""
+    print(line, file=sys.stderr, flush=True)

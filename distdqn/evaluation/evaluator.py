@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from distdqn.machine.niceness import give_most_way
+from distdqn.machine.cpu_time import give_most_way
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import WeightSnapshot
 from distdqn.weights.client import WeightClient

@@ -14,8 +14,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distdqn.machine.niceness import give_way
-from distdqn.machine.process_memory import keep_freed_memory
+from distdqn.machine.cpu_time import give_way
+from distdqn.machine.memory import keep_freed_memory
 from distdqn.replay.shard_account import ShardAccount
 from distdqn.telemetry.ledger import StreamAccount
 from distdqn.telemetry.meter import Meter

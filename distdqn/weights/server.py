@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from distdqn.machine.niceness import give_way
+from distdqn.machine.cpu_time import give_way
 from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
 
 _INLINE_BYTES = 100 * 1024  # above, Ray moves a value through shared memory anyway

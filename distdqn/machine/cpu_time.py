@@ -1,4 +1,4 @@
-"""How long threads computed, and how long they waited for a CPU.
+"""CPU time: who got it, who waited for it, who gives way.
 
 Linux tells both of every thread (/proc/self/task/*/schedstat) and the work of the whole
 machine (/proc/stat); elsewhere queues read 0 and the machine's work is unknown.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 _LONGEST_LINE = 80
+_NICE, _NICEST = 10, 19  # at 10 the scheduler gives the learner nine times the share
 _STAT_USER_TO_STEAL = 8  # columns of /proc/stat before those of guests, which user includes
 _STAT_WAITING = (3, 4)  # idle, iowait
 
@@ -83,3 +84,22 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return max(min(count, math.ceil(int(allowed) / int(period))), 1)
     except (OSError, ValueError):  # none, "max", or another system
         return count
+
+
+def give_way() -> None:
+    """Lowers this process's priority; every actor but the learner and control calls it.
+
+    The learner is the part that should never wait for a core. With fewer cores than processes
+    the scheduler would take it off its core a thousand times a second for work that has time.
+    """
+    os.nice(_NICE)
+
+
+def give_most_way() -> None:
+    """Lowers it as far as it goes; for those that compute all the time, acting.
+
+    An update on several cores stands still on each while one of them does something else.
+    Beside an update on one core it would be too much: of many workers those that are on the
+    learner's core would hardly run, and with them the last one to act on new weights.
+    """
+    os.nice(_NICEST)
