@@ -7,6 +7,7 @@ and envs of the run's kind.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,12 @@ from distdqn.evaluation.play import play_episodes
 from distdqn.evaluation.video import record_video
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
-from distdqn.weights.flat_parameters import FlatParameters, Layout
+from distdqn.weights.flat_parameters import FlatParameters
 
 _MAX_ENVS = 100
 
 
+@dataclasses.dataclass(frozen=True)
 class Greedy:
     """Plays without exploration, or nearly so.
 
@@ -35,27 +37,16 @@ class Greedy:
     epsilon: probability of a random action.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        make_stepper: Callable[[int, str | None], Any],
-        max_episode_steps: int,
-        discount: float = 1.0,
-        epsilon: float = 0.0,
-    ):
-        self._network = network
-        self._make_stepper, self._max_episode_steps = make_stepper, max_episode_steps
-        self._discount, self._epsilon = discount, epsilon
-        self._steppers: dict[int, Any] = {}
-
-    @property
-    def layout(self) -> Layout:
-        """Names and shapes of the parameters, in the order of the vectors."""
-        return FlatParameters(self._network).layout
+    network: nn.Module
+    make_stepper: Callable[[int, str | None], Any]
+    max_episode_steps: int
+    discount: float = 1.0
+    epsilon: float = 0.0
+    _steppers: dict[int, Any] = dataclasses.field(default_factory=dict, init=False)
 
     def q_function(self, online: np.ndarray, num_envs: int) -> Callable[[np.ndarray], np.ndarray]:
         """`[N, *obs_shape]` to `[N, A]` with the parameters `online [P]`, for N = `num_envs`."""
-        acting = ActingNetwork(copy.deepcopy(self._network), num_envs, double=False)
+        acting = ActingNetwork(copy.deepcopy(self.network), num_envs, double=False)
         acting.set(WeightSnapshot(BEFORE_ANY, BEFORE_ANY, 0, online))
         return acting.q_values
 
@@ -73,26 +64,22 @@ class Greedy:
         """
         num_envs = min(episodes, _MAX_ENVS)
         if num_envs not in self._steppers:
-            self._steppers[num_envs] = self._make_stepper(num_envs, None)
+            self._steppers[num_envs] = self.make_stepper(num_envs, None)
         result = play_episodes(
             self._steppers[num_envs],
             self.q_function(online, num_envs),
             episodes,
             seed,
-            self._max_episode_steps,
-            self._discount,
-            self._epsilon,
+            self.max_episode_steps,
+            self.discount,
+            self.epsilon,
         )
         return EvaluationReport(
-            env_steps=env_steps,
-            version=version,
-            returns=result.returns,
-            lengths=result.lengths,
-            num_cut=result.num_cut,
+            env_steps,
+            version,
             online=online,
-            layout=self.layout,
-            start_values=result.start_values,
-            discounted_returns=result.discounted_returns,
+            layout=FlatParameters(self.network).layout,
+            **vars(result),
         )
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
@@ -100,11 +87,11 @@ class Greedy:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "episode.mp4"
             record_video(
-                lambda: self._make_stepper(1, "rgb_array"),
+                lambda: self.make_stepper(1, "rgb_array"),
                 self.q_function(online, 1),
                 path,
                 seed,
-                self._max_episode_steps,
-                self._epsilon,
+                self.max_episode_steps,
+                self.epsilon,
             )
             return path.read_bytes()

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from distdqn import errors
 from distdqn.acting.exploration import epsilon_greedy
 from distdqn.acting.frame_stack import FrameStack
+from distdqn.errors import EnvFailure
 from distdqn.types import Step
 
 QValues = Callable[[np.ndarray], np.ndarray]
@@ -46,6 +46,9 @@ class EvaluationResult:
     num_cut: int
 
 
+_FIGURES = {"returns": float, "lengths": int, "discounted_returns": float, "start_values": float}
+
+
 def play_episodes(
     stepper: Any,
     q_values: QValues,
@@ -57,17 +60,14 @@ def play_episodes(
 ) -> EvaluationResult:
     """Plays `episodes` greedy episodes, masks respected, from freshly seeded envs.
 
-    Args:
-      stepper: a `VectorStepper` of N envs; env i plays `episodes // N` episodes, the first
-        `episodes % N` envs one more. It may be used again afterwards.
-      q_values: of the policy; the first of equal values is taken.
-      max_episode_steps: steps after which an episode is cut.
-      discount: of `discounted_returns` alone.
-      epsilon: probability of a random action, as the protocols of Atari have it.
-
-    Raises:
-      ValueError: `episodes` or `max_episode_steps` is below 1.
-      EnvFailure: the env raised, or gave a NaN or infinite reward or observation.
+    stepper: a `VectorStepper` of N envs; env i plays `episodes // N` episodes, the first
+      `episodes % N` envs one more. It may be used again afterwards.
+    q_values: of the policy; the first of equal values is taken.
+    max_episode_steps: steps after which an episode is cut.
+    discount: of `discounted_returns` alone.
+    epsilon: probability of a random action, as the protocols of Atari have it.
+    Raises ValueError where `episodes` or `max_episode_steps` is below 1, EnvFailure where the
+    env raised, or gave a NaN or infinite reward or observation.
     """
     rng, epsilons = np.random.default_rng(seed), np.full(stepper.num_envs, epsilon)
     play = _Play(stepper, episodes, max_episode_steps, discount)
@@ -97,9 +97,7 @@ class _Play:
     finished: every env has played its episodes.
     """
 
-    def __init__(
-        self, stepper: Any, episodes: int, max_episode_steps: int, discount: float
-    ) -> None:
+    def __init__(self, stepper: Any, episodes: int, max_episode_steps: int, discount: float):
         if episodes < 1 or max_episode_steps < 1:
             raise ValueError(
                 "an evaluation needs at least one episode of one step, got "
@@ -111,15 +109,10 @@ class _Play:
         self._quota = episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)  # [N]
         self._played = np.zeros(num_envs, np.int64)
         self._waiting = np.zeros(num_envs, bool)
-        # Of the running episodes, [N] each:
-        self._return = np.zeros(num_envs)
-        self._discounted_return = np.zeros(num_envs)
-        self._length = np.zeros(num_envs, np.int64)
-        self._start_value = np.zeros(num_envs)
         self._terminated = np.zeros(num_envs, bool)  # for the learner: perhaps a lost life
-        # Of the finished ones, [E] each:
-        self._returns, self._discounted_returns = np.zeros(episodes), np.zeros(episodes)
-        self._lengths, self._start_values = np.zeros(episodes, np.int64), np.zeros(episodes)
+        # The figures of the running episodes, [N] each, and of the finished ones, [E] each.
+        self._running = {name: np.zeros(num_envs, kind) for name, kind in _FIGURES.items()}
+        self._finished = {name: np.zeros(episodes, kind) for name, kind in _FIGURES.items()}
         self._num_cut = 0
 
     @property
@@ -128,28 +121,25 @@ class _Play:
 
     def begin(self, values: np.ndarray, action_mask: np.ndarray | None) -> None:
         """Notes the value of the first observation of episodes that begin with it."""
-        fresh = self._length == 0
+        fresh = self._running["lengths"] == 0
         if fresh.any():
             allowed = values if action_mask is None else np.where(action_mask, values, -np.inf)
-            self._start_value[fresh] = allowed.max(axis=1)[fresh]
+            self._running["start_values"][fresh] = allowed.max(axis=1)[fresh]
 
     def add(self, step: Step) -> None:
         """Adds one vector step, and closes the episodes that end with it."""
         plays = ~self._waiting & (self._played < self._quota)
         if (step.bad & plays).any():
-            raise errors.EnvFailure(
-                f"evaluation met a NaN or infinite {step.bad_what} in env "
-                f"{np.flatnonzero(step.bad & plays)[0]}"
-            )
-        chose = plays & step.valid
-        discounts = self._discount**self._length  # [N]
-        self._return += np.where(plays, step.raw_reward, 0.0)
-        promised = chose & ~self._terminated
-        self._discounted_return += np.where(promised, discounts * step.r_t, 0.0)
+            env = np.flatnonzero(step.bad & plays)[0]
+            raise EnvFailure(f"evaluation met a NaN or infinite {step.bad_what} in env {env}")
+        chose, running, lengths = plays & step.valid, self._running, self._running["lengths"]
+        promised = np.where(chose & ~self._terminated, self._discount**lengths * step.r_t, 0.0)
+        running["discounted_returns"] += promised
+        running["returns"] += np.where(plays, step.raw_reward, 0.0)
         self._terminated |= chose & step.terminated
-        self._length += chose
+        lengths += chose
         ended = plays & step.ended
-        cut = plays & ~ended & (self._length >= self._max_episode_steps)
+        cut = plays & ~ended & (lengths >= self._max_episode_steps)
         for env in np.flatnonzero(ended | cut).tolist():
             self._close(env)
         self._num_cut += int(cut.sum())
@@ -166,20 +156,12 @@ class _Play:
         return mask
 
     def result(self) -> EvaluationResult:
-        return EvaluationResult(
-            returns=self._returns,
-            lengths=self._lengths,
-            discounted_returns=self._discounted_returns,
-            start_values=self._start_values,
-            num_cut=self._num_cut,
-        )
+        return EvaluationResult(**self._finished, num_cut=self._num_cut)
 
     def _close(self, env: int) -> None:
         position = self._played[env] * len(self._quota) + env
-        self._returns[position] = self._return[env]
-        self._discounted_returns[position] = self._discounted_return[env]
-        self._lengths[position] = self._length[env]
-        self._start_values[position] = self._start_value[env]
+        for name, figures in self._running.items():
+            self._finished[name][position] = figures[env]
+            figures[env] = 0
         self._played[env] += 1
-        self._return[env] = self._discounted_return[env] = self._length[env] = 0
         self._terminated[env] = False

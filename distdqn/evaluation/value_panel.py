@@ -27,7 +27,7 @@ _ROW, _MIN_ROW = 30, 17
 _NAME, _NUMBER = 112, 58  # pixels left and right of a bar
 
 _BACKGROUND, _TEXT, _FAINT, _TRACK = "#16181d", "#e6e8ec", "#7d8592", "#262a32"
-_BAR, _CHOSEN, _FORBIDDEN = "#4b6a94", "#f2a63b", "#3a3f49"
+BAR, CHOSEN, _FORBIDDEN = "#4b6a94", "#f2a63b", "#3a3f49"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +68,13 @@ class ValuePanel:
         needed = _HEADER + _MIN_ROW * num_rows + _AXIS + _CURVE
         full_height = max(height * self._scale, needed)
         self._size = _even(width * self._scale + _WIDTH), _even(full_height)
-        self._left = self._size[0] - _WIDTH
+        self._left, self._right = self._size[0] - _WIDTH, self._size[0] - _MARGIN
         self._corner = (0, (self._size[1] - height * self._scale) // 2)
-        self._row = min((self._size[1] - _HEADER - _AXIS - _CURVE) // num_rows, _ROW)
-        self._num_rows = num_rows
+        space, self._num_rows = self._size[1] - _HEADER - _AXIS, num_rows
+        self._row = min((space - _CURVE) // num_rows, _ROW)
         self._font = ImageFont.load_default(min(self._row - 4, 14))
         self._small, self._large = ImageFont.load_default(11), ImageFont.load_default(18)
-        self._curve_top = self._size[1] - min(
-            self._size[1] - _HEADER - self._row * num_rows - _AXIS, _MAX_CURVE
-        )
+        self._curve_top = self._size[1] - min(space - self._row * num_rows, _MAX_CURVE)
         self._low, self._high = _range(episode.values)
         self._digits = _digits(episode.values)
         best = np.where(episode.allowed, episode.values, -np.inf).max(axis=1)
@@ -110,20 +108,14 @@ class ValuePanel:
         pen.text((last, y), self._number(self._high), _FAINT, self._small, anchor="ra")
         low, high = self._curve_range
         ends = f"{self._number(low)}  to  {self._number(high)}"
-        for text, x, anchor in (
-            ("max Q", self._left + _MARGIN, "la"),
-            (ends, self._size[0] - _MARGIN, "ra"),
-        ):
-            pen.text((x, self._curve_top), text, _FAINT, self._small, anchor=anchor)
+        pen.text((self._left + _MARGIN, self._curve_top), "max Q", _FAINT, self._small)
+        pen.text((self._right, self._curve_top), ends, _FAINT, self._small, anchor="ra")
         pen.line(self._curve, _FORBIDDEN, 2)
 
     def _draw_header(self, pen: ImageDraw.ImageDraw, step: int) -> None:
-        x = self._left + _MARGIN
-        for text, place, anchor in (
-            (f"return {self._episode.returns[step]:,.6g}", x, "la"),
-            (f"step {step:,}", self._size[0] - _MARGIN, "ra"),
-        ):
-            pen.text((place, 15), text, _TEXT, self._large, anchor=anchor)
+        total = f"return {self._episode.returns[step]:,.6g}"
+        pen.text((self._left + _MARGIN, 15), total, _TEXT, self._large)
+        pen.text((self._right, 15), f"step {step:,}", _TEXT, self._large, anchor="ra")
 
     def _draw_bars(self, pen: ImageDraw.ImageDraw, step: int) -> None:
         values, allowed = self._episode.values[step], self._episode.allowed[step]
@@ -134,9 +126,9 @@ class ValuePanel:
         left, right = self._bar_x(self._low), self._bar_x(self._high)
         for row, action in enumerate(order.tolist()):
             top, value = _HEADER + row * self._row, float(values[action])
-            bar, text = _BAR, _FAINT
+            bar, text = BAR, _FAINT
             if action == self._episode.actions[step]:
-                bar, text = _CHOSEN, _TEXT
+                bar, text = CHOSEN, _TEXT
             elif not allowed[action]:
                 bar, text = _FORBIDDEN, _FORBIDDEN
             middle, inset = top + self._row // 2, 2 + self._row // 8
@@ -145,16 +137,15 @@ class ValuePanel:
             pen.rectangle((left, upper, self._bar_x(value), lower), bar)
             name = _shortened(self._episode.names[action], self._font, _NAME - 8)
             pen.text((self._left + _MARGIN, middle), name, text, self._font, anchor="lm")
-            end = self._size[0] - _MARGIN
-            pen.text((end, middle), self._number(value), text, self._font, anchor="rm")
+            pen.text((self._right, middle), self._number(value), text, self._font, anchor="rm")
 
     def _draw_curve(self, pen: ImageDraw.ImageDraw, step: int) -> None:
         num_steps = len(self._episode.values)
         reached = 1 + step * (len(self._curve) - 1) // max(num_steps - 1, 1)
         if reached > 1:
-            pen.line(self._curve[:reached], _CHOSEN, 2)
+            pen.line(self._curve[:reached], CHOSEN, 2)
         x, y = self._curve[reached - 1]
-        pen.ellipse((x - 3, y - 3, x + 3, y + 3), _CHOSEN)
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), CHOSEN)
 
     def _curve_points(self, best: np.ndarray) -> list[tuple[float, float]]:
         """`best [T]` over time, a point per step but at most one per pixel."""
@@ -167,7 +158,7 @@ class ValuePanel:
         return list(zip(x.tolist(), y.tolist(), strict=True))
 
     def _bar_x(self, value: float) -> float:
-        first, last = self._left + _MARGIN + _NAME, self._size[0] - _MARGIN - _NUMBER
+        first, last = self._left + _MARGIN + _NAME, self._right - _NUMBER
         return first + (last - first) * float(_share(value, self._low, self._high))
 
     def _number(self, value: float) -> str:
