@@ -71,12 +71,9 @@ class Evaluator:
         return self._greedy.record(online, seed)
 
     def _report(self, snapshot: WeightSnapshot) -> EvaluationReport:
+        seed = int(self._rng.integers(2**31))
         report = self._greedy.evaluate(
-            snapshot.online,
-            self._episodes,
-            int(self._rng.integers(2**31)),
-            snapshot.version,
-            snapshot.env_steps,
+            snapshot.online, self._episodes, seed, snapshot.version, snapshot.env_steps
         )
         mean = float(np.mean(report.returns))
         is_best, self._best = mean > self._best, max(self._best, mean)

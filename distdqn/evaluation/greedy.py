@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,33 +66,17 @@ class Greedy:
         num_envs = min(episodes, _MAX_ENVS)
         if num_envs not in self._steppers:
             self._steppers[num_envs] = self.make_stepper(num_envs, None)
+        stepper, q_values = self._steppers[num_envs], self.q_function(online, num_envs)
         result = play_episodes(
-            self._steppers[num_envs],
-            self.q_function(online, num_envs),
-            episodes,
-            seed,
-            self.max_episode_steps,
-            self.discount,
-            self.epsilon,
+            stepper, q_values, episodes, seed, self.max_episode_steps, self.discount, self.epsilon
         )
-        return EvaluationReport(
-            env_steps,
-            version,
-            online=online,
-            layout=FlatParameters(self.network).layout,
-            **vars(result),
-        )
+        layout = FlatParameters(self.network).layout
+        return EvaluationReport(env_steps, version, online=online, layout=layout, **vars(result))
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
         """One episode as the bytes of an mp4 file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "episode.mp4"
-            record_video(
-                lambda: self.make_stepper(1, "rgb_array"),
-                self.q_function(online, 1),
-                path,
-                seed,
-                self.max_episode_steps,
-                self.epsilon,
-            )
+            make, q_values = partial(self.make_stepper, 1, "rgb_array"), self.q_function(online, 1)
+            record_video(make, q_values, path, seed, self.max_episode_steps, self.epsilon)
             return path.read_bytes()
