@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from distdqn.bench.option_values import with_values
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import json_only, say
-from distdqn.config import Config, did_you_mean, load_config
+from distdqn.config import Config, load_config
+from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
 from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json

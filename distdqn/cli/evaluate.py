@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
-from distdqn.config import Range
+from distdqn.config.values import Range
 
 
 @dataclasses.dataclass(frozen=True)

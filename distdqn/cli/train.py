@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from distdqn.cli.flags import make_options, print_help, read_flags
 from distdqn.cli.output import json_only
-from distdqn.config import Config, load_config, preset_names, read_preset
+from distdqn.config import Config, load_config
+from distdqn.config.files import preset_names, read_preset
 
 _PROG = "distdqn train"
 _ABOUT = """Trains a deep Q-network: env workers, replay shards and a learner on Ray.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from distdqn.cli.flags import UsageError, read_options
 from distdqn.cli.output import json_only, say
-from distdqn.config import EnvConfig, Range
+from distdqn.config import EnvConfig
+from distdqn.config.values import Range
 from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 

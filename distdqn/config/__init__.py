@@ -10,17 +10,7 @@ package loads without it.
     files    YAML, presets, and the order in which they are merged
 """
 
-from distdqn.config.files import (
-    from_values,
-    from_yaml,
-    key_types,
-    load_config,
-    preset_names,
-    read_preset,
-    to_plain,
-    to_values,
-    to_yaml,
-)
+from distdqn.config.files import from_values, from_yaml, load_config, to_plain, to_values, to_yaml
 from distdqn.config.sections import (
     AtariConfig,
     CheckpointConfig,
@@ -32,8 +22,8 @@ from distdqn.config.sections import (
     ReplayConfig,
     WorkersConfig,
 )
-from distdqn.config.tree import Config, resolved_error_band
-from distdqn.config.values import Range, Schedule, did_you_mean
+from distdqn.config.tree import Config
+from distdqn.config.values import Schedule
 
 __all__ = [
     "AtariConfig",
@@ -44,18 +34,12 @@ __all__ = [
     "EvalConfig",
     "LearnerConfig",
     "NetworkConfig",
-    "Range",
     "ReplayConfig",
     "Schedule",
     "WorkersConfig",
-    "did_you_mean",
     "from_values",
     "from_yaml",
-    "key_types",
     "load_config",
-    "preset_names",
-    "read_preset",
-    "resolved_error_band",
     "to_plain",
     "to_values",
     "to_yaml",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.config import Config, resolved_error_band
+from distdqn.config import Config
+from distdqn.config.tree import resolved_error_band
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
 from distdqn.replay.memory_budget import (
