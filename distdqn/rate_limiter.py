@@ -56,7 +56,7 @@ class RateLimiter:
         Raises ValueError for a ratio, band or size that would let nothing happen.
         """
         for name, value in (("samples_per_insert", samples_per_insert), ("error_band", error_band)):
-            if not SMALLEST <= value < float("inf"):
+            if not SMALLEST <= value < math.inf:
                 raise ValueError(
                     f"{name} must be finite and at least {SMALLEST}, got {value}: inserts and "
                     "samples would wait for each other"
@@ -66,13 +66,10 @@ class RateLimiter:
                 f"batch_size and min_size_to_sample must be at least 1, got {batch_size} and "
                 f"{min_size_to_sample}: an empty replay would be sampled"
             )
-        self.samples = 0
-        self.inserts = 0
-        self._ratio = exact(samples_per_insert)
-        self._min_size = int(min_size_to_sample)
-        self._band = exact(error_band)
+        self.samples = self.inserts = 0
+        self._ratio, self._band = exact(samples_per_insert), exact(error_band)
+        self._min_size, self._batch_size = min_size_to_sample, batch_size
         self._total = total_env_steps
-        self._batch_size = int(batch_size)
 
     @property
     def latched(self) -> bool:
@@ -83,7 +80,7 @@ class RateLimiter:
     def achieved_samples_per_insert(self) -> float:
         """samples / (inserts - min_size_to_sample); NaN before the first counted insert."""
         counted = self.inserts - self._min_size
-        return self.samples / counted if counted > 0 else float("nan")
+        return self.samples / counted if counted > 0 else math.nan
 
     def observe_inserts(self, total: int) -> None:
         """Takes note of the total of inserts over all shards.
@@ -108,14 +105,11 @@ class RateLimiter:
         if not self.latched:
             return 0
         deficit = self._ratio * (self.inserts - self._min_size) - self.samples
-        allowed = math.floor(deficit + self._band)
-        return max(0, int(min(allowed, self.samples_left())))
+        return max(0, int(min(math.floor(deficit + self._band), self.samples_left())))
 
     def samples_left(self) -> float:
         """Samples still to come until those owed for `total_env_steps`; inf if not known."""
-        if self._total is None:
-            return math.inf
-        return self.samples_owed(self._total) - self.samples
+        return math.inf if self._total is None else self.samples_owed(self._total) - self.samples
 
     def commit_samples(self, num: int) -> None:
         """Adds `num` samples; raises RuntimeError if `can_sample(num)` is false."""

@@ -45,7 +45,6 @@ RAY_FILES = {  # the Ray shells, and what speaks for them
     "distdqn.learning.prefetch",
     "distdqn.learning.publish",
     "distdqn.lockstep.remote",
-    "distdqn.weights.client",
     "distdqn.weights.server",
     "distdqn.bench.broadcast",
     "distdqn.bench.broadcast_actors",

@@ -20,7 +20,7 @@ from distdqn.errors import EnvFailure
 from distdqn.machine.cpu_time import give_most_way, give_way
 from distdqn.telemetry.meter import Meter
 from distdqn.types import ShardMap, WorkerDirective
-from distdqn.weights.client import WeightClient
+from distdqn.weights.server import WeightClient
 
 if TYPE_CHECKING:  # the driver, which places workers, needs no torch
     from distdqn.acting.rollout import Rollout

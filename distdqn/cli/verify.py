@@ -110,10 +110,9 @@ def _show(found: Verification) -> None:
     from distdqn.tabular import rows
 
     results = [rows.result_row(result) for result in found.results]
-    for columns, lines in (
-        (rows.SHORT_COLUMNS, results),
-        (rows.SHORT_ABLATION_COLUMNS, rows.ablation_rows(found.outcomes)),
-    ):
+    ablation = rows.ablation_rows(found.outcomes)
+    tables = {rows.SHORT_COLUMNS: results, rows.SHORT_ABLATION_COLUMNS: ablation}
+    for columns, lines in tables.items():
         if lines:
             print_table(columns, rows.only(columns, lines))
     for line in found.complaints:

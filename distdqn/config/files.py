@@ -131,10 +131,9 @@ def _read_yaml(text: str, source: str) -> dict[str, Any]:
 
     try:
         tree = yaml.safe_load(text)
+        return dict(_flatten({} if tree is None else tree, ""))
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
-    try:
-        return dict(_flatten({} if tree is None else tree, ""))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 

@@ -18,7 +18,7 @@ import ray
 from distdqn.machine.cpu_time import give_most_way
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import WeightSnapshot
-from distdqn.weights.client import WeightClient
+from distdqn.weights.server import WeightClient
 
 if TYPE_CHECKING:  # the driver, which places the evaluator, needs no torch
     from distdqn.evaluation.greedy import Greedy

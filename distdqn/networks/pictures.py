@@ -26,20 +26,19 @@ class Picture(NamedTuple):
 
 
 def check_torso(torso: str, observation: ObservationSpec) -> None:
-    """Refuses a `network.torso` that does not exist or cannot see the observations.
+    """Raises ConfigError for a `network.torso` that does not exist or cannot see the observations.
 
-    Raises:
-      ConfigError: an unknown name, or for nature and minatar no pictures or too small ones.
+    That is: an unknown name, or for nature and minatar no pictures or too small ones.
     """
     if ":" not in torso and torso not in ("auto", "mlp", *SMALLEST):
         raise ConfigError(f"unknown torso {torso!r}: network.torso must be {KNOWN_TORSOS}")
     if torso not in SMALLEST:
         return
     _, height, width = picture_of(observation)
-    if min(height, width) < SMALLEST[torso]:
+    if min(height, width) < (least := SMALLEST[torso]):
         raise ConfigError(
-            f"torso {torso} needs pictures of at least {SMALLEST[torso]}x{SMALLEST[torso]}, got "
-            f"{height}x{width}; use --network.torso auto, mlp, or module:function"
+            f"torso {torso} needs pictures of at least {least}x{least}, got {height}x{width}; "
+            "use --network.torso auto, mlp, or module:function"
         )
 
 
@@ -63,10 +62,8 @@ def picture_of(observation: ObservationSpec) -> Picture:
     """Sizes of an observation as a picture; a stack's frames are channels.
 
     Of a frame's three axes the channels are the first or the last, whichever is
-    shorter, the last if they are equal.
-
-    Raises:
-      ConfigError: a frame with another number of axes, or an index.
+    shorter, the last if they are equal. Raises ConfigError for a frame with another number
+    of axes, or an index.
     """
     shape, stack = observation.shape, observation.stack
     if observation.num_categories or len(shape) not in (2, 3):

@@ -23,11 +23,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from distdqn.networks.pictures import KNOWN_TORSOS, check_torso, suited_torso
-from distdqn.networks.torsos import PictureTorso, arithmetic_dtype, minatar, nature
+from distdqn.networks.pictures import KNOWN_TORSOS, SMALLEST, check_torso, suited_torso
+from distdqn.networks.torsos import PictureTorso, arithmetic_dtype, picture_torso
 from distdqn.types import ObservationSpec
-
-_PICTURE_TORSOS = {"nature": nature, "minatar": minatar}
 
 
 class QNetwork(nn.Module):
@@ -43,9 +41,7 @@ class QNetwork(nn.Module):
         self, observation: ObservationSpec, torso: nn.Module, head: nn.Linear | DuelingHead
     ) -> None:
         super().__init__()
-        self.observation = observation
-        self.torso = torso
-        self.head = head
+        self.observation, self.torso, self.head = observation, torso, head
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         # Not next(self.parameters()), a walk that takes as long as a small layer.
@@ -129,26 +125,21 @@ def make_network(
 ) -> nn.Module:
     """Builds a Q-network that gives `[B, A]`.
 
-    Args:
-      observation: how observations are stored.
-      torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
-        (`suited_torso`), or "module:function". The function gets `observation_space`
-        where one is given and else `observation`, and returns a module and its output
-        size H; the module maps preprocessed observations to `[B, H]`.
-      hidden: widths of the mlp's layers.
-      dueling: a dueling head in place of a linear one.
-
-    Raises:
-      ConfigError: an unknown torso, or pictures that are none or too small for it.
-      ValueError: a torso that cannot be imported, or whose output is not `[B, H]`.
+    observation: how observations are stored.
+    torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
+      (`suited_torso`), or "module:function". The function gets `observation_space` where
+      one is given and else `observation`, and returns a module and its output size H; the
+      module maps preprocessed observations to `[B, H]`.
+    hidden: widths of the mlp's layers.  dueling: a dueling head in place of a linear one.
+    Raises ConfigError for an unknown torso, or pictures that are none or too small for it,
+    ValueError for a torso that cannot be imported, or whose output is not `[B, H]`.
     """
     check_torso(torso, observation)
-    if torso == "auto":
-        torso = suited_torso(observation)
+    torso = suited_torso(observation) if torso == "auto" else torso
     if torso == "mlp":
         body, width = mlp(observation, hidden)
-    elif torso in _PICTURE_TORSOS:
-        body, width = _PICTURE_TORSOS[torso](observation)
+    elif torso in SMALLEST:
+        body, width = picture_torso(torso, observation)
     else:
         argument = observation if observation_space is None else observation_space
         body, width = _custom_torso(torso, argument, observation)
@@ -157,11 +148,10 @@ def make_network(
 
 
 def check_network(module: nn.Module, observation: ObservationSpec, num_actions: int) -> None:
-    """Runs a network on two observations of zeros and refuses what cannot be trained.
+    """Runs a network on two observations of zeros; raises ValueError where it cannot be trained.
 
-    Raises:
-      ValueError: it raises, its output is not `[B, A]` floats (both shapes are named),
-        or a forward pass changes its buffers, as batch normalisation does.
+    That is: it raises, its output is not `[B, A]` floats (both shapes are named), or a
+    forward pass changes its buffers, as batch normalisation does.
     """
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     q = _forward(module, _zeros(module, observation), "the network")
@@ -196,9 +186,8 @@ def _import_function(torso: str) -> Callable[[Any], tuple[nn.Module, int]]:
     try:
         return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
-        ) from error
+        why = f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
+        raise ValueError(why) from error
 
 
 def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
@@ -213,9 +202,8 @@ def _forward(module: nn.Module, inputs: torch.Tensor, what: str) -> torch.Tensor
         with torch.no_grad():
             output = module(inputs)
     except Exception as error:
-        raise ValueError(
-            f"{what} fails on input {list(inputs.shape)} of {inputs.dtype}: {error}"
-        ) from error
+        given = f"input {list(inputs.shape)} of {inputs.dtype}"
+        raise ValueError(f"{what} fails on {given}: {error}") from error
     if not isinstance(output, torch.Tensor):
         raise ValueError(f"{what} must give a tensor, got {type(output).__name__}")
     return output

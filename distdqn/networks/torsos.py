@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distdqn.networks.pictures import channels_last, check_torso, picture_of
+from distdqn.networks.pictures import channels_last, picture_of
 from distdqn.types import ObservationSpec
 
 
@@ -61,29 +61,18 @@ class PictureTorso(nn.Module):
         return F.relu(self.dense(x.flatten(1)))
 
 
-def nature(observation: ObservationSpec) -> tuple[nn.Module, int]:
-    """Mnih et al. 2015 (doi:10.1038/nature14236), Methods, "Model architecture".
-
-    Convolutions of 32 8x8/4, 64 4x4/2 and 64 3x3/1, a dense layer of 512; with its width.
-
-    Raises:
-      ConfigError: not a picture, or one below 36x36.
-    """
-    check_torso("nature", observation)
-    convs = (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1))
-    return PictureTorso(observation, convs, 512), 512
+_LAYERS = {
+    # Mnih et al. 2015 (doi:10.1038/nature14236), Methods, "Model architecture".
+    "nature": ((Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1)), 512),
+    # Young and Tian 2019 (arXiv:1903.03176), section 4.
+    "minatar": ((Conv(16, 3, 1),), 128),
+}
 
 
-def minatar(observation: ObservationSpec) -> tuple[nn.Module, int]:
-    """Young and Tian 2019 (arXiv:1903.03176), section 4: 16 3x3/1 and a dense layer of 128.
-
-    Returns it with its width.
-
-    Raises:
-      ConfigError: not a picture, or one below 3x3.
-    """
-    check_torso("minatar", observation)
-    return PictureTorso(observation, (Conv(16, 3, 1),), 128), 128
+def picture_torso(name: str, observation: ObservationSpec) -> tuple[PictureTorso, int]:
+    """The torso `nature` or `minatar`, and its width; `check_torso` says what it cannot see."""
+    convs, width = _LAYERS[name]
+    return PictureTorso(observation, convs, width), width
 
 
 def as_picture(obs: torch.Tensor, observation: ObservationSpec) -> torch.Tensor:
