@@ -34,23 +34,19 @@ MakeEnv = Callable[[], Any]
 _MAX_ENVS = 100
 
 
+@dataclasses.dataclass(frozen=True)
 class Policy:
     """Greedy actions and action values of one network.
 
+    network: from `[B, *obs_shape]` to `[B, A]`.
     observation: how one is stored; `obs` must be of its `obs_shape` and dtype.
     num_actions: A.  action_start: the env's own number for its first action.
     """
 
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        observation: ObservationSpec,
-        num_actions: int,
-        action_start: int = 0,
-    ):
-        self._network = network
-        self.observation, self.num_actions = observation, num_actions
-        self.action_start = action_start
+    network: torch.nn.Module
+    observation: ObservationSpec
+    num_actions: int
+    action_start: int = 0
 
     def __call__(self, obs: Any, action_mask: Any = None) -> int | np.ndarray:
         """The best action, as the env numbers it: an int, or `[B]` int64 for a batch.
@@ -73,7 +69,7 @@ class Policy:
         is_single = array.ndim == len(self.observation.obs_shape)
         batch = torch.from_numpy(array[None] if is_single else array)
         with torch.inference_mode():
-            values = self._network(batch).numpy()
+            values = self.network(batch).numpy()
         return values[0] if is_single else values
 
     def _stored(self, obs: Any) -> np.ndarray:

@@ -35,7 +35,7 @@ class RateLimiter:
     turns true for good: neither eviction nor a lost shard takes it back. Blocks that
     shards accept together may overshoot the upper bound.
 
-    Sampling: ask `can_sample` with everything in flight included, and commit on
+    Sampling: ask `samples_allowed`, count everything in flight, and commit on
     arrival. A superbatch that dies with its shard then was never counted, and a commit
     always passes because inserts only grow.
 
@@ -89,18 +89,11 @@ class RateLimiter:
         """
         self.inserts = max(self.inserts, int(total))
 
-    def can_sample(self, num: int) -> bool:
-        """Whether `num` samples (those in flight included) may follow the committed ones.
-
-        True while latched, if afterwards deficit >= -error_band and samples do not exceed
-        those owed for `total_env_steps`.
-        """
-        return num <= self.samples_allowed()
-
     def samples_allowed(self) -> int:
-        """The largest `num` that `can_sample` grants, at least 0.
+        """Samples (those in flight included) that may follow the committed ones, at least 0.
 
-        Near the end it falls below a whole superbatch: the last one is shorter.
+        While latched as many as leave deficit >= -error_band and do not exceed those owed for
+        `total_env_steps`. Near the end it falls below a whole superbatch: the last is shorter.
         """
         if not self.latched:
             return 0
@@ -112,13 +105,13 @@ class RateLimiter:
         return math.inf if self._total is None else self.samples_owed(self._total) - self.samples
 
     def commit_samples(self, num: int) -> None:
-        """Adds `num` samples; raises RuntimeError if `can_sample(num)` is false."""
+        """Adds `num` samples; raises RuntimeError where they are more than allowed."""
         if num < 0:
             raise ValueError(f"num must be at least 0, got {num}: samples cannot be taken back")
-        if not self.can_sample(num):
+        if num > self.samples_allowed():
             raise RuntimeError(
                 f"cannot commit {num} samples after {self.samples} samples and {self.inserts} "
-                f"inserts: {self.samples_allowed()} are allowed; ask can_sample first"
+                f"inserts: {self.samples_allowed()} are allowed; ask samples_allowed first"
             )
         self.samples += int(num)
 

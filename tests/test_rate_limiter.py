@@ -40,9 +40,9 @@ def test_samples_owed_follow_the_decimal_that_the_user_wrote() -> None:
 def test_nothing_is_sampled_before_the_minimal_size() -> None:
     limiter = cleanrl_limiter()
     limiter.observe_inserts(9_999)
-    assert not limiter.latched and not limiter.can_sample(1)
+    assert not limiter.latched and limiter.samples_allowed() == 0
     limiter.observe_inserts(10_000)
-    assert limiter.latched and limiter.can_sample(25_600) and not limiter.can_sample(25_601)
+    assert limiter.latched and limiter.samples_allowed() == 25_600
 
 
 def test_the_minimal_size_latches_and_late_reports_are_ignored() -> None:
@@ -65,7 +65,7 @@ def test_the_last_samples_are_those_owed_although_the_band_would_allow_more() ->
     limiter.observe_inserts(51)
     assert limiter.samples_allowed() == limiter.samples_left() == 40
     limiter.commit_samples(40)
-    assert not limiter.can_sample(1)
+    assert limiter.samples_allowed() == 0
     assert limiter.samples_left() == 0
     assert limiter.achieved_samples_per_insert == 40 / 41
 
@@ -150,7 +150,9 @@ def test_the_limiter_does_what_its_formula_says(
         elif allowed(amount):
             samples += amount
             limiter.commit_samples(amount)
-        assert [limiter.can_sample(n) for n in range(40)] == [allowed(n) for n in range(40)]
+        assert [n <= limiter.samples_allowed() for n in range(40)] == [
+            allowed(n) for n in range(40)
+        ]
         limit = limiter.insert_limit()
         assert deficit(limit, samples) <= band < deficit(limit + 1, samples)
         assert (limiter.inserts, limiter.samples) == (inserts, samples)
@@ -248,12 +250,12 @@ def learner_moves(parts: Parts, now: Moment) -> Iterator[tuple[str, Moment]]:
     owed = limiter.samples_owed(parts.total) - now.samples - in_flight
     wanted = min(parts.superbatch * parts.batch_size, owed)  # never less before the end
     asks = wanted > 0 and len(now.requests) < parts.prefetch
-    if asks and limiter.can_sample(in_flight + wanted):
+    if asks and in_flight + wanted <= limiter.samples_allowed():
         for s in range(parts.num_shards):
             if now.items[s]:
                 yield "request", dataclasses.replace(now, requests=(*now.requests, (s, wanted)))
     for i, (_, num) in enumerate(now.requests):
-        assert limiter.can_sample(num)
+        assert num <= limiter.samples_allowed()
         requests = now.requests[:i] + now.requests[i + 1 :]
         yield "deliver", dataclasses.replace(now, requests=requests, samples=now.samples + num)
     for s in range(parts.num_shards):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distdqn.bench.option_values import with_values
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
-from distdqn.cli.output import json_only, say
+from distdqn.cli.output import OutputFlags, json_only, say
 from distdqn.config import Config, load_config
 from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
@@ -44,12 +44,8 @@ class Flags:
 
     quick: bool = False
     """Fewer, shorter measurements."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
     compare: str | None = None
     """Ratios to an earlier result: OLD.json, or its folder."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,23 +79,25 @@ def run(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         _print_help(name, module)
         return 0
-    options, wanted, runs_dir, more = _read_flags(name, module, words)
+    options, wants_json, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
-    with json_only(options.json) as print_json, _folder(runs_dir, name) as folder:
+    with json_only(wants_json) as print_json, _folder(runs_dir, name) as folder:
         result = module.run(wanted, say, *more)
         _finish(folder, result, old, print_json)
     return 0
 
 
-def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any, str, list[Config]]:
-    """The flags of every benchmark, its own options, where results go, its configuration.
+def _read_flags(
+    name: str, module: Any, words: Sequence[str]
+) -> tuple[Flags, bool, Any, str, list[Config]]:
+    """The flags of every benchmark, --json, its own options, where results go, its configuration.
 
     Without --preset and --config the configuration starts from the benchmark's own preset.
     """
     prog, takes_config = f"distdqn bench {name}", getattr(module, "TAKES_CONFIG", False)
     source_kind: Any = ConfigFlags if takes_config else FolderFlags
-    parts = [Flags, module.Options, source_kind, *([Config] if takes_config else [])]
-    flags, own, place, *values = read_flags(prog, words, *parts)
+    parts = [Flags, OutputFlags, module.Options, source_kind, *([Config] if takes_config else [])]
+    flags, output, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
     base = module.QUICK if options.quick else module.Options()
     try:
@@ -107,12 +105,12 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
     except ValueError as error:
         raise UsageError(f"{prog}: {error}") from error
     if not takes_config:
-        return options, wanted, source.runs_dir, []
+        return options, "json" in output, wanted, source.runs_dir, []
     preset = source.preset
     if preset is None and source.config is None:
         preset = module.DEFAULT_PRESET
     config = load_config(source.config, preset, values[0])
-    return options, wanted, config.runs_dir, [config]
+    return options, "json" in output, wanted, config.runs_dir, [config]
 
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
@@ -136,7 +134,7 @@ def _print_help(name: str, module: Any) -> None:
     about = (module.__doc__ or "").strip().partition("\n")[0]
     takes_config = getattr(module, "TAKES_CONFIG", False)
     besides = [] if takes_config else [FolderFlags()]
-    print_help(f"distdqn bench {name}", about, Flags(), *besides, module.Options())
+    print_help(f"distdqn bench {name}", about, Flags(), OutputFlags(), *besides, module.Options())
     if takes_config:
         print(
             f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "

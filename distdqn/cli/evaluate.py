@@ -29,16 +29,12 @@ class Options:
     """Record an episode as a video."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Plays the episodes and prints what they returned; returns the exit status."""
-    options = read_options("distdqn evaluate", Options, arguments)
-    with json_only(options.json) as print_json:
+    options, wants_json = read_options("distdqn evaluate", Options, arguments)
+    with json_only(wants_json) as print_json:
         from distdqn.policy import evaluate_run
 
         result = evaluate_run(
@@ -50,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
             video=options.video,
             runs_dir=options.runs_dir,
         )
-        if not options.json:
+        if not wants_json:
             _show(result)
         print_json(result)
     return 0
@@ -58,14 +54,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show(result: Mapping[str, Any]) -> None:
     """The figures, one a line, on stderr; a list of texts takes a line for each."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
+    from distdqn.reporting.text_table import print_table
 
-    table = Table("", Column(overflow="fold"), show_header=False, box=None)
+    rows = []
     for name, value in result.items():
-        items = value if isinstance(value, (list, tuple)) else [value]
-        for item in items:
+        for item in value if isinstance(value, list | tuple) else [value]:
             shown = f"{item:.2f}" if isinstance(item, float) else str(item)
-            table.add_row(name.replace("_", " "), escape(shown))
-    Console(stderr=True).print(table)
+            rows.append((name.replace("_", " "), shown))
+    print_table(("figure", "value"), rows)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import tyro
 from tyro import constructors as rules
 
+from distdqn.cli.output import OutputFlags
 from distdqn.config import Config, Schedule
 from distdqn.config.files import build, key_types
 from distdqn.config.values import coerce, did_you_mean, field_types, is_part, plain_type
@@ -46,18 +47,21 @@ class _Words(list[str]):
     """What a flag was given."""
 
 
-def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> _T:
-    """The dataclass `kind` as the flags say; UsageError for what cannot be read, or is refused."""
-    return make_options(prog, kind, read_flags(prog, words, kind)[0])
+def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> tuple[_T, bool]:
+    """The dataclass `kind` as the flags say, and whether --json is among them.
+
+    Raises UsageError for what cannot be read, or is refused.
+    """
+    own, output = read_flags(prog, words, kind, OutputFlags)
+    return make_options(prog, kind, own), "json" in output
 
 
-def make_options(prog: str, kind: type[_T], given: Mapping[str, Any]) -> _T:
+def make_options(prog: str, kind: Any, given: Mapping[str, Any]) -> Any:
     """The dataclass `kind` of what `read_flags` gave; UsageError for what is refused."""
     types = key_types(kind)
     try:
         values = {key: coerce(value, types[key], flag_name(key)) for key, value in given.items()}
-        options: _T = build(kind, values)
-        return options
+        return build(kind, values)
     except ConfigError as error:
         raise UsageError(f"{prog}: {error}") from None
 

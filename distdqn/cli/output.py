@@ -7,12 +7,23 @@ on import), so with `--json` their stdout is turned to stderr as well.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from distdqn.plain_json import to_json
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFlags:
+    """The flags of every command; `main` has taken --debug out before a verb sees it."""
+
+    json: bool = False
+    """Print JSON on stdout, nothing else."""
+    debug: bool = False
+    """Tracebacks instead of one line."""
 
 
 @contextlib.contextmanager

@@ -18,16 +18,12 @@ class Options:
     """A run's name, or its folder."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Trains to the end; returns the exit status."""
-    options = read_options("distdqn resume", Options, arguments)
-    with json_only(options.json) as print_json:
+    options, wants_json = read_options("distdqn resume", Options, arguments)
+    with json_only(wants_json) as print_json:
         from distdqn.api import resume
 
         summary = resume(options.run, runs_dir=options.runs_dir)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from distdqn.cli.flags import make_options, print_help, read_flags
-from distdqn.cli.output import json_only
+from distdqn.cli.output import OutputFlags, json_only
 from distdqn.config import Config, load_config
 from distdqn.config.files import preset_names, read_preset
 
@@ -32,25 +32,21 @@ class Options:
     """YAML file whose values replace the preset's."""
     list_presets: bool = False
     """Print the presets and end."""
-    json: bool = False
-    """Print the run's summary on stdout as JSON, and nothing else there."""
-    debug: bool = False
-    """Show tracebacks instead of one-line errors."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Trains, or answers --help or --list-presets; returns the exit status."""
     words = [word for word in arguments if word not in ("-h", "--help")]
-    own, values = read_flags(_PROG, words, Options, Config)
+    own, output, values = read_flags(_PROG, words, Options, OutputFlags, Config)
     options = make_options(_PROG, Options, own)
     if options.list_presets:
         print(_presets())
         return 0
     config = load_config(options.config, options.preset, values)
     if len(words) < len(arguments):
-        print_help(_PROG, _ABOUT, options, config)
+        print_help(_PROG, _ABOUT, options, OutputFlags(), config)
         return 0
-    with json_only(options.json) as print_json:
+    with json_only("json" in output) as print_json:
         from distdqn.api import train
 
         summary = train(config)

@@ -49,18 +49,14 @@ class Options:
     """Seed of the runs; the ablation has its own."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Makes the runs, writes `verify.json` and `verify.html`; returns the exit status."""
-    options = read_options("distdqn verify", Options, arguments)
+    options, wants_json = read_options("distdqn verify", Options, arguments)
     if options.env.kwargs is not None and options.env.id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
-    with json_only(options.json) as print_json:
+    with json_only(wants_json) as print_json:
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 

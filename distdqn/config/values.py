@@ -98,7 +98,8 @@ def settle(part: object, prefix: str) -> None:
 
     Raises ConfigError, one line with the dotted key, the value, the bound and what follows.
     """
-    for name, annotation in field_types(type(part)).items():
+    kind: Any = type(part)
+    for name, annotation in field_types(kind).items():
         value = coerce(getattr(part, name), annotation, prefix + name)
         object.__setattr__(part, name, value)
 

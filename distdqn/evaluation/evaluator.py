@@ -21,7 +21,7 @@ from distdqn.types import WeightSnapshot
 from distdqn.weights.server import WeightClient
 
 if TYPE_CHECKING:  # the driver, which places the evaluator, needs no torch
-    from distdqn.evaluation.greedy import Greedy
+    from distdqn.evaluation.play import Greedy
 
 _PAUSE_S = 0.1
 

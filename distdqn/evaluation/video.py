@@ -109,7 +109,7 @@ def _encode(episode: PlayedEpisode, pictures: _Pictures, path: Path, fps: int) -
     import imageio.v2  # only here: nothing else in a run needs it
 
     panel = ValuePanel(episode, pictures.shape)
-    options = {"fps": fps, "macro_block_size": _CODEC_BLOCK, "codec": "libx264"}
+    options: dict[str, Any] = {"fps": fps, "macro_block_size": _CODEC_BLOCK, "codec": "libx264"}
     writer: Any = imageio.v2.get_writer(path, **options)
     with contextlib.closing(writer):  # its own `with` does not close it after an error
         for step, picture in enumerate(pictures):

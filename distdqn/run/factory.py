@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from distdqn.acting.rollout import Rollout
-    from distdqn.evaluation.greedy import Greedy
+    from distdqn.evaluation.play import Greedy
     from distdqn.learning.learner import Learner
     from distdqn.learning.prefetch import Prefetcher
     from distdqn.learning.training import Training
@@ -271,7 +271,7 @@ class Factory:
 
     def evaluator(self) -> Greedy:
         """Greedy episodes in this process."""
-        from distdqn.evaluation.greedy import Greedy
+        from distdqn.evaluation.play import Greedy
 
         return Greedy(
             self.network(),

@@ -9,7 +9,7 @@ import types
 import psutil
 import pytest
 
-from distdqn.cli import checks
+from distdqn.cli import doctor as checks
 from distdqn.cli.main import main
 
 

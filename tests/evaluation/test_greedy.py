@@ -6,7 +6,7 @@ import torch
 
 from distdqn.config import EnvConfig
 from distdqn.envs.make import make_stepper
-from distdqn.evaluation.greedy import Greedy
+from distdqn.evaluation.play import Greedy
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
