@@ -150,9 +150,8 @@ def test_the_limiter_does_what_its_formula_says(
         elif allowed(amount):
             samples += amount
             limiter.commit_samples(amount)
-        assert [n <= limiter.samples_allowed() for n in range(40)] == [
-            allowed(n) for n in range(40)
-        ]
+        granted = limiter.samples_allowed()
+        assert [n <= granted for n in range(40)] == [allowed(n) for n in range(40)]
         limit = limiter.insert_limit()
         assert deficit(limit, samples) <= band < deficit(limit + 1, samples)
         assert (limiter.inserts, limiter.samples) == (inserts, samples)

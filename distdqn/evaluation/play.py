@@ -57,7 +57,10 @@ class EvaluationResult:
     num_cut: int
 
 
-_FIGURES = {"returns": float, "lengths": int, "discounted_returns": float, "start_values": float}
+def _zeros(number: int) -> dict[str, Any]:
+    """The figures of so many episodes."""
+    floats = ("returns", "discounted_returns", "start_values")
+    return {"lengths": np.zeros(number, int)} | {name: np.zeros(number) for name in floats}
 
 
 def play_episodes(
@@ -122,10 +125,7 @@ class _Play:
         self._waiting = np.zeros(num_envs, bool)
         self._terminated = np.zeros(num_envs, bool)  # for the learner: perhaps a lost life
         # The figures of the running episodes, [N] each, and of the finished ones, [E] each.
-        self._running = {name: np.zeros(num_envs, kind) for name, kind in _FIGURES.items()}
-        self._finished: dict[str, Any] = {
-            name: np.zeros(episodes, kind) for name, kind in _FIGURES.items()
-        }
+        self._running, self._finished = _zeros(num_envs), _zeros(episodes)
         self._num_cut = 0
 
     @property
