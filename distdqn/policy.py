@@ -133,9 +133,9 @@ def evaluate_run(
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
-    figures = {"episodes": episodes, "seed": seed, "epsilon": epsilon} | _figures(result)
     videos = [_film(loaded, steppers, seed, epsilon)] if video else []
-    return loaded.described() | figures | {"videos": videos, "warnings": loaded.warnings}
+    figures = {"episodes": episodes, "seed": seed, "epsilon": epsilon} | _figures(result)
+    return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
 
 
 def _figures(result: EvaluationResult) -> dict[str, Any]:
@@ -160,17 +160,9 @@ class _Loaded:
     folder: RunFolder
     config: Config
     path: Path
-    env_steps: int
     policy: Policy
+    origin: dict[str, Any]
     warnings: list[str]
-
-    def described(self) -> dict[str, Any]:
-        return {
-            "run_name": self.folder.name,
-            "env_id": self.config.env.id,
-            "checkpoint": str(self.path),
-            "env_steps": self.env_steps,
-        }
 
 
 def _load(
@@ -197,7 +189,13 @@ def _load(
     network = _build(kind, observation, make_network, observation_space)
     _fill(network, checkpoint, path)
     policy = Policy(network, observation, kind["num_actions"], kind["action_start"])
-    return _Loaded(folder, config, path, checkpoint.env_steps, policy, lines)
+    origin = {
+        "run_name": folder.name,
+        "env_id": config.env.id,
+        "checkpoint": str(path),
+        "env_steps": checkpoint.env_steps,
+    }
+    return _Loaded(folder, config, path, policy, origin, lines)
 
 
 def _build(

@@ -53,19 +53,10 @@ class RateLimiter:
     ) -> None:
         """total_env_steps: inserts at which workers stop, or None if not known.
 
-        Raises ValueError for a ratio, band or size that would let nothing happen.
+        The configuration refuses what would let nothing happen.
         """
-        for name, value in (("samples_per_insert", samples_per_insert), ("error_band", error_band)):
-            if not SMALLEST <= value < math.inf:
-                raise ValueError(
-                    f"{name} must be finite and at least {SMALLEST}, got {value}: inserts and "
-                    "samples would wait for each other"
-                )
-        if batch_size < 1 or min_size_to_sample < 1:
-            raise ValueError(
-                f"batch_size and min_size_to_sample must be at least 1, got {batch_size} and "
-                f"{min_size_to_sample}: an empty replay would be sampled"
-            )
+        assert min(samples_per_insert, error_band) >= SMALLEST, (samples_per_insert, error_band)
+        assert min(batch_size, min_size_to_sample) >= 1, (batch_size, min_size_to_sample)
         self.samples = self.inserts = 0
         self._ratio, self._band = exact(samples_per_insert), exact(error_band)
         self._min_size, self._batch_size = min_size_to_sample, batch_size
@@ -106,14 +97,13 @@ class RateLimiter:
 
     def commit_samples(self, num: int) -> None:
         """Adds `num` samples; raises RuntimeError where they are more than allowed."""
-        if num < 0:
-            raise ValueError(f"num must be at least 0, got {num}: samples cannot be taken back")
+        assert num >= 0, num
         if num > self.samples_allowed():
             raise RuntimeError(
                 f"cannot commit {num} samples after {self.samples} samples and {self.inserts} "
                 f"inserts: {self.samples_allowed()} are allowed; ask samples_allowed first"
             )
-        self.samples += int(num)
+        self.samples += num
 
     def insert_limit(self) -> int:
         """The total of inserts that shards may reach now; never falls.

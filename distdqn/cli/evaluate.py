@@ -37,15 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     with json_only(wants_json) as print_json:
         from distdqn.policy import evaluate_run
 
-        result = evaluate_run(
-            options.run,
-            checkpoint=options.checkpoint,
-            episodes=options.episodes,
-            seed=options.seed,
-            epsilon=options.epsilon,
-            video=options.video,
-            runs_dir=options.runs_dir,
-        )
+        result = evaluate_run(**vars(options))
         if not wants_json:
             _show(result)
         print_json(result)

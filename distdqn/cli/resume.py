@@ -26,6 +26,6 @@ def run(arguments: Sequence[str]) -> int:
     with json_only(wants_json) as print_json:
         from distdqn.api import resume
 
-        summary = resume(options.run, runs_dir=options.runs_dir)
+        summary = resume(**vars(options))
         print_json(summary.to_json())
     return summary.exit_status

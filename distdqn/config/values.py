@@ -189,18 +189,6 @@ def _number(value: Any, *_: Any, what: str = "a number") -> float:
     return number
 
 
-def _truth(value: Any, *_: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _Refused("true or false")
-    return value
-
-
-def _text(value: Any, *_: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise _Refused("text (in YAML, put a number in quotes to have it as text)")
-    return value
-
-
 def _choice(value: Any, bare: Any, key: str) -> str:
     options = get_args(bare)
     if value in options:
@@ -243,16 +231,15 @@ def _schedule(value: Any, *_: Any) -> Schedule:
 
 
 def _instance(value: Any, bare: Any, key: str) -> Any:
-    if not isinstance(value, bare):
-        raise _Refused(f"a {bare.__name__}")
+    if not isinstance(value, bare) or value == "":
+        text = "text (in YAML, put a number in quotes to have it as text)"
+        raise _Refused({bool: "true or false", str: text}.get(bare, f"a {bare.__name__}"))
     return value
 
 
 _READERS: Mapping[Any, Callable[..., Any]] = {
     int: _integer,
     float: _number,
-    bool: _truth,
-    str: _text,
     Literal: _choice,
     tuple: _items,
     Mapping: _mapping,

@@ -6,8 +6,6 @@ process that does not load PyTorch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from distdqn.errors import ConfigError
 from distdqn.types import ObservationSpec
 
@@ -15,14 +13,6 @@ KNOWN_TORSOS = "auto, mlp, nature, minatar, or module:function"
 
 # Pixels of a side; the three layers of nature turn 36 into 8, 3 and 1.
 SMALLEST = {"nature": 36, "minatar": 3}
-
-
-class Picture(NamedTuple):
-    """What the network sees of an observation: `[channels, height, width]`."""
-
-    channels: int
-    height: int
-    width: int
 
 
 def check_torso(torso: str, observation: ObservationSpec) -> None:
@@ -58,8 +48,8 @@ def suited_torso(observation: ObservationSpec) -> str:
     return "minatar" if is_small_picture else "mlp"
 
 
-def picture_of(observation: ObservationSpec) -> Picture:
-    """Sizes of an observation as a picture; a stack's frames are channels.
+def picture_of(observation: ObservationSpec) -> tuple[int, int, int]:
+    """Channels, height and width of an observation as a picture; a stack's frames are channels.
 
     Of a frame's three axes the channels are the first or the last, whichever is
     shorter, the last if they are equal. Raises ConfigError for a frame with another number
@@ -72,10 +62,11 @@ def picture_of(observation: ObservationSpec) -> Picture:
             "[C, H, W]; use --network.torso mlp"
         )
     if len(shape) == 2:
-        return Picture(stack, *shape)
+        return stack, shape[0], shape[1]
+    channels, height, width = shape
     if channels_last(shape):
-        return Picture(stack * shape[2], *shape[:2])
-    return Picture(stack * shape[0], *shape[1:])
+        height, width, channels = shape
+    return stack * channels, height, width
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:

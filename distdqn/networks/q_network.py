@@ -94,20 +94,15 @@ def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dty
     return x.unsqueeze(1) if x.ndim == 1 else x
 
 
-def preprocessed_shape(observation: ObservationSpec) -> tuple[int, ...]:
-    """Of one preprocessed observation, without the batch axis."""
-    if observation.num_categories:
-        return (*observation.obs_shape, observation.num_categories)
-    return observation.obs_shape or (1,)
-
-
 def mlp(observation: ObservationSpec, hidden: Sequence[int]) -> tuple[nn.Module, int]:
     """Linear layers with ReLU on the flattened observation; returns it and its width.
 
     No hidden layer leaves the observation itself: with one-hot indices the network is
     then a table.
     """
-    shape = preprocessed_shape(observation)
+    shape = observation.obs_shape or (1,)
+    if observation.num_categories:
+        shape = (*observation.obs_shape, observation.num_categories)
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
     for size, next_size in itertools.pairwise(widths):

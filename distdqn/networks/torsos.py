@@ -10,7 +10,6 @@ to 255 are exact in bfloat16, which pictures scaled to [0, 1] are not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,29 +19,24 @@ from distdqn.networks.pictures import channels_last, picture_of
 from distdqn.types import ObservationSpec
 
 
-class Conv(NamedTuple):
-    """A convolution without padding: filters of `size` x `size` every `stride` pixels."""
-
-    filters: int
-    size: int
-    stride: int
-
-
 class PictureTorso(nn.Module):
     """Convolutions and one dense layer, ReLU after each; from stored pictures to `[B, H]`.
 
+    convs: each its number of filters, of `size` x `size` pixels every `stride`; no padding.
     Layers keep PyTorch's shapes and order, so the parameters are those of a plain
     `nn.Sequential` of Conv2d, Flatten and Linear on `[B, C, H, W]`.
     """
 
-    def __init__(self, observation: ObservationSpec, convs: Sequence[Conv], width: int) -> None:
+    def __init__(
+        self, observation: ObservationSpec, convs: Sequence[tuple[int, int, int]], width: int
+    ) -> None:
         super().__init__()
         channels, *pixels = picture_of(observation)
         self.observation = observation
         layers = []
-        for conv in convs:
-            layers.append(nn.Conv2d(channels, conv.filters, conv.size, conv.stride))
-            channels, pixels = conv.filters, [(n - conv.size) // conv.stride + 1 for n in pixels]
+        for filters, size, stride in convs:
+            layers.append(nn.Conv2d(channels, filters, size, stride))
+            channels, pixels = filters, [(n - size) // stride + 1 for n in pixels]
         self.convs = nn.ModuleList(layers)
         self.dense = nn.Linear(channels * pixels[0] * pixels[1], width)
 
@@ -63,9 +57,9 @@ class PictureTorso(nn.Module):
 
 _LAYERS = {
     # Mnih et al. 2015 (doi:10.1038/nature14236), Methods, "Model architecture".
-    "nature": ((Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3, 1)), 512),
+    "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
     # Young and Tian 2019 (arXiv:1903.03176), section 4.
-    "minatar": ((Conv(16, 3, 1),), 128),
+    "minatar": (((16, 3, 1),), 128),
 }
 
 
