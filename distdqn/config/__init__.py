@@ -10,6 +10,7 @@ package loads without it.
     files    YAML, presets, and the order in which they are merged
 """
 
+# ruff: noqa: F401 - these names are what the package hands on
 from distdqn.config.files import from_values, from_yaml, load_config, to_plain, to_values, to_yaml
 from distdqn.config.sections import (
     AtariConfig,
@@ -24,23 +25,3 @@ from distdqn.config.sections import (
 )
 from distdqn.config.tree import Config
 from distdqn.config.values import Schedule
-
-__all__ = [
-    "AtariConfig",
-    "CheckpointConfig",
-    "Config",
-    "EnvConfig",
-    "EpsilonConfig",
-    "EvalConfig",
-    "LearnerConfig",
-    "NetworkConfig",
-    "ReplayConfig",
-    "Schedule",
-    "WorkersConfig",
-    "from_values",
-    "from_yaml",
-    "load_config",
-    "to_plain",
-    "to_values",
-    "to_yaml",
-]

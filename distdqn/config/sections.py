@@ -135,9 +135,9 @@ class ReplayConfig:
     """prioritized: by |TD error|^priority_exponent; fifo: each once in turn (lockstep, 1 shard)."""
     priority_exponent: Annotated[float, Range("0 is uniform, 1 fully prioritized", 0, 1)] = 0.6
     """Alpha of prioritized replay."""
-    priority_epsilon: Annotated[
-        float, Range("an item without error would never be drawn again", 0, above=True)
-    ] = 1e-6
+    priority_epsilon: Annotated[float, Range("some would never be drawn again", 0, above=True)] = (
+        1e-6
+    )
     """Added to each |TD error| before the exponent."""
     importance_sampling_exponent: Annotated[
         Schedule, Range("0 corrects nothing, 1 the whole sampling bias", 0, 1)

@@ -69,7 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         settle(self, "")
-        for check in (_sizes, _owed, _band, _calls, _combinations, _fifo):
+        for check in (_sizes, _band, _calls, _combinations, _fifo):
             for holds, refusal in check(self):
                 if not holds:
                     raise ConfigError(refusal)
@@ -113,9 +113,6 @@ def _sizes(config: Config) -> _Checks:
         value, *numbers = operator.attrgetter(key, *factors)(config)
         bound = " x ".join(f"{name} {n}" for name, n in zip(factors, numbers, strict=True))
         yield value >= math.prod(numbers), f"{key} is {value}, must be at least {bound}: {so}"
-
-
-def _owed(config: Config) -> _Checks:
     replay, batch_size = config.replay, config.learner.batch_size
     owed = replay.samples_per_insert * (config.total_env_steps - replay.min_size_to_sample)
     yield (

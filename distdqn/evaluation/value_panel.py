@@ -92,7 +92,9 @@ class ValuePanel:
         size = image.width * self._scale, image.height * self._scale
         canvas.paste(image.resize(size, Image.Resampling.NEAREST), self._corner)
         pen = ImageDraw.Draw(canvas)
-        self._draw_header(pen, step)
+        total = f"return {self._episode.returns[step]:,.6g}"
+        pen.text((self._left + _MARGIN, 15), total, _TEXT, self._large)
+        pen.text((self._right, 15), f"step {step:,}", _TEXT, self._large, anchor="ra")
         self._draw_bars(pen, step)
         self._draw_curve(pen, step)
         return np.asarray(canvas)
@@ -111,11 +113,6 @@ class ValuePanel:
         pen.text((self._left + _MARGIN, self._curve_top), "max Q", _FAINT, self._small)
         pen.text((self._right, self._curve_top), ends, _FAINT, self._small, anchor="ra")
         pen.line(self._curve, _FORBIDDEN, 2)
-
-    def _draw_header(self, pen: ImageDraw.ImageDraw, step: int) -> None:
-        total = f"return {self._episode.returns[step]:,.6g}"
-        pen.text((self._left + _MARGIN, 15), total, _TEXT, self._large)
-        pen.text((self._right, 15), f"step {step:,}", _TEXT, self._large, anchor="ra")
 
     def _draw_bars(self, pen: ImageDraw.ImageDraw, step: int) -> None:
         values, allowed = self._episode.values[step], self._episode.allowed[step]

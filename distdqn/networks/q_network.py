@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -165,7 +165,13 @@ def check_network(module: nn.Module, observation: ObservationSpec, num_actions: 
 
 
 def _custom_torso(torso: str, argument: Any, observation: ObservationSpec) -> tuple[nn.Module, int]:
-    body, width = _import_function(torso)(argument)
+    module_name, _, function_name = torso.partition(":")
+    try:
+        make = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        why = f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
+        raise ValueError(why) from error
+    body, width = make(argument)
     zeros = preprocess(_zeros(body, observation), observation, torch.get_default_dtype())
     features = _forward(body, zeros, f"torso {torso!r}")
     if tuple(features.shape) != (2, width):
@@ -176,20 +182,10 @@ def _custom_torso(torso: str, argument: Any, observation: ObservationSpec) -> tu
     return body, width
 
 
-def _import_function(torso: str) -> Callable[[Any], tuple[nn.Module, int]]:
-    module_name, _, function_name = torso.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        why = f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
-        raise ValueError(why) from error
-
-
 def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
     """Two observations of zeros `[2, *obs_shape]` where the module's parameters are."""
-    zeros = torch.from_numpy(np.zeros((2, *observation.obs_shape), observation.dtype))
-    parameter = next(module.parameters(), None)
-    return zeros if parameter is None else zeros.to(parameter.device)
+    zeros = np.zeros((2, *observation.obs_shape), observation.dtype)
+    return torch.from_numpy(zeros).to(next(module.parameters(), torch.empty(0)).device)
 
 
 def _forward(module: nn.Module, inputs: torch.Tensor, what: str) -> torch.Tensor:

@@ -99,9 +99,10 @@ class WeightClient:
         """
         if self._asked is None:
             self._asked = self._ask()
-        if not self._asked.done() and not _comes(self._asked, timeout_s):
+        asked = self._asked
+        if not (asked.done() or (timeout_s and concurrent.futures.wait([asked], timeout_s).done)):
             return None
-        snapshot: WeightSnapshot | None = self._asked.result()
+        snapshot: WeightSnapshot | None = asked.result()
         if snapshot is not None:
             online, target = _fetched(snapshot.online), _fetched(snapshot.target)
             snapshot = dataclasses.replace(snapshot, online=online, target=target)
@@ -114,10 +115,6 @@ class WeightClient:
     def _ask(self) -> concurrent.futures.Future:
         versions = self._version, self._target_version
         return self._server.newer.remote(*versions, _LONG_POLL_S).future()
-
-
-def _comes(answer: concurrent.futures.Future, timeout_s: float) -> bool:
-    return bool(timeout_s) and bool(concurrent.futures.wait([answer], timeout_s).done)
 
 
 def _fetched(vector: Any) -> Any:
