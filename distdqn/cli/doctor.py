@@ -143,11 +143,10 @@ def _free_memory() -> int:
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        return min(free, limit - used)
+    except (OSError, ValueError):  # no group, or no limit: "max"
         return free
-    return free if limit == "max" else min(free, int(limit) - used)
 
 
 def gpu() -> Check:
@@ -253,11 +252,8 @@ def ray_ports() -> Check:
 def ray_starts() -> Check:
     """An embedded Ray in a process of its own, with a token of its own."""
     script = "import ray; ray.init('local', include_dashboard=False, num_cpus=1); ray.shutdown()"
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {name: x for name, x in os.environ.items() if name != "RAY_ADDRESS"} | token
     see = f"see the logs in {_ray_temp()}"
     try:
         subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True,
