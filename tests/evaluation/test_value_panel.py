@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distdqn.evaluation.value_panel import BAR, CHOSEN, MIN_HEIGHT, PlayedEpisode, ValuePanel
+from distdqn.evaluation.video import BAR, CHOSEN, MIN_HEIGHT, PlayedEpisode, ValuePanel
 
 PICTURE = np.full((210, 160, 3), 200, np.uint8)
 
