@@ -4,8 +4,6 @@ Everything that can be refused without starting anything is refused here; what a
 then does is in `run/async_run.py` and `lockstep/run.py`.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ One account for all shards, kept by the learner; it never waits itself, it only 
 what may be done now. The invariant is that of Reverb's RateLimiter, on totals.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from fractions import Fraction

@@ -7,8 +7,6 @@ Symbols: `F` frames in a block, `B` transitions or batch size, `K` minibatches i
 superbatch, `A` actions, `P` parameters.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal, NamedTuple
 

@@ -9,8 +9,6 @@ transition, so `r_t` is already discounted and `discount_t` already gamma^n, and
 gamma appears below. `discount_t` is 0 where the episode terminated.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

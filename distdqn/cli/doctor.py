@@ -4,8 +4,6 @@ One function, one check. Nothing is changed, and a check that cannot look says s
 raising. Only `ray_starts` starts something, in a process of its own, and is asked for apart.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.metadata

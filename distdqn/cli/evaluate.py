@@ -1,7 +1,5 @@
 """`distdqn evaluate RUN`: greedy episodes with a run's policy."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any

@@ -5,8 +5,6 @@ dataclass, so flags and YAML are refused with the same words, and a flag may com
 file that could not stand alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import inspect

@@ -3,8 +3,6 @@
 Exit status: 0 done, 1 failed, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import difflib

@@ -4,8 +4,6 @@ Everything a person reads goes to stderr (`say`). Libraries print where they lik
 on import), so with `--json` their stdout is turned to stderr as well.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

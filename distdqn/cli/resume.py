@@ -1,7 +1,5 @@
 """`distdqn resume RUN`: goes on with a run that was broken off."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Every configuration key is a flag. All sources are merged before anything is che
 a flag may complete a file that could not stand alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

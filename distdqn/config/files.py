@@ -4,8 +4,6 @@ Every source is first flattened to `{"replay.capacity": 100000}`; later sources 
 single keys of earlier ones, and only the merged whole is checked.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib.resources

@@ -4,8 +4,6 @@ The text under a field is its help on the command line; its `Range` says what is
 and why. Construction checks each field by itself, `tree.Config` what holds between them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

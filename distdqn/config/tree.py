@@ -4,8 +4,6 @@ Construction is the only gate: a `Config` that exists can be run, as far as can 
 without an environment, a machine or a cluster.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import operator

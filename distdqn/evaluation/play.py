@@ -4,8 +4,6 @@ A vector env finishes short episodes first: taking the first E to end would repo
 the short ones. Each env therefore plays a number of episodes that is fixed before.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import tempfile

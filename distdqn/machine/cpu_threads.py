@@ -5,8 +5,6 @@ number, also where both live in one process. A fixed number per part makes resul
 same wherever a part runs: sums over threads are rounded differently for each number.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

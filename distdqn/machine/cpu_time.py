@@ -4,8 +4,6 @@ Linux tells both of every thread (/proc/self/task/*/schedstat) and the work of t
 machine (/proc/stat); elsewhere queues read 0 and the machine's work is unknown.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

@@ -1,7 +1,5 @@
 """Memory: what /dev/shm has, what processes take and keep."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -4,8 +4,6 @@ Apart from the torsos themselves, so that a run can be refused before it starts 
 process that does not load PyTorch.
 """
 
-from __future__ import annotations
-
 from distdqn.errors import ConfigError
 from distdqn.types import ObservationSpec
 

@@ -7,8 +7,6 @@ to 255 are exact in bfloat16, which pictures scaled to [0, 1] are not.
     obs [B, *obs_shape] --picture--> [B, C, H, W], channels last in memory --> [B, H]
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ hashed. The gradient with respect to it is one `cat`, since the layers read view
 Symbols: `P` parameters in all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 
 import numpy as np

@@ -5,8 +5,6 @@ One question of each client is always under way there, and is answered when some
 published: who asks never waits in its own loop, it only looks whether the answer has come.
 """
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import dataclasses
