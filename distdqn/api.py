@@ -33,9 +33,8 @@ def train(
     make_env: makes one `gymnasium.Env`; distdqn vectorises and seeds. None: `env.id`.
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
-    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM
-    end the run with a checkpoint (`stopped_by`), in lockstep at its next one; a second
-    Ctrl-C ends at once.
+    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM end the run
+    with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
     factory = make_factory(config, make_env, make_network)

@@ -4,8 +4,6 @@ Needs the run's folder alone: no Ray, and no environment unless a network of the
 own must be told about its observations.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -85,6 +83,18 @@ class Policy:
         return np.array(array, dtype=spec.dtype, order="C")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """A run's policy and where it comes from."""
+
+    folder: RunFolder
+    config: Config
+    path: Path
+    policy: Policy
+    origin: dict[str, Any]
+    warnings: list[str]
+
+
 def load_policy(
     run: str | Path,
     checkpoint: str | Path = "best",
@@ -151,18 +161,6 @@ def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: flo
     max_steps = loaded.config.eval.max_episode_steps
     record_video(make, loaded.policy.q_values, path, seed, max_steps, epsilon)
     return str(path)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loaded:
-    """A run's policy and where it comes from."""
-
-    folder: RunFolder
-    config: Config
-    path: Path
-    policy: Policy
-    origin: dict[str, Any]
-    warnings: list[str]
 
 
 def _load(

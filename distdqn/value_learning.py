@@ -87,12 +87,11 @@ def residual_q_learning(
 ) -> Tensor:
     """TD errors `[B]` of Q-learning whose bootstrap value has a gradient as well.
 
-    The values are those of `q_learning`; half the square's gradient is
-    `td * (discount * grad max_a q_t(a) - grad q_tm1(a_tm1))`, the residual gradient of
-    Baird 1995, "Residual algorithms: reinforcement learning with function
-    approximation". It descends the mean squared Bellman residual of sampled
-    transitions. Where arrivals are random that is not zero at q*: one sample of `t` for
-    both factors adds the variance of the target, which it lowers too (Baird draws two).
+    The values are those of `q_learning`; half the square's gradient is `td * (discount * grad max_a
+    q_t(a) - grad q_tm1(a_tm1))`, the residual gradient of Baird 1995, "Residual algorithms:
+    reinforcement learning with function approximation". It descends the mean squared Bellman
+    residual of sampled transitions. Where arrivals are random that is not zero at q*: one sample of
+    `t` for both factors adds the variance of the target, which it lowers too (Baird draws two).
 
     q_t: `[B, A]` values at arrival by the network of `q_tm1`; at the maximum the gradient is
       that of the first largest allowed action.

@@ -82,10 +82,9 @@ def resolved_error_band(config: Config) -> float:
 def _smallest_error_band(config: Config) -> Fraction:
     """Half width, in samples, below which acting and learning could wait for each other.
 
-    2 max(shards block_transitions samples_per_insert, prefetch superbatch batch_size): one
-    block on its way to each shard, and all prefetched samples, move the account at once;
-    the band must hold either on each side. Exact, as the account is: 3 x 64 x 12.8 is not
-    in binary.
+    2 max(shards block_transitions samples_per_insert, prefetch superbatch batch_size): one block on
+    its way to each shard, and all prefetched samples, move the account at once; the band must hold
+    either on each side. Exact, as the account is: 3 x 64 x 12.8 is not in binary.
     """
     replay, workers, learner = config.replay, config.workers, config.learner
     inserted = replay.shards * workers.block_transitions * exact(replay.samples_per_insert)

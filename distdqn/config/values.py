@@ -4,8 +4,6 @@ A field's annotation is the only statement of what it accepts. YAML, flags and P
 all end in `settle`, so each of them is refused with the same words.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools
@@ -70,7 +68,7 @@ class Schedule:
     env_steps: Annotated[int, Range("the value could not move from start to end", 1)]
 
     @classmethod
-    def constant(cls, value: float) -> Schedule:
+    def constant(cls, value: float) -> typing.Self:
         return cls(value, value, 1)
 
     def at(self, env_steps: int) -> float:

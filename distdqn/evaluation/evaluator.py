@@ -4,13 +4,11 @@ Pulls weights as a worker does and evaluates whenever its period of env steps ha
 passed; the clock in the snapshot decides, so a slow evaluator skips, never queues.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
@@ -19,9 +17,6 @@ from distdqn.machine.cpu_time import give_most_way
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import WeightSnapshot
 from distdqn.weights.server import WeightClient
-
-if TYPE_CHECKING:  # the driver, which places the evaluator, needs no torch
-    from distdqn.evaluation.play import Greedy
 
 _PAUSE_S = 0.1
 
@@ -35,7 +30,7 @@ class Evaluator:
 
     def __init__(
         self,
-        build: Callable[[], Greedy],
+        build: Callable[[], Any],
         control: Any,
         weight_server: Any,
         period_env_steps: int,

@@ -36,14 +36,13 @@ class EvaluationResult:
 
     An episode is a whole one of the env, an Atari game with all its lives.
 
-    returns: `[E]` float64 undiscounted sums of raw rewards, those of steps that were no
-      choice of the policy's (a FIRE at the start) included.
+    returns: `[E]` float64 undiscounted sums of raw rewards, those of steps that were no choice of
+      the policy's (a FIRE at the start) included.
     lengths: `[E]` int64 steps, without such ones.
-    discounted_returns: `[E]` float64 discounted sums of `r_t` (scaled and clipped) from
-      the first step to the first termination: what the action values of the first
-      observation estimate. Where a lost life terminates, that is where this sum ends. An
-      episode that was cut, here or by the env's own time limit, lacks what the values
-      promise for the steps after it.
+    discounted_returns: `[E]` float64 discounted sums of `r_t` (scaled and clipped) from the first
+      step to the first termination: what the action values of the first observation estimate. Where
+      a lost life terminates, that is where this sum ends. An episode that was cut, here or by the
+      env's own time limit, lacks what the values promise for the steps after it.
     start_values: `[E]` float64 largest value of an allowed action there.
     num_cut: episodes that reached `max_episode_steps`; they count as far as they got.
     """

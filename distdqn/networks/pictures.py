@@ -49,9 +49,8 @@ def suited_torso(observation: ObservationSpec) -> str:
 def picture_of(observation: ObservationSpec) -> tuple[int, int, int]:
     """Channels, height and width of an observation as a picture; a stack's frames are channels.
 
-    Of a frame's three axes the channels are the first or the last, whichever is
-    shorter, the last if they are equal. Raises ConfigError for a frame with another number
-    of axes, or an index.
+    Of a frame's three axes the channels are the first or the last, whichever is shorter, the last
+    if they are equal. Raises ConfigError for a frame with another number of axes, or an index.
     """
     shape, stack = observation.shape, observation.stack
     if observation.num_categories or len(shape) not in (2, 3):

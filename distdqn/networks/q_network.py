@@ -11,8 +11,6 @@ not tell neighbouring Q-values apart. Layers keep PyTorch's default initialisati
 with `torch.manual_seed`.
 """
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import math
@@ -26,6 +24,28 @@ from torch import nn
 from distdqn.networks.pictures import KNOWN_TORSOS, SMALLEST, check_torso, suited_torso
 from distdqn.networks.torsos import PictureTorso, arithmetic_dtype, picture_torso
 from distdqn.types import ObservationSpec
+
+
+class DuelingHead(nn.Module):
+    """Value plus advantages less their mean, Wang et al. 2016 (arXiv:1511.06581) eq. 9.
+
+    Both streams are one linear layer on the torso's features `[B, H]`. Without the
+    mean a constant could move between the streams and neither would be identified.
+    """
+
+    def __init__(self, num_features: int, num_actions: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(num_features, 1)
+        self.advantage = nn.Linear(num_features, num_actions)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The value stream's; tells the dtype, as a linear head's does."""
+        return self.value.weight
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        advantage = self.advantage(features)  # [B, A]
+        return self.value(features) + (advantage - advantage.mean(dim=1, keepdim=True))
 
 
 class QNetwork(nn.Module):
@@ -56,28 +76,6 @@ class QNetwork(nn.Module):
             return self.head(features.to(weight.dtype))
 
 
-class DuelingHead(nn.Module):
-    """Value plus advantages less their mean, Wang et al. 2016 (arXiv:1511.06581) eq. 9.
-
-    Both streams are one linear layer on the torso's features `[B, H]`. Without the
-    mean a constant could move between the streams and neither would be identified.
-    """
-
-    def __init__(self, num_features: int, num_actions: int) -> None:
-        super().__init__()
-        self.value = nn.Linear(num_features, 1)
-        self.advantage = nn.Linear(num_features, num_actions)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The value stream's; tells the dtype, as a linear head's does."""
-        return self.value.weight
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        advantage = self.advantage(features)  # [B, A]
-        return self.value(features) + (advantage - advantage.mean(dim=1, keepdim=True))
-
-
 def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dtype) -> torch.Tensor:
     """Stored observations `[B, *obs_shape]` as floats: cast and scaled, or one-hot.
 
@@ -97,8 +95,7 @@ def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dty
 def mlp(observation: ObservationSpec, hidden: Sequence[int]) -> tuple[nn.Module, int]:
     """Linear layers with ReLU on the flattened observation; returns it and its width.
 
-    No hidden layer leaves the observation itself: with one-hot indices the network is
-    then a table.
+    No hidden layer leaves the observation itself: with one-hot indices the network is then a table.
     """
     shape = observation.obs_shape or (1,)
     if observation.num_categories:
