@@ -219,6 +219,10 @@ def test_torch_is_not_loaded_in_a_replay_shard():
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
+def test_the_driver_of_an_asynchronous_run_loads_neither_torch_nor_the_kernels():
+    assert not {"torch", "numba"} & loaded_with("distdqn.run.async_run")
+
+
 @pytest.mark.parametrize("name", INSIDE)
 def test_gymnasium_stays_in_envs(name):
     if room(name) != "envs":

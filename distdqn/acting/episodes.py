@@ -20,14 +20,12 @@ class Episode:
     env: which of the vector env's.
     episode_return: undiscounted sum of its raw rewards.
     length: its number of steps.
-    start_step: steps that this env had made before it.
     truncated: it was cut off rather than terminated.
     """
 
     env: int
     episode_return: float
     length: int
-    start_step: int
     truncated: bool
 
 
@@ -40,7 +38,6 @@ class EpisodeTracker:
     def __init__(self, num_envs: int) -> None:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
-        self._start_steps = np.zeros(num_envs, np.int64)
 
     def update(self, step: Step) -> list[Episode]:
         """Episodes that ended in this step, by env."""
@@ -50,22 +47,14 @@ class EpisodeTracker:
         self._lengths += step.valid
         if not step.ended.any():
             return []
-        ended = np.flatnonzero(step.ended)
-        episodes = [self._episode(int(i), bool(step.truncated[i])) for i in ended]
+        episodes = [
+            Episode(i, float(self._returns[i]), int(self._lengths[i]), bool(step.truncated[i]))
+            for i in step.ended.nonzero()[0].tolist()
+        ]
         self.drop(step.ended)
         return [episode for episode in episodes if np.isfinite(episode.episode_return)]
 
     def drop(self, mask: np.ndarray) -> None:
         """Forgets the running episodes of the envs in `mask` `[N]` bool: they were reset."""
-        self._start_steps[mask] += self._lengths[mask]
         self._returns[mask] = 0.0
         self._lengths[mask] = 0
-
-    def _episode(self, env: int, truncated: bool) -> Episode:
-        return Episode(
-            env=env,
-            episode_return=float(self._returns[env]),
-            length=int(self._lengths[env]),
-            start_step=int(self._start_steps[env]),
-            truncated=truncated,
-        )

@@ -127,7 +127,7 @@ class NStepAccumulator:
         self.num_rows += 1
         row["action"], row["reward"] = a_tm1, step.r_t
         row["pending"], row["bad"], row["terminated"] = step.valid, step.bad, step.terminated
-        row["last"] = step.terminated | step.truncated | step.restarted
+        row["last"] = step.terminated | step.truncated
         start = self._buffer.append(step.obs_t, self._envs, step.action_mask_t)
         row["arrival"] = after["source"] = start + self._envs
         if self._stack > 1:
@@ -139,6 +139,7 @@ class NStepAccumulator:
             masks = None if step.next_action_mask is None else step.next_action_mask[envs]
             start = self._buffer.append(step.next_obs[envs], envs, masks)
             after["source"][envs] = start + np.arange(len(envs))
+            row["last"][envs] = True
         if np.count_nonzero(step.bad):
             assert not (step.bad & ~step.restarted).any(), "a bad env must be reset: no next source"
             # Nobody refers to these; zeros keep NaN out of sums and out of the block.

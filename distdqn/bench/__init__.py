@@ -9,6 +9,7 @@ no more than the part that it measures.
     result                               what was found, as values and JSON
     ratios                               two results against each other
     table, plot                          the same as tables and as one picture
-    synthetic, children                  made-up experience; processes that it is made in
+    synthetic, children                  made-up experience; processes that answer questions
+    option_values                        what the fields of `Options` may be
     bare_updates, alone                  the update alone; with it, a worker's acting alone
 """

@@ -32,7 +32,7 @@ class Child:
         self._name = name
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, make, arguments, keep), daemon=True
+            target=_serve, args=(theirs, name, make, arguments, keep), daemon=True
         )
         with without_ctrl_c():
             self.process.start()
@@ -69,23 +69,26 @@ class Child:
 
 
 def _serve(
-    pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...], keep: bool
+    pipe: Connection, name: str, make: Callable[..., Any], arguments: tuple[Any, ...], keep: bool
 ) -> None:
     """The child, until the other end of the pipe is closed."""
+    made = _told(name, make, *arguments)
     with contextlib.suppress(EOFError, OSError):
-        try:
-            made = make(*arguments)
-            pipe.send(None if keep else made)
-            while True:
-                question, more = pipe.recv()
-                pipe.send(question(made, *more))
-        except (EOFError, OSError):
-            raise
-        except DistDQNError as error:
-            pipe.send(error)
-        except Exception as error:  # users' envs and networks raise what they like
-            line = (str(error).strip().splitlines() or [""])[0]
-            pipe.send(RunError(f"{type(error).__name__}: {line}"))
+        pipe.send(None if keep and not isinstance(made, DistDQNError) else made)
+        while True:
+            question, more = pipe.recv()
+            pipe.send(_told(name, question, made, *more))
+
+
+def _told(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call gives, or its error, in one line."""
+    try:
+        return call(*arguments)
+    except DistDQNError as error:
+        return error
+    except Exception as error:  # users' envs and networks raise what they like
+        line = (str(error).strip().splitlines() or [""])[0]
+        return RunError(f"{name}: {type(error).__name__}: {line}")
 
 
 @contextlib.contextmanager

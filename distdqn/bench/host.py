@@ -6,7 +6,6 @@ no more than it measures.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -14,10 +13,10 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from distdqn.bench.result import Case, Result
+from distdqn.machine.cpu_info import cpu_model
 from distdqn.machine.cpu_time import usable_cores
 from distdqn.version import __version__
 
@@ -54,7 +53,7 @@ def describe_machine() -> dict[str, Any]:
     A GPU is described where torch is loaded and sees one.
     """
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         **_gpu(),
@@ -83,10 +82,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith("model name")).partition(": ")[2]
-    return platform.processor() or platform.machine()

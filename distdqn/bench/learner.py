@@ -123,7 +123,7 @@ def plan(options: Options, network: Torso) -> Iterator[Point]:
     pairs = [(batch, first_precision) for batch in options.batch_sizes]
     pairs += [(first_batch, precision) for precision in options.precisions[1:]]
     present: list[Device] = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    named = [d for one in options.devices for d in (present if one == "auto" else [one])]
+    named = [d for one in options.devices for d in (present if one == "auto" else (one,))]
     for device in dict.fromkeys(named):
         for batch, precision in pairs:
             yield Point(network, batch, precision, device)

@@ -49,20 +49,22 @@ class _Leaf:
 
         lead: shape before that of a single observation, `(N,)` for a batch.
         """
-        space, at = self.space, _at(self)
+        space = self.space
         try:
             for key in self.path:
                 observation = observation[key]
             array = np.asarray(observation)
         except (KeyError, IndexError, TypeError, ValueError):
-            raise _ChangedError(f"changed the structure of its observation{at}") from None
+            raise _ChangedError(f"changed the structure of its observation{_at(self)}") from None
         required = space.shape or ()
         if array.shape != lead + required:
             got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
-            raise _ChangedError(f"changed its observation shape{at} from {required} to {got}")
+            raise _ChangedError(
+                f"changed its observation shape{_at(self)} from {required} to {got}"
+            )
         if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
             change = f"from {space.dtype} to {array.dtype}"
-            raise _ChangedError(f"changed its observation dtype{at} {change}")
+            raise _ChangedError(f"changed its observation dtype{_at(self)} {change}")
         return array
 
 

@@ -211,11 +211,12 @@ class VectorStepper:
         """Observation, raw reward, ends and info; envs that only reset gave neither."""
         pressed = self._lives.pressed(actions) + self.action_start
         try:
-            obs, *rest, info = self._vector_env.step(np.asarray(pressed, self._action_dtype))
-            reward, terminated, truncated = (
-                np.array(column, dtype).reshape(self.num_envs)
-                for column, dtype in zip(rest, (np.float64, bool, bool), strict=True)
+            obs, reward, terminated, truncated, info = self._vector_env.step(
+                np.asarray(pressed, self._action_dtype)
             )
+            reward = np.array(reward, np.float64).reshape(self.num_envs)
+            terminated = np.array(terminated, bool).reshape(self.num_envs)
+            truncated = np.array(truncated, bool).reshape(self.num_envs)
         except errors.EnvError:
             raise
         except Exception as error:

@@ -35,6 +35,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from distdqn.learning.compiled_cache import (
+    OPTIONS,
     CompiledCache,
     CompiledFunction,
     Layout,
@@ -52,13 +53,6 @@ Build = Callable[[], InPlace]
 State = Literal["cached", "compiling", "ready", "failed"]
 
 _CHILD = (sys.executable, "-m", __name__)
-_OPTIONS = {  # those that this torch has; without any it compiles too, more slowly
-    # Precompiling torch's headers pays from the third compile on; ours is one.
-    "aot_inductor.precompile_headers": False,
-    "aot_inductor.enable_line_tables": False,
-    # Compiling the update tells as well whether the compiler knows this CPU's instructions.
-    "cpp.vec_isa_ok": True,
-}
 
 
 def trace(function: InPlace, arguments: Tensors) -> torch.fx.GraphModule:
@@ -289,7 +283,7 @@ def _compile_graph(graph: torch.fx.GraphModule, arguments: Tensors) -> Path:
     import torch._inductor
 
     known = torch._inductor.list_options()
-    options = {name: value for name, value in _OPTIONS.items() if name in known}
+    options = {name: value for name, value in OPTIONS.items() if name in known}
     with torch.no_grad():
         program = torch.export.export(graph, tuple(arguments), strict=False)
         module = program.module(check_guards=False)

@@ -9,7 +9,6 @@ closes over, which needs no tracing and is refused (None) where it could miss so
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib.util
 import io
@@ -25,6 +24,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from distdqn.machine.cpu_info import cpu_flags
 
 Tensors = Sequence[torch.Tensor]
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
@@ -44,6 +45,13 @@ MADE_OF = (
     "distdqn.weights.flat_parameters",
 )
 _PLAIN = ("collections", "copyreg", "functools")  # containers, and how pickle makes objects
+OPTIONS = {  # of torch's compiler, those that it has; without any it compiles too, more slowly
+    # Precompiling torch's headers pays from the third compile on; ours is one.
+    "aot_inductor.precompile_headers": False,
+    "aot_inductor.enable_line_tables": False,
+    # Compiling the update tells as well whether the compiler knows this CPU's instructions.
+    "cpp.vec_isa_ok": True,
+}
 _KEPT_FILES = 64
 
 
@@ -60,12 +68,9 @@ def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
 
 def source_key(description: str, arguments: Tensors) -> str:
     """As `cache_key`, from what `describe` says and the source of `MADE_OF`; no tracing."""
-    return _digest(_toolchain(), str(layouts(arguments)), description, *_sources())
-
-
-def _sources() -> list[str]:
     specs = [importlib.util.find_spec(name) for name in MADE_OF]
-    return [Path(str(spec.origin)).read_text() for spec in specs if spec is not None]
+    sources = [Path(str(spec.origin)).read_text() for spec in specs if spec is not None]
+    return _digest(_toolchain(), str(layouts(arguments)), description, *sources)
 
 
 def layouts(arguments: Tensors) -> list[Layout]:
@@ -111,17 +116,7 @@ def _toolchain() -> str:
     versions = (torch.__version__, torch.version.git_version, os.environ.get("CXX"))
     capability = torch.backends.cpu.get_cpu_capability()
     cpu = (platform.machine(), capability, cpu_flags(), torch.get_num_threads())
-    return repr((versions, cpu))
-
-
-@functools.cache
-def cpu_flags() -> str:
-    """The CPU's instruction sets in one line, any of which a compiler may use."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith(("flags", "features")):
-                return line
-    return platform.processor()
+    return repr((versions, cpu, OPTIONS))
 
 
 def _tensor_text(tensor: torch.Tensor) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 
 from distdqn.learning.prefetch import Prefetcher, Superbatch
 from distdqn.learning.publish import Publisher
-from distdqn.learning.training import Training
 from distdqn.telemetry.meter import Meter
 from distdqn.telemetry.reports import LearnerReport
 from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
@@ -24,10 +23,11 @@ from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
 _WAIT_S = 0.05
 
 
-Build = Callable[[], tuple[Training, Prefetcher, Callable[[Any, bool], Any]]]
-"""Makes, inside the learner's process, the training, where its batches come from, and what
-starts compiling the update: (learner, whether batches have action masks) -> polled for the
-result, or None where the update stays eager."""
+Build = Callable[[], tuple[Any, Prefetcher, Callable[[Any, bool], Any]]]
+"""Makes, inside the learner's process, the `Training` (the driver, which places the learner,
+loads no torch), where its batches come from, and what starts compiling the update:
+(learner, whether batches have action masks) -> polled for the result, or None where the
+update stays eager."""
 
 
 class LearnerActor:

@@ -122,7 +122,6 @@ def replay_bytes(
     num_actions: int,
     prioritized: bool,
     frames_per_item: float = FRAMES_PER_ITEM,
-    action_masks: bool = False,
     compression: str = "none",
 ) -> int:
     """Bytes that a full replay of `capacity` items takes if its frame ring does not grow.
@@ -133,8 +132,6 @@ def replay_bytes(
     per_frame: float = frame_bytes(observation)
     if compression != "none":
         per_frame = COMPRESSED_SHARE * per_frame + COMPRESSED_OBJECT_BYTES
-    if action_masks:
-        per_frame += num_actions
     tree = tree_bytes(capacity) if prioritized else 0
     visits = 8 * math.prod(visits_shape(observation, num_actions) or (0,))
     return capacity * ITEM.itemsize + math.ceil(num_frames * per_frame) + tree + visits

@@ -17,6 +17,7 @@ from distdqn.acting.env_worker import EnvWorker
 from distdqn.control.control import Control
 from distdqn.errors import RunError
 from distdqn.evaluation.evaluator import Evaluator
+from distdqn.learning.learner_actor import LearnerActor
 from distdqn.replay.shard import ReplayShard
 from distdqn.weights.server import WeightServer
 
@@ -57,8 +58,6 @@ class Placement:
         return make[kind](index, incarnation)
 
     def _learner(self, index: int, incarnation: int) -> Any:
-        from distdqn.learning.learner_actor import LearnerActor
-
         del index  # there is one
         learner, replay = self._config.learner, self._config.replay
         free_to_move = learner.num_gpus or learner.resources

@@ -20,9 +20,9 @@ def play(vector_env, num_steps):
 def test_episodes_count_raw_rewards_and_transitions_only():
     # Rewards: 100 episode + 10 step + action 1; the resets of NEXT_STEP count for nothing.
     expected = [
-        Episode(env=0, episode_return=11 + 21, length=2, start_step=0, truncated=False),
-        Episode(env=0, episode_return=111.0, length=1, start_step=2, truncated=True),
-        Episode(env=0, episode_return=211 + 221, length=2, start_step=3, truncated=False),
+        Episode(env=0, episode_return=11 + 21, length=2, truncated=False),
+        Episode(env=0, episode_return=111.0, length=1, truncated=True),
+        Episode(env=0, episode_return=211 + 221, length=2, truncated=False),
     ]
     lengths, ends = (2, 1), ("terminated", "truncated")
     assert play(ScriptedVectorEnv(1, lengths=lengths, ends=ends), 7) == expected
@@ -39,10 +39,10 @@ def test_an_episode_with_a_bad_value_is_not_reported():
     for fault in ("nan_reward", "inf_reward", "nan_obs"):
         env = FaultyEnv(fault, at=2, lengths=(3,))
         episodes = play(SerialVectorEnv([env], "S"), 6)
-        assert [(e.start_step, e.length) for e in episodes] == [(3, 3)]
+        assert [e.episode_return for e in episodes] == [111 + 121 + 131]  # the second alone
 
 
-def test_a_dropped_episode_leaves_its_steps_behind():
+def test_a_dropped_episode_is_forgotten():
     stepper = VectorStepper(SerialVectorEnv([ScriptedEnv(lengths=(4,))], "S"), "S")
     tracker = EpisodeTracker(1)
     stepper.reset()
@@ -51,4 +51,4 @@ def test_a_dropped_episode_leaves_its_steps_behind():
     stepper.reset_envs(np.array([True]))
     tracker.drop(np.array([True]))
     episodes = [e for _ in range(4) for e in tracker.update(stepper.step(np.array([0])))]
-    assert episodes == [Episode(0, 110.0 + 120 + 130 + 140, 4, start_step=3, truncated=True)]
+    assert episodes == [Episode(0, 110.0 + 120 + 130 + 140, 4, truncated=True)]

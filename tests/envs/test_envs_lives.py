@@ -190,8 +190,8 @@ def test_a_game_that_the_press_ends_counts_with_its_reward():
     stepper.reset()
     episodes = [e for _ in range(4) for e in tracker.update(stepper.step(np.array([0])))]
     assert episodes == [
-        Episode(env=0, episode_return=1.0, length=0, start_step=0, truncated=False),
-        Episode(env=0, episode_return=11.0 + 12 + 13, length=2, start_step=0, truncated=True),
+        Episode(env=0, episode_return=1.0, length=0, truncated=False),
+        Episode(env=0, episode_return=11.0 + 12 + 13, length=2, truncated=True),
     ]
 
 

@@ -328,9 +328,7 @@ def test_the_bytes_needed_are_those_allocated(kind: str) -> None:
         needed = replay_bytes(1_000, observation, NUM_ACTIONS, prioritized)
         assert needed == replay.nbytes
         replay.add(Worker(observation).block(10, masked=True))
-        assert replay.nbytes == replay_bytes(
-            1_000, observation, NUM_ACTIONS, prioritized, action_masks=True
-        )
+        assert replay.nbytes == needed + 1_250 * NUM_ACTIONS  # a byte a frame and action
 
 
 def test_fifo_hands_out_each_transition_once_in_the_order_of_arrival() -> None:
