@@ -39,7 +39,6 @@ MADE_OF = (
     "distdqn.learning.update",
     "distdqn.networks.pictures",
     "distdqn.networks.q_network",
-    "distdqn.networks.torsos",
     "distdqn.types",
     "distdqn.value_learning",
     "distdqn.weights.flat_parameters",
