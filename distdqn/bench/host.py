@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distdqn.bench.result import Case, Result
-from distdqn.machine.cpu_info import cpu_model
-from distdqn.machine.cpu_time import usable_cores
+from distdqn.machine.cpu import cpu_model, usable_cores
 from distdqn.version import __version__
 
 _PACKAGES = ("torch", "ray", "gymnasium", "numpy", "numba")

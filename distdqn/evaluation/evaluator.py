@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from distdqn.machine.cpu_time import give_most_way
+from distdqn.machine.cpu import give_most_way
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import WeightSnapshot
 from distdqn.weights.server import WeightClient

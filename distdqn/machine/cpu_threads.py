@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from distdqn.machine.cpu_time import usable_cores
+from distdqn.machine.cpu import usable_cores
 
 _MOST = 8
 _SMALL = 500_000  # parameters

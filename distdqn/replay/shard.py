@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distdqn.machine.cpu_time import give_way
+from distdqn.machine.cpu import give_way
 from distdqn.machine.memory import keep_freed_memory
 from distdqn.replay.shard_account import ShardAccount
 from distdqn.telemetry.ledger import StreamAccount

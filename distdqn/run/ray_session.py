@@ -112,7 +112,7 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
         _write_token(token_file)
         os.environ["RAY_AUTH_TOKEN_PATH"] = used_token = str(token_file)
         os.environ.pop("RAY_AUTH_TOKEN", None)
-    # Ray starts actors at nice 15; what gives way to what is said in cpu_time.py.
+    # Ray starts actors at nice 15; what gives way to what is said in machine/cpu.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))

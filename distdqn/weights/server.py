@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from distdqn.machine.cpu_time import give_way
+from distdqn.machine.cpu import give_way
 from distdqn.types import BEFORE_ANY, WeightSnapshot, WeightsVersion
 
 _LONG_POLL_S = 5.0

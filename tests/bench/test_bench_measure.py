@@ -20,7 +20,7 @@ from distdqn.bench.measure import (
     rate_case,
     reset_peak,
 )
-from distdqn.machine.cpu_time import usable_cores
+from distdqn.machine.cpu import usable_cores
 
 
 def test_a_rate_is_the_work_done_over_the_time_it_took(monkeypatch):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distdqn.machine.cpu_time import ThreadTimes
+from distdqn.machine.cpu import ThreadTimes
 from distdqn.telemetry import meter as meter_module
 from distdqn.telemetry.meter import Meter, RestMeter
 from distdqn.telemetry.usage import Spent

@@ -1,4 +1,4 @@
-"""CPU time: who got it, who waited for it, who gives way.
+"""The CPU: what it is, who got its time, who gives way.
 
 Linux tells both of every thread (/proc/self/task/*/schedstat) and the work of the whole
 machine (/proc/stat); elsewhere queues read 0 and the machine's work is unknown.
@@ -6,8 +6,10 @@ machine (/proc/stat); elsewhere queues read 0 and the machine's work is unknown.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
+import platform
 import threading
 from pathlib import Path
 from typing import IO
@@ -82,6 +84,30 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return max(min(count, math.ceil(int(allowed) / int(period))), 1)
     except (OSError, ValueError):  # none, "max", or another system
         return count
+
+
+@functools.cache
+def cpu_info(*names: str) -> str:
+    """The value of the first line of /proc/cpuinfo with one of these names, in small letters.
+
+    Elsewhere than on Linux it is the platform's name for the processor.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() in names:
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_model() -> str:
+    """Its maker's name for it."""
+    return cpu_info("model name")
+
+
+def cpu_flags() -> str:
+    """Its instruction sets, any of which a compiler may use."""
+    return cpu_info("flags", "features")
 
 
 def give_way() -> None:
