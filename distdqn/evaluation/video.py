@@ -123,21 +123,19 @@ def _play(
     rng, epsilons = np.random.default_rng(seed), np.full(stepper.num_envs, epsilon)
     stack = FrameStack(stepper.num_envs, stepper.observation)
     obs = stack.begin(stepper.reset(seed=seed))
-    values, allowed, actions, returns = list[Any](), list[Any](), list[int](), [0.0]
-    ended = False
-    while not ended and len(actions) < max_steps:
+    steps, returned, ended = list[Any](), 0.0, False
+    while not ended and len(steps) < max_steps:
         pictures.append(stepper.render())
         q, mask = q_values(obs), stepper.action_mask
         chosen = epsilon_greedy(q, epsilons, rng, mask)
-        values.append(q[0].copy())
-        actions.append(int(chosen[0]))
-        allowed.append(np.ones(len(q[0]), bool) if mask is None else mask[0].copy())
+        allowed = np.ones(len(q[0]), bool) if mask is None else mask[0].copy()
+        steps.append((q[0].copy(), int(chosen[0]), returned, allowed))
         step = stepper.step(chosen)
         obs = stack.push(step.next_obs, step.starts)
-        returns.append(returns[-1] + float(step.raw_reward[0]))
+        returned += float(step.raw_reward[0])
         ended = bool(step.ended[0])
-    shown = np.stack(values), np.array(actions), np.array(returns[:-1]), np.stack(allowed)
-    return PlayedEpisode(*shown, stepper.action_names)
+    values, actions, returns, allowed = map(np.array, zip(*steps, strict=True))
+    return PlayedEpisode(values, actions, returns, allowed, stepper.action_names)
 
 
 def _encode(episode: PlayedEpisode, pictures: _Pictures, path: Path, fps: int) -> None:
