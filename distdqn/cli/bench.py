@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distdqn.bench.option_values import with_values
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
-from distdqn.cli.output import OutputFlags, json_only, say
+from distdqn.cli.output import OutputFlags, json_only, listing, say
 from distdqn.config import Config, load_config
 from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
@@ -136,10 +136,8 @@ def _print_help(name: str, module: Any) -> None:
     besides = [] if takes_config else [FolderFlags()]
     print_help(f"distdqn bench {name}", about, Flags(), OutputFlags(), *besides, module.Options())
     if takes_config:
-        print(
-            f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "
-            "as `distdqn train --help` lists them"
-        )
+        keys = "--config and every key, as `distdqn train --help` lists them"
+        print(f"\nand --preset (default: {module.DEFAULT_PRESET}), {keys}")
 
 
 def _read(path: Path, name: str) -> Result:
@@ -152,17 +150,13 @@ def _read(path: Path, name: str) -> Result:
     except OSError as error:
         raise DistDQNError(f"--compare {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no JSON, or no text
-        raise DistDQNError(
-            f"--compare {path} is no JSON ({error}); "
-            "give a file that `distdqn bench NAME --json` has written"
-        ) from error
+        hint = "give a file that `distdqn bench NAME --json` has written"
+        raise DistDQNError(f"--compare {path} is no JSON ({error}); {hint}") from error
     except DistDQNError as error:
         raise DistDQNError(f"--compare {path} is {error}") from error
     if result.benchmark != name:
-        raise UsageError(
-            f"distdqn bench {name}: --compare {path} is a result of {result.benchmark!r}; "
-            f"give one of {name!r}"
-        )
+        found = f"a result of {result.benchmark!r}; give one of {name!r}"
+        raise UsageError(f"distdqn bench {name}: --compare {path} is {found}")
     return result
 
 
@@ -185,13 +179,11 @@ def _unknown(word: str) -> UsageError:
 
 
 def _help() -> str:
-    width = max(map(len, BENCHMARKS))
-    lines = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in BENCHMARKS.items())
     return f"""usage: distdqn bench NAME [--quick] [--json] [--compare OLD.json] ...
 
 Measures throughput, each figure beside its limit on this machine.
 
 benchmarks:
-{lines}
+{listing(BENCHMARKS, "  ")}
 
 `distdqn bench NAME --help` for a benchmark's own flags."""

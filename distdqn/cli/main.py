@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from distdqn.cli.output import say
+from distdqn.cli.output import listing, say
 from distdqn.errors import DistDQNError
 from distdqn.version import __version__
 
@@ -107,14 +107,12 @@ def _unknown_verb(word: str) -> str:
 
 
 def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {meaning}" for verb, meaning in VERBS.items())
     return f"""usage: distdqn COMMAND ...
 
 Distributed deep Q-learning on Ray.
 
 commands:
-{verbs}
+{listing(VERBS, "  ")}
 
 options:
   -h, --help   this help; `distdqn COMMAND --help` for a command's own

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from distdqn.cli.flags import make_options, print_help, read_flags
-from distdqn.cli.output import OutputFlags, json_only
+from distdqn.cli.output import OutputFlags, json_only, listing
 from distdqn.config import Config, load_config
 from distdqn.config.files import preset_names, read_preset
 
@@ -54,7 +54,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def _presets() -> str:
     """The presets by name, each with the first comment of its file."""
-    names = preset_names()
-    width = max(map(len, names), default=0)
-    titles = (read_preset(name).partition("\n")[0].removeprefix("# ") for name in names)
-    return "\n".join(f"{name:{width}}  {title}" for name, title in zip(names, titles, strict=True))
+    first_lines = {name: read_preset(name).partition("\n")[0] for name in preset_names()}
+    return listing({name: line.removeprefix("# ") for name, line in first_lines.items()})
