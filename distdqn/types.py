@@ -198,7 +198,7 @@ class WeightSnapshot:
 class ShardMap:
     """The shards, by index; a newer generation replaces an older.
 
-    handles: actor handles, None where the shard is dead.
+    handles: actor handles.
     epochs: of the shards, so that a revived one is not taken for its predecessor.
     """
 

@@ -158,7 +158,7 @@ class BroadcastLearner:
         self._stopped.clear()
         learner = _learner(torso)
         publisher = Publisher(
-            server, control, lambda: learner_report(learner), lambda: -1, _REPORT_PERIOD_S
+            server, control, lambda: (learner_report(learner), -1), _REPORT_PERIOD_S
         )
         publisher.start()
         update = bare_updates(learner, 1)

@@ -22,7 +22,7 @@ from distdqn.cli.output import OutputFlags, json_only, listing, say
 from distdqn.config import Config, load_config
 from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
-from distdqn.files.named_folder import make_folder
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from distdqn.cli.flags import UsageError, read_options
 from distdqn.cli.output import json_only, say
 from distdqn.config import EnvConfig
 from distdqn.config.values import Range
-from distdqn.files.named_folder import make_folder
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
