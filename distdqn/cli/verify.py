@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.tabular.result import PlannedRun, Verification
+    from distdqn.tabular.plan import PlannedRun
+    from distdqn.tabular.result import Verification
 
 _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
 _CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
@@ -61,13 +63,15 @@ def run(arguments: Sequence[str]) -> int:
     if options.env.kwargs is not None and options.env.id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
     with json_only(options.json) as print_json:
+        from distdqn.api import train
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
         runs, seeds = _plan(options)
         folder = make_folder(options.runs_dir, "verify")
         with _ray(folder, runs):
-            found = verify(folder, runs, seeds, options.seed, _say)
+            make_run = functools.partial(train, display=False)
+            found = verify(folder, runs, seeds, options.seed, make_run, _say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
         (folder / "verify.html").write_text(to_html(found))
         _show(found)
@@ -111,14 +115,14 @@ def _say(line: str) -> None:
 def _show(found: Verification) -> None:
     """The tables, and a line for each thing that does not hold, on stderr."""
     from distdqn.reporting.text_table import print_table
-    from distdqn.tabular import rows
+    from distdqn.tabular import result
 
-    results = [rows.result_row(result) for result in found.results]
+    rows = [result.result_row(each) for each in found.results]
     for columns, lines in (
-        (rows.SHORT_COLUMNS, results),
-        (rows.SHORT_ABLATION_COLUMNS, rows.ablation_rows(found.outcomes)),
+        (result.SHORT_COLUMNS, rows),
+        (result.SHORT_ABLATION_COLUMNS, result.ablation_rows(found.outcomes)),
     ):
         if lines:
-            print_table(columns, rows.only(columns, lines))
+            print_table(columns, result.only(columns, lines))
     for line in found.complaints:
         _say(f"missed {line}")
