@@ -98,22 +98,24 @@ class Setting:
 Problem = tuple[str, Mapping[str, Any]]
 """What people call the environment, and its configuration."""
 
-_RUN: Mapping[str, Any] = {
+_SHARED: Mapping[str, Any] = {
     "learner.discount": DISCOUNT,
-    "learner.loss": "mse",
     "learner.device": "cpu",
     "learner.compile": False,  # 10 s of a core at each new shape; these updates take 1 ms
     "learner.superbatch": 8,
+    "eval.period_env_steps": None,  # the table says what a policy is worth
+    "eval.video_episodes": 0,
+    "checkpoint.keep": 1000,
+}
+_RUN: dict[str, Any] = {
+    **_SHARED,
+    "learner.loss": "mse",
     "learner.snapshot_period_s": 1.0,  # a checkpoint is of the newest snapshot
     "workers.envs_per_worker": 64,
-    "workers.block_transitions": 2048,
     "replay.min_size_to_sample": 4096,
-    "eval.period_env_steps": None,  # the table says what a policy is worth
     "eval.final_episodes": 20,
     "eval.max_episode_steps": 1000,
-    "eval.video_episodes": 0,
     "checkpoint.period_s": 1.0,
-    "checkpoint.keep": 1000,
 }
 _RESIDUAL: Mapping[str, Any] = {"learner.gradient": "residual"}
 
@@ -125,15 +127,10 @@ def _over(env_steps: int, start: float, end: float, falling: float = 1.0) -> dic
     Certain ones do not, and a last stretch of small steps takes away the error that the
     large ones have left in all values alike.
     """
+    rate = {"start": start, "end": end, "env_steps": round(falling * env_steps)}
     return {
-        "total_env_steps": env_steps,
-        "replay.capacity": env_steps,
-        "learner.learning_rate": {
-            "start": start,
-            "end": end,
-            "env_steps": round(falling * env_steps),
-        },
-    }
+        "total_env_steps": env_steps, "replay.capacity": env_steps, "learner.learning_rate": rate
+    }  # fmt: skip
 
 
 def _table(batch_size: int) -> dict[str, Any]:
@@ -164,29 +161,31 @@ def _planned(
     return PlannedRun(name, problem[0], learner + residual, values, bounds)
 
 
-_LAKE_VALUES: Mapping[str, Any] = {
-    **_RUN,
-    "env.id": "FrozenLake-v1",
-    "workers.block_transitions": 4096,
-    "workers.epsilon.value": 0.7,
-    "replay.samples_per_insert": 8.0,
-}
-_8X8_VALUES: Mapping[str, Any] = {"env.id": "FrozenLake8x8-v1", "workers.epsilon.value": 0.3}
-_CLIFF_VALUES: Mapping[str, Any] = {
-    **_RUN,
-    "env.id": "CliffWalking-v1",
-    "workers.epsilon.value": 0.5,
-    "replay.samples_per_insert": 16.0,
-}
-_TAXI_VALUES: Mapping[str, Any] = {"env.id": "Taxi-v4", "replay.samples_per_insert": 16.0}
-_LAKE: Problem = ("FrozenLake 4x4", _LAKE_VALUES)
-_DRY_LAKE: Problem = (
-    "FrozenLake 4x4, not slippery",
-    {**_LAKE_VALUES, "env.kwargs": {"is_slippery": False}},
+def _problem(
+    title: str,
+    env_id: str,
+    epsilon: float,
+    samples_per_insert: float,
+    block: int = 2048,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> Problem:
+    values = {
+        "env.id": env_id,
+        "env.kwargs": env_kwargs or {},
+        "workers.epsilon.value": epsilon,
+        "workers.block_transitions": block,
+        "replay.samples_per_insert": samples_per_insert,
+    }
+    return title, _RUN | values
+
+
+_LAKE = _problem("FrozenLake 4x4", "FrozenLake-v1", 0.7, 8.0, 4096)
+_DRY_LAKE = _problem(
+    "FrozenLake 4x4, not slippery", "FrozenLake-v1", 0.7, 8.0, 4096, {"is_slippery": False}
 )
-_LAKE_8X8: Problem = ("FrozenLake 8x8", {**_LAKE_VALUES, **_8X8_VALUES})
-_CLIFF: Problem = ("CliffWalking", _CLIFF_VALUES)
-_TAXI: Problem = ("Taxi", {**_RUN, **_TAXI_VALUES})
+_LAKE_8X8 = _problem("FrozenLake 8x8", "FrozenLake8x8-v1", 0.3, 8.0, 4096)
+_CLIFF = _problem("CliffWalking", "CliffWalking-v1", 0.5, 16.0)
+_TAXI = _problem("Taxi", "Taxi-v4", 1.0, 16.0)
 
 _RUNS = (
     _planned(
@@ -214,7 +213,6 @@ _RUNS = (
         _TAXI,
         _table(512),
         _over(160_000, 0.1, 5e-4, 0.8),
-        {"workers.epsilon.value": 1.0},
         bounds=(Bound("greedy_return", 7.8, False),),
     ),
 )
@@ -237,18 +235,13 @@ def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
     largest reward; a hard exploration problem may need better ones.
     """
     env_steps, largest = 400_000, abs(table.rewards).max()
-    shared = {
-        **_RUN,
-        "env.id": settings.id,
-        "env.kwargs": settings.kwargs,
-        "env.reward_scale": settings.reward_scale,
-        "env.reward_clip": settings.reward_clip,
-        "workers.epsilon.value": 0.5,
-        "replay.samples_per_insert": 8.0,
-    }
+    title, values = _problem(settings.id, settings.id, 0.5, 8.0, env_kwargs=settings.kwargs)
+    rewards = {
+        "env.reward_scale": settings.reward_scale, "env.reward_clip": settings.reward_clip
+    }  # fmt: skip
+    problem = title, values | rewards
     table_values = _table(1024) | _over(env_steps, 0.005 * largest, 1e-5 * largest)
     mlp_values = _mlp((128, 128), 50, 512) | _over(env_steps, 2e-3, 2e-5)
-    problem = settings.id, shared
     return [
         _planned("table", problem, table_values),
         _planned("residual", problem, table_values, _RESIDUAL),
@@ -269,17 +262,11 @@ SETTINGS = (
 )
 
 _LOCKSTEP: Mapping[str, Any] = {
+    **_SHARED,
     "mode": "lockstep",
-    "learner.discount": DISCOUNT,
-    "learner.device": "cpu",
-    "learner.compile": False,
     "learner.batch_size": 32,
-    "learner.superbatch": 8,
     "replay.min_size_to_sample": 32,
-    "eval.period_env_steps": None,
     "eval.final_episodes": 50,
-    "eval.video_episodes": 0,
-    "checkpoint.keep": 1000,
 }
 # Each transition is learned from once, with replay too: what is compared is the order.
 _CARTPOLE_VALUES: Mapping[str, Any] = {
@@ -316,11 +303,10 @@ _NOISY_LAKE_VALUES: Mapping[str, Any] = {
 def planned(setting: Setting, seed: int) -> PlannedRun:
     """The run of a setting with a seed."""
     is_cartpole = setting.problem == CARTPOLE
-    base = _CARTPOLE_VALUES if is_cartpole else _NOISY_LAKE_VALUES
     words = setting.title.replace(",", "").replace(" ", "-")
     name = f"triad-{'cartpole' if is_cartpole else 'frozenlake'}-{words}-seed-{seed}"
     values = {
-        **base,
+        **(_CARTPOLE_VALUES if is_cartpole else _NOISY_LAKE_VALUES),
         "replay.kind": "uniform" if setting.has_replay else "fifo",
         "learner.double": setting.double,
     }

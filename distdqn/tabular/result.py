@@ -19,19 +19,10 @@ from distdqn.tabular.plan import Bound, PlannedRun, Setting
 from distdqn.version import __version__
 
 _FROM_SUMMARY = (
-    "run_folder",
-    "env_id",
-    "seed",
-    "env_steps",
-    "gradient_steps",
-    "wall_s",
-    "samples_per_insert",
-    "transitions_collected",
-    "transitions_accepted",
-    "transitions_refused",
-    "transitions_lost",
+    "run_folder", "env_id", "seed", "env_steps", "gradient_steps", "wall_s", "samples_per_insert",
+    "transitions_collected", "transitions_accepted", "transitions_refused", "transitions_lost",
     "weights_sha256",
-)
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +140,11 @@ class Result:
     @property
     def complaints(self) -> list[str]:
         """One line for each bound that is missed, and one for counts that do not close."""
-        name, lines = self.planned.name, []
-        for bound in self.missed:
-            value = getattr(self.point, bound.figure)
-            lines.append(f"{name}: {bound.figure} is {value:.6g}, must be {bound}")
+        name = self.planned.name
+        lines = [
+            f"{name}: {bound.figure} is {getattr(self.point, bound.figure):.6g}, must be {bound}"
+            for bound in self.missed
+        ]
         return lines + account_complaints(name, self.summary)
 
     def to_json(self) -> dict[str, Any]:
@@ -236,13 +228,8 @@ def account_complaints(name: str, summary: Mapping[str, Any]) -> list[str]:
 
 SHORT_COLUMNS = ("run", "max |q - q*|", "value error, visited", "greedy return", "optimum", "bound")
 SHORT_ABLATION_COLUMNS = (
-    "problem",
-    "setting",
-    "value of first states",
-    "exact",
-    "diverged",
-    "greedy return",
-)
+    "problem", "setting", "value of first states", "exact", "diverged", "greedy return"
+)  # fmt: skip
 
 
 def result_line(result: Result) -> str:
@@ -284,23 +271,29 @@ def result_row(result: Result) -> dict[str, str]:
 
 def ablation_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
     """A row for each setting: the median over seeds, and the range."""
-    rows: list[dict[str, str]] = []
-    for setting in dict.fromkeys(outcome.setting for outcome in outcomes):
-        own = [outcome for outcome in outcomes if outcome.setting == setting]
-        exact = own[0].exact_start_value
-        rows.append(
-            {
-                "problem": setting.problem,
-                "setting": setting.title,
-                "seeds": str(len(own)),
-                "value of first states": _spread([outcome.start_value for outcome in own]),
-                "exact": "-" if np.isnan(exact) else f"{exact:.3g}",
-                "largest |q|": _spread([outcome.q_abs_max for outcome in own]),
-                "diverged": f"{sum(outcome.soft_divergence for outcome in own)} of {len(own)}",
-                "greedy return": _spread([outcome.greedy_return for outcome in own]),
-            }
-        )
-    return rows
+    return [_ablation_row(setting, own) for setting, own in by_setting(outcomes).items()]
+
+
+def _ablation_row(setting: Setting, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    exact = outcomes[0].exact_start_value
+    return {
+        "problem": setting.problem,
+        "setting": setting.title,
+        "seeds": str(len(outcomes)),
+        "value of first states": _spread([each.start_value for each in outcomes]),
+        "exact": "-" if np.isnan(exact) else f"{exact:.3g}",
+        "largest |q|": _spread([each.q_abs_max for each in outcomes]),
+        "diverged": f"{sum(each.soft_divergence for each in outcomes)} of {len(outcomes)}",
+        "greedy return": _spread([each.greedy_return for each in outcomes]),
+    }
+
+
+def by_setting(outcomes: Sequence[Outcome]) -> dict[Setting, list[Outcome]]:
+    """In order of appearance."""
+    groups: dict[Setting, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.setting, []).append(outcome)
+    return groups
 
 
 def only(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[tuple[str, ...]]:
