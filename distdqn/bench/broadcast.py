@@ -31,8 +31,7 @@ from distdqn.bench.broadcast_actors import (
     Receiver,
     actor,
 )
-from distdqn.bench.host import new_result
-from distdqn.bench.result import Case, Result
+from distdqn.bench.result import Case, Result, new_result
 from distdqn.bench.synthetic import Torso
 from distdqn.errors import RunError
 from distdqn.machine.process_memory import tree_pss_bytes

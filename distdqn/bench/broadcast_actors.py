@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distdqn.acting.env_worker import EnvWorker
 from distdqn.acting.rollout import Rollout, RolloutSettings
-from distdqn.bench.bare_updates import bare_updates
+from distdqn.bench.alone import bare_updates
 from distdqn.bench.learner import Options, Point, make_learner
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
 from distdqn.learning.learner import Learner

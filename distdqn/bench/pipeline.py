@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from distdqn.bench.alone import Alone, measure_alone
-from distdqn.bench.host import new_result
 from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
-from distdqn.bench.result import Case, Result, share_of
+from distdqn.bench.result import Case, Result, new_result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory
@@ -97,7 +96,7 @@ def run(
     case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
     notes = (verdict.line(), *told(measured, case.details), *remarks(measured, alone))
     cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
-    return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
+    return new_result("pipeline", options, cases, notes, **configured(config, alone[0].device))
 
 
 def configured(config: Config, device: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from distdqn.bench.host import new_result
 from distdqn.bench.measure import (
     cpu_clock_of,
     in_turn,
@@ -21,7 +20,7 @@ from distdqn.bench.measure import (
     reset_peak,
 )
 from distdqn.bench.replay_work import KINDS, Kind, Point, ReplayWork, needed_bytes
-from distdqn.bench.result import Case, Result, Setting
+from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.replay.memory_budget import check_compression
 
 MEMCPY = "memcpy of the same bytes"

@@ -20,9 +20,8 @@ from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
 from distdqn.acting.rollout import Rollout, RolloutSettings
-from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
-from distdqn.bench.result import Case, Result, Setting
+from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import make_frames
 from distdqn.config import EnvConfig
 from distdqn.envs.bare import BareEnv

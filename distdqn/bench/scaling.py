@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from distdqn.bench.alone import Alone
-from distdqn.bench.host import new_result
 from distdqn.bench.live_run import Measured, Say
 from distdqn.bench.pipeline import (
     DEFAULT_PRESET,
@@ -21,7 +20,7 @@ from distdqn.bench.pipeline import (
     measure_systems,
     remarks,
 )
-from distdqn.bench.result import Case, Result
+from distdqn.bench.result import Case, Result, new_result
 from distdqn.config import Config
 
 __all__ = ["DEFAULT_PRESET", "TAKES_CONFIG", "Options", "run"]
@@ -67,7 +66,7 @@ def run(
     notes = [_told(case) for case in cases]
     notes += [note for _, measured in found for note in remarks(measured, alone)]
     more = configured(config, alone[0].device)
-    return new_result("scaling", options, cases, list(dict.fromkeys(notes)), more)
+    return new_result("scaling", options, cases, list(dict.fromkeys(notes)), **more)
 
 
 def with_parts(config: Config, workers: int, shards: int) -> Config:

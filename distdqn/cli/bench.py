@@ -116,9 +116,7 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
     """Writes the files, shows the tables, prints the JSON."""
-    from distdqn.bench.plot import write_png
-    from distdqn.bench.ratios import compare
-    from distdqn.bench.table import show
+    from distdqn.bench.show import compare, show, write_png
 
     comparison = None if old is None else compare(old, result)
     document = result.to_json()

@@ -4,8 +4,7 @@ import pytest
 from fake_envs import FaultyEnv, ScriptedEnv
 from pipeline_parts import config
 
-from distdqn.bench.alone import alone_here, collecting, measure_alone
-from distdqn.bench.bare_updates import bare_updates
+from distdqn.bench.alone import alone_here, bare_updates, collecting, measure_alone
 from distdqn.bench.live_run import make_factory
 from distdqn.errors import EnvFailure, RunError
 
