@@ -119,14 +119,16 @@ class BroadcastWorker:
     """A process for one env worker after the other."""
 
     CALLS_AT_ONCE = 2
-    _env: WaitingEnv
+
+    def __init__(self) -> None:
+        self._env: WaitingEnv | None = None
 
     def run(self, index: int, torso: Torso, wait_s: float, server: Any, control: Any) -> None:
         """Acts until `control` says stop."""
         torch.set_num_threads(1)
-        self._env = WaitingEnv(TASKS[torso], wait_s)
+        env = self._env = WaitingEnv(TASKS[torso], wait_s)
         EnvWorker(
-            build=partial(_watched, self._env, torso, index),  # type: ignore[arg-type]
+            build=partial(_watched, env, torso, index),  # type: ignore[arg-type]
             stream=(index, 1),
             control=control,
             weight_server=server,
@@ -136,8 +138,8 @@ class BroadcastWorker:
         ).run(ShardMap())
 
     def acted(self) -> Act:
-        """Of the newest weights; may be asked while `run` is busy."""
-        return self._env.acted
+        """Of the newest weights; may be asked while `run` is busy, or before it has begun."""
+        return self._env.acted if self._env else (0, 0.0)
 
 
 class BroadcastLearner:

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from distdqn.bench.alone import Alone, measure_alone
-from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
+from distdqn.bench.live_run import LiveRun, Measured, Say, opened_ray, without_end
 from distdqn.bench.result import Case, Result, new_result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import judge
-from distdqn.run.factory import Factory
+from distdqn.run.factory import Factory, make_factory
 from distdqn.run.record import setup_of
 from distdqn.telemetry.usage import Usage
 
-TAKES_CONFIG = True
 DEFAULT_PRESET = "cartpole-cleanrl"
 
 _DISTURBED = 0.05  # of the cores
@@ -94,7 +93,7 @@ def run(
     """
     ((config, measured),), alone = measure_systems(options, say, [config], make_env)
     case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
-    notes = (verdict.line(), *told(measured, case.details), *remarks(measured, alone))
+    notes = [verdict.line(), *told(measured, case.details), *remarks(measured, alone)]
     cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
     return new_result("pipeline", options, cases, notes, **configured(config, alone[0].device))
 
@@ -112,7 +111,7 @@ def measure_systems(
 
     options: with `seconds`, `repeats`, `warm_up_s` and `alone_seconds`.
     """
-    factories = [make_factory(config, make_env) for config in configs]
+    factories = [make_factory(without_end(config), make_env) for config in configs]
     largest = max(factories, key=lambda f: (f.config.workers.count, f.config.replay.shards))
     alone, found = [_parts_alone(largest, options, say)], []
     with opened_ray(largest, say) as name:
@@ -161,30 +160,24 @@ def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
     whole, limits = measured.whole, limits_of(measured, alone, config)
     rates = [window.env_steps / window.at_s for window in measured.windows]
     every = {name: getattr(limits, name) for name in LIMIT_NAMES}
-    return Case.of(
-        "throughput",
-        {"of": "the system"} | settings_of(config),
-        "env steps/s",
-        rates,
-        limits.values,
-        LIMIT_NAMES[limits.name],
-        cpu_s=sum(measured.cpu_s) / whole.env_steps,
-        peak_bytes=measured.peak_bytes,
-        details={
-            **rates_of(measured, config),
-            **shares_of(whole),
-            **cores_of(measured),
-            **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
-            **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
-            "limited_by": judge(whole, setup_of(config)).limit,
-            "compiled": whole.compiled,
-        },
-    )
+    details = {
+        **rates_of(measured, config),
+        **shares_of(whole),
+        **cores_of(measured),
+        **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
+        **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
+        "limited_by": judge(whole, setup_of(config)).limit,
+        "compiled": whole.compiled,
+    }
+    cpu_s, limit = sum(measured.cpu_s) / whole.env_steps, (limits.values, LIMIT_NAMES[limits.name])
+    more = {"peak_bytes": measured.peak_bytes, "details": details}
+    return _throughput("the system", config, rates, *limit, cpu_s=cpu_s, **more)
 
 
-def settings_of(config: Config) -> dict[str, Any]:
-    """What tells one configuration from another in a table."""
-    return {
+def _throughput(of: str, config: Config, rates: Sequence[float], *limit: Any, **more: Any) -> Case:
+    """limit, more: as of `Case.of`; the settings tell one configuration from another."""
+    settings = {
+        "of": of,
         "env": config.env.id,
         "workers": config.workers.count,
         "shards": config.replay.shards,
@@ -193,6 +186,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         "samples_per_insert": config.replay.samples_per_insert,
         "kind": config.replay.kind,
     }
+    return Case.of("throughput", settings, "env steps/s", rates, *limit, **more)
 
 
 def rates_of(measured: Measured, config: Config) -> dict[str, float]:
@@ -237,19 +231,13 @@ def cores_of(measured: Measured) -> dict[str, float]:
 def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case]:
     """What the parts reach alone, before and after the system, in the system's unit."""
     ratio = config.learner.batch_size / config.replay.samples_per_insert
-    found = {
-        "the learner alone": (limits.learner, [each.updates.cpu_s / ratio for each in alone]),
-        "the workers' rollouts alone": (limits.rollout, [each.env_steps.cpu_s for each in alone]),
-    }
+    update_s, step_s = (
+        float(np.mean([getattr(each, part).cpu_s for each in alone]))
+        for part in ("updates", "env_steps")
+    )
     return [
-        Case.of(
-            "throughput",
-            {"of": what} | settings_of(config),
-            "env steps/s",
-            rates,
-            cpu_s=float(np.mean(cpu_s)),
-        )
-        for what, (rates, cpu_s) in found.items()
+        _throughput("the learner alone", config, limits.learner, cpu_s=update_s / ratio),
+        _throughput("the workers' rollouts alone", config, limits.rollout, cpu_s=step_s),
     ]
 
 

@@ -19,7 +19,7 @@ from distdqn.bench.measure import (
     rate_case,
     reset_peak,
 )
-from distdqn.bench.replay_work import KINDS, Kind, Point, ReplayWork, needed_bytes
+from distdqn.bench.replay_work import KINDS, Kind, Point, ReplayWork, Shards, needed_bytes
 from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.replay.memory_budget import check_compression
 
@@ -140,8 +140,6 @@ def _measure(point: Point, works: tuple[str, ...], options: Options) -> Iterator
 
 
 def _measure_shards(base: Point, shards: int, options: Options) -> Iterator[Case]:
-    from distdqn.bench.replay_shards import Shards
-
     point = dataclasses.replace(base, size=max(base.size // shards, 1))
     if shards * needed_bytes(point) > 1e6 * options.max_memory_mb:
         return

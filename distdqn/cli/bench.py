@@ -1,7 +1,7 @@
 """`distdqn bench NAME`: throughput, beside its limit on this machine.
 
 Each benchmark is a module with `Options`, whose fields become flags, `QUICK`, which are less,
-and `run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
+and `run(options, say)`; one with a `DEFAULT_PRESET` is also given a configuration, read from the
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
@@ -95,21 +95,19 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
 
     Without --preset and --config the configuration starts from the benchmark's own preset.
     """
-    prog, takes_config = f"distdqn bench {name}", getattr(module, "TAKES_CONFIG", False)
-    source_kind: Any = ConfigFlags if takes_config else FolderFlags
-    parts = [Flags, module.Options, source_kind, *([Config] if takes_config else [])]
+    prog, preset = f"distdqn bench {name}", getattr(module, "DEFAULT_PRESET", None)
+    source_kind: Any = ConfigFlags if preset else FolderFlags
+    parts = [Flags, module.Options, source_kind, *([Config] if preset else [])]
     flags, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
-    base = module.QUICK if options.quick else module.Options()
     try:
-        wanted = with_values(base, own)
+        wanted = with_values(module.QUICK if options.quick else module.Options(), own)
     except ValueError as error:
         raise UsageError(f"{prog}: {error}") from error
-    if not takes_config:
+    if not preset:
         return options, wanted, source.runs_dir, []
-    preset = source.preset
-    if preset is None and source.config is None:
-        preset = module.DEFAULT_PRESET
+    if source.preset or source.config:
+        preset = source.preset
     config = load_config(source.config, preset, values[0])
     return options, wanted, config.runs_dir, [config]
 
@@ -131,12 +129,12 @@ def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -
 
 def _print_help(name: str, module: Any) -> None:
     about = (module.__doc__ or "").strip().partition("\n")[0]
-    takes_config = getattr(module, "TAKES_CONFIG", False)
-    besides = [] if takes_config else [FolderFlags()]
+    preset = getattr(module, "DEFAULT_PRESET", None)
+    besides = [] if preset else [FolderFlags()]
     print_help(f"distdqn bench {name}", about, Flags(), *besides, module.Options())
-    if takes_config:
+    if preset:
         print(
-            f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "
+            f"\nand --preset (default: {preset}), --config and every key, "
             "as `distdqn train --help` lists them"
         )
 
