@@ -50,7 +50,6 @@ from distdqn.weights.server import WeightServer
 _WARM_UP = 3  # publications that are not counted
 _TIMEOUT_S = 180.0
 _CPUS_BESIDES = 3  # processes that Ray is to have ready: learner, weight server, receiver
-_NO_END = 2**62
 _REPORT_PERIOD_S = 0.25
 
 Act = tuple[int, float]
@@ -359,7 +358,7 @@ class BroadcastControl:
         self._stop = False
 
     def report_worker(self, *_: Any) -> types.WorkerDirective:
-        return types.WorkerDirective(_NO_END, 0, finish=False, stop=self._stop, shards=None)
+        return types.WorkerDirective(2**62, 0, finish=False, stop=self._stop, shards=None)
 
     def report_learner(self, *_: Any) -> types.LearnerDirective:
         return types.LearnerDirective(0, collection_finished=False, stop=False, shards=None)
