@@ -66,9 +66,8 @@ def without_end(config: Config) -> Config:
 @contextlib.contextmanager
 def opened_ray(factory: Factory, say: Say) -> Iterator[str]:
     """Ray with room for such a run, the caller's where there is one; gives a run name."""
+    name, config = f"bench-{secrets.token_hex(4)}", factory.config
     with tempfile.TemporaryDirectory(prefix="distdqn-bench-") as place:
-        config = factory.config
-        name = f"bench-{secrets.token_hex(4)}"
         folder = RunFolder.create(place, name, config.env.id, to_yaml(config))
         with contextlib.closing(folder), contextlib.closing(open_session(config, folder, say)):
             yield name
@@ -119,15 +118,18 @@ class LiveRun:
     def __enter__(self) -> LiveRun:
         try:
             self._system.start()
+            return self
         except BaseException:
             self._system.close()
             raise
-        return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
-            if kind is None:
-                self._stop()
+            if kind is None:  # every part flushes and returns, as at the end of a run
+                self._system.stop()
+                deadline = time.monotonic() + _STOP_TIMEOUT_S
+                while not self._system.idle and time.monotonic() < deadline:
+                    self._poll(_POLL_S)
         finally:
             self._system.close()
 
@@ -194,13 +196,6 @@ class LiveRun:
         for line in poll.notes:
             self._say(line)
         return poll
-
-    def _stop(self) -> None:
-        """Every part flushes and returns, as at the end of a run."""
-        self._system.stop()
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while not self._system.idle and time.monotonic() < deadline:
-            self._poll(_POLL_S)
 
 
 def _is_settled(poll: Poll) -> bool:

@@ -55,20 +55,13 @@ class Limits:
     learner: bare updates, as many env steps as they are owed for.
     rollout: one worker's acting, times the workers.
     cores: all cores at the CPU time that an env step took.
-    has_cores: whether learner, workers and shards have a core each.
+    name: of the one that counts.
     """
 
     learner: tuple[float, ...]
     rollout: tuple[float, ...]
     cores: tuple[float, ...]
-    has_cores: bool
-
-    @property
-    def name(self) -> str:
-        """Of the one that counts."""
-        if not self.has_cores:
-            return "cores"
-        return "learner" if np.mean(self.learner) <= np.mean(self.rollout) else "rollout"
+    name: str
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -137,22 +130,20 @@ def _parts_alone(factory: Factory, options: Any, say: Say) -> Alone:
 
 
 def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
-    """alone: as measured before and after the system; a repetition's limit is their mean."""
-    learner, rollout = (
-        np.mean([getattr(each, part).per_s for each in alone], axis=0)
-        for part in ("updates", "env_steps")
-    )
-    windows, workers = measured.windows, config.workers.count
+    """alone: as measured before and after the system; a repetition's limit is their mean.
+
+    Where learner, workers and shards have a core each, the slower part counts, else the cores.
+    """
+    workers = config.workers.count
     env_steps_per_update = config.learner.batch_size / config.replay.samples_per_insert
-    return Limits(
-        learner=tuple((learner * env_steps_per_update).tolist()),
-        rollout=tuple((rollout * workers).tolist()),
-        cores=tuple(
-            window.cores * window.env_steps / cpu_s
-            for window, cpu_s in zip(windows, measured.cpu_s, strict=True)
-        ),
-        has_cores=windows[0].cores >= 1 + workers + config.replay.shards,
-    )
+    learner = env_steps_per_update * np.mean([each.updates.per_s for each in alone], axis=0)
+    rollout = workers * np.mean([each.env_steps.per_s for each in alone], axis=0)
+    spent = zip(measured.windows, measured.cpu_s, strict=True)
+    cores = [window.cores * window.env_steps / cpu_s for window, cpu_s in spent]
+    name = "learner" if learner.mean() <= rollout.mean() else "rollout"
+    if measured.whole.cores < 1 + workers + config.replay.shards:
+        name = "cores"
+    return Limits(tuple(learner.tolist()), tuple(rollout.tolist()), tuple(cores), name)
 
 
 def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
@@ -231,10 +222,8 @@ def cores_of(measured: Measured) -> dict[str, float]:
 def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case]:
     """What the parts reach alone, before and after the system, in the system's unit."""
     ratio = config.learner.batch_size / config.replay.samples_per_insert
-    update_s, step_s = (
-        float(np.mean([getattr(each, part).cpu_s for each in alone]))
-        for part in ("updates", "env_steps")
-    )
+    update_s = float(np.mean([each.updates.cpu_s for each in alone]))
+    step_s = float(np.mean([each.env_steps.cpu_s for each in alone]))
     return [
         _throughput("the learner alone", config, limits.learner, cpu_s=update_s / ratio),
         _throughput("the workers' rollouts alone", config, limits.rollout, cpu_s=step_s),
@@ -243,15 +232,14 @@ def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case
 
 def told(measured: Measured, details: Mapping[str, Any]) -> list[str]:
     """Where time and CPU went, in lines for a person."""
-    shares, cores = shares_of(measured.whole), cores_of(measured)
-    kinds = {
-        "share of the time": {name: f"{share:.0%}" for name, share in shares.items()},
-        "CPU in cores": {n.removesuffix("_cores"): f"{used:.2f}" for n, used in cores.items()},
-        "share of each limit": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
-    }
+    times = {name: f"{share:.0%}" for name, share in shares_of(measured.whole).items()}
+    used = cores_of(measured).items()
+    cores = {name.removesuffix("_cores"): f"{number:.2f}" for name, number in used}
+    limits = {name: f"{details[f'share_of_{name}']:.0%}" for name in LIMIT_NAMES}
+    all_told = {"share of the time": times, "CPU in cores": cores, "share of each limit": limits}
     return [
         f"{kind}: " + ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
-        for kind, texts in kinds.items()
+        for kind, texts in all_told.items()
     ]
 
 

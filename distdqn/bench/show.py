@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,10 @@ def compare(old: Result, new: Result) -> Comparison:
 def _ratio(old: Case, new: Case) -> Ratio:
     above, below = (new.value, old.value) if new.better == "higher" else (old.value, new.value)
     return Ratio(
-        label=new.label,
-        unit=new.unit,
-        old=old.value.median,
-        new=new.value.median,
+        new.label,
+        new.unit,
+        old.value.median,
+        new.value.median,
         times=_over(above.median, below.median),
         low=_over(above.min, below.max),
         high=_over(above.max, below.min),
@@ -155,23 +155,22 @@ def panels(cases: Sequence[Case]) -> list[Panel]:
     for case in cases:
         sense = "" if case.better == "higher" else ", less is better"
         groups.setdefault(f"{case.name}, {case.unit}{sense}", []).append(case)
-    return [_panel(title, group) for title, group in groups.items()]
+    return [_panel(title, tuple(group)) for title, group in groups.items()]
 
 
-def _panel(title: str, cases: Sequence[Case]) -> Panel:
+def _panel(title: str, cases: tuple[Case, ...]) -> Panel:
     every = [case.settings.items() for case in cases]
     common = set(every[0]).intersection(*every) if len(cases) > 1 else set()
-    told = tuple(_text(dict(x for x in settings if x not in common)) for settings in every)
-    shared = _text(dict(x for x in every[0] if x in common))
+    told = tuple(_text(x for x in settings if x not in common) for settings in every)
     limits = dict.fromkeys(case.limit_name for case in cases if case.limit and case.limit_name)
-    return Panel(tuple(cases), title, shared, told, "; ".join(limits))
+    return Panel(cases, title, _text(x for x in every[0] if x in common), told, "; ".join(limits))
 
 
-def _text(settings: Mapping[str, Any]) -> str:
+def _text(settings: Iterable[tuple[str, Any]]) -> str:
     """`size 1,000,000  kind uniform`."""
     return "  ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
-        for name, value in settings.items()
+        for name, value in settings
     )
 
 
@@ -204,18 +203,6 @@ def panel_rows(panel: Panel) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return tuple(_COLUMNS[k] for k in filled), [tuple(row[k] for k in filled) for row in rows]
 
 
-def _ratio_row(ratio: Ratio) -> tuple[str, ...]:
-    return (
-        ratio.label,
-        ratio.unit,
-        number(ratio.old),
-        number(ratio.new),
-        f"{ratio.times:.2f}",
-        f"{ratio.low:.2f} - {ratio.high:.2f}",
-        f"{percent(ratio.old_share)} -> {percent(ratio.new_share)}",
-    )
-
-
 def show(result: Result, comparison: Comparison | None = None) -> None:
     """All of it on stderr."""
     for panel in panels(result.cases):
@@ -225,7 +212,18 @@ def show(result: Result, comparison: Comparison | None = None) -> None:
     _say(*result.notes)
     if comparison is not None:
         _say(f"against the result of {comparison.old_created}")
-        rows = map(_ratio_row, comparison.ratios)
+        rows = [
+            (
+                ratio.label,
+                ratio.unit,
+                number(ratio.old),
+                number(ratio.new),
+                f"{ratio.times:.2f}",
+                f"{ratio.low:.2f} - {ratio.high:.2f}",
+                f"{percent(ratio.old_share)} -> {percent(ratio.new_share)}",
+            )
+            for ratio in comparison.ratios
+        ]
         print_table(_RATIO_COLUMNS, rows, numbers=_RATIO_COLUMNS[2:])
         for kind in ("warnings", "only_old", "only_new"):
             _say(*(f"{kind.replace('_', ' in the ')}: {x}" for x in getattr(comparison, kind)))

@@ -85,8 +85,7 @@ def run(arguments: Sequence[str]) -> int:
     options, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
     with json_only(options.json) as print_json, _folder(runs_dir, name) as folder:
-        result = module.run(wanted, _say, *more)
-        _finish(folder, result, old, print_json)
+        _finish(folder, module.run(wanted, _say, *more), old, print_json)
     return 0
 
 
@@ -116,9 +115,9 @@ def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -
     """Writes the files, shows the tables, prints the JSON."""
     from distdqn.bench.show import compare, show, write_png
 
-    comparison = None if old is None else compare(old, result)
     document = result.to_json()
-    if comparison is not None:
+    comparison = compare(old, result) if old else None
+    if comparison:
         document["comparison"] = dataclasses.asdict(comparison)
     (folder / "result.json").write_text(to_json(document) + "\n")
     write_png(folder / "plot.png", result)
@@ -149,17 +148,13 @@ def _read(path: Path, name: str) -> Result:
     except OSError as error:
         raise DistDQNError(f"--compare {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no JSON, or no text
-        raise DistDQNError(
-            f"--compare {path} is no JSON ({error}); "
-            "give a file that `distdqn bench NAME --json` has written"
-        ) from error
+        wanted = "give a file that `distdqn bench NAME --json` has written"
+        raise DistDQNError(f"--compare {path} is no JSON ({error}); {wanted}") from error
     except DistDQNError as error:
         raise DistDQNError(f"--compare {path} is {error}") from error
     if result.benchmark != name:
-        raise UsageError(
-            f"distdqn bench {name}: --compare {path} is a result of {result.benchmark!r}; "
-            f"give one of {name!r}"
-        )
+        what = f"--compare {path} is a result of {result.benchmark!r}; give one of {name!r}"
+        raise UsageError(f"distdqn bench {name}: {what}")
     return result
 
 
@@ -175,9 +170,10 @@ def _folder(runs_dir: str, name: str) -> Iterator[Path]:
 
 
 def _unknown(word: str) -> UsageError:
+    names = ", ".join(BENCHMARKS)
     if word.startswith("-"):
-        return UsageError(f"distdqn bench: name a benchmark before {word}: {', '.join(BENCHMARKS)}")
-    hint = did_you_mean(word, BENCHMARKS, "the benchmarks are " + ", ".join(BENCHMARKS))
+        return UsageError(f"distdqn bench: name a benchmark before {word}: {names}")
+    hint = did_you_mean(word, BENCHMARKS, f"the benchmarks are {names}")
     return UsageError(f"distdqn bench: unknown benchmark {word!r}; {hint}")
 
 

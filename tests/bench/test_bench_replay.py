@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from distdqn.bench import replay as bench
-from distdqn.bench.replay_work import (
+from distdqn.bench.replay import (
     Copying,
     Point,
     ReplayWork,
