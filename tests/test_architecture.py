@@ -47,7 +47,6 @@ RAY_FILES = {  # the Ray shells, and what speaks for them
     "distdqn.lockstep.remote",
     "distdqn.weights.server",
     "distdqn.bench.broadcast",
-    "distdqn.bench.broadcast_actors",
 }
 TORCH_ROOMS = {"networks", "weights", "acting", "learning", "evaluation", "value_learning"} | {
     "machine", "run", "lockstep", "policy", "api", "tabular", "bench", "cli",

@@ -28,7 +28,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from distdqn.bench.host import describe_machine
+from distdqn.bench.result import describe_machine
 from distdqn.machine.cpu import usable_cores
 
 HERE = Path(__file__).parent

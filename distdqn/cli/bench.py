@@ -1,7 +1,7 @@
 """`distdqn bench NAME`: throughput, beside its limit on this machine.
 
 Each benchmark is a module with `Options`, whose fields become flags, `QUICK`, which are less,
-and `run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
+and `run(options, say)`; one with a `DEFAULT_PRESET` is also given a configuration, read from the
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
@@ -82,8 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     options, wants_json, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
     with json_only(wants_json) as print_json, _folder(runs_dir, name) as folder:
-        result = module.run(wanted, say, *more)
-        _finish(folder, result, old, print_json)
+        _finish(folder, module.run(wanted, say, *more), old, print_json)
     return 0
 
 
@@ -94,34 +93,30 @@ def _read_flags(
 
     Without --preset and --config the configuration starts from the benchmark's own preset.
     """
-    prog, takes_config = f"distdqn bench {name}", getattr(module, "TAKES_CONFIG", False)
-    source_kind: Any = ConfigFlags if takes_config else FolderFlags
-    parts = [Flags, OutputFlags, module.Options, source_kind, *([Config] if takes_config else [])]
+    prog, preset = f"distdqn bench {name}", getattr(module, "DEFAULT_PRESET", None)
+    source_kind: Any = ConfigFlags if preset else FolderFlags
+    parts = [Flags, OutputFlags, module.Options, source_kind, *([Config] if preset else [])]
     flags, output, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
-    base = module.QUICK if options.quick else module.Options()
     try:
-        wanted = with_values(base, own)
+        wanted = with_values(module.QUICK if options.quick else module.Options(), own)
     except ValueError as error:
         raise UsageError(f"{prog}: {error}") from error
-    if not takes_config:
+    if not preset:
         return options, "json" in output, wanted, source.runs_dir, []
-    preset = source.preset
-    if preset is None and source.config is None:
-        preset = module.DEFAULT_PRESET
+    if source.preset or source.config:
+        preset = source.preset
     config = load_config(source.config, preset, values[0])
     return options, "json" in output, wanted, config.runs_dir, [config]
 
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
     """Writes the files, shows the tables, prints the JSON."""
-    from distdqn.bench.plot import write_png
-    from distdqn.bench.ratios import compare
-    from distdqn.bench.table import show
+    from distdqn.bench.show import compare, show, write_png
 
-    comparison = None if old is None else compare(old, result)
     document = result.to_json()
-    if comparison is not None:
+    comparison = compare(old, result) if old else None
+    if comparison:
         document["comparison"] = dataclasses.asdict(comparison)
     (folder / "result.json").write_text(to_json(document) + "\n")
     write_png(folder / "plot.png", result)
@@ -132,12 +127,12 @@ def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -
 
 def _print_help(name: str, module: Any) -> None:
     about = (module.__doc__ or "").strip().partition("\n")[0]
-    takes_config = getattr(module, "TAKES_CONFIG", False)
-    besides = [] if takes_config else [FolderFlags()]
+    preset = getattr(module, "DEFAULT_PRESET", None)
+    besides = [] if preset else [FolderFlags()]
     print_help(f"distdqn bench {name}", about, Flags(), OutputFlags(), *besides, module.Options())
-    if takes_config:
+    if preset:
         keys = "--config and every key, as `distdqn train --help` lists them"
-        print(f"\nand --preset (default: {module.DEFAULT_PRESET}), {keys}")
+        print(f"\nand --preset (default: {preset}), {keys}")
 
 
 def _read(path: Path, name: str) -> Result:
@@ -172,9 +167,10 @@ def _folder(runs_dir: str, name: str) -> Iterator[Path]:
 
 
 def _unknown(word: str) -> UsageError:
+    names = ", ".join(BENCHMARKS)
     if word.startswith("-"):
-        return UsageError(f"distdqn bench: name a benchmark before {word}: {', '.join(BENCHMARKS)}")
-    hint = did_you_mean(word, BENCHMARKS, "the benchmarks are " + ", ".join(BENCHMARKS))
+        return UsageError(f"distdqn bench: name a benchmark before {word}: {names}")
+    hint = did_you_mean(word, BENCHMARKS, f"the benchmarks are {names}")
     return UsageError(f"distdqn bench: unknown benchmark {word!r}; {hint}")
 
 

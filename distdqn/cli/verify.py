@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,8 @@ from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.tabular.result import PlannedRun, Verification
+    from distdqn.tabular.plan import PlannedRun
+    from distdqn.tabular.result import Verification
 
 _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
 _CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
@@ -57,13 +59,15 @@ def run(arguments: Sequence[str]) -> int:
     if options.env.kwargs is not None and options.env.id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
     with json_only(wants_json) as print_json:
+        from distdqn.api import train
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
         runs, seeds = _plan(options)
         folder = make_folder(options.runs_dir, "verify")
         with _ray(folder, runs):
-            found = verify(folder, runs, seeds, options.seed, say)
+            make_run = functools.partial(train, display=False)
+            found = verify(folder, runs, seeds, options.seed, make_run, say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
         (folder / "verify.html").write_text(to_html(found))
         _show(found)
@@ -103,13 +107,13 @@ def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
 def _show(found: Verification) -> None:
     """The tables, and a line for each thing that does not hold, on stderr."""
     from distdqn.reporting.text_table import print_table
-    from distdqn.tabular import rows
+    from distdqn.tabular import result
 
-    results = [rows.result_row(result) for result in found.results]
-    ablation = rows.ablation_rows(found.outcomes)
-    tables = {rows.SHORT_COLUMNS: results, rows.SHORT_ABLATION_COLUMNS: ablation}
+    rows = [result.result_row(each) for each in found.results]
+    ablation = result.ablation_rows(found.outcomes)
+    tables = {result.SHORT_COLUMNS: rows, result.SHORT_ABLATION_COLUMNS: ablation}
     for columns, lines in tables.items():
         if lines:
-            print_table(columns, rows.only(columns, lines))
+            print_table(columns, result.only(columns, lines))
     for line in found.complaints:
         say(f"missed {line}")

@@ -125,13 +125,16 @@ class Checkpointer:
         path: Path,
         vectors: tuple[np.ndarray, np.ndarray],
         layout: Layout,
-        *others: Any,
+        optimizer: Mapping[str, np.ndarray],
+        counters: Mapping[str, int | float],
         **resumable: Any,
     ) -> Path:
-        """vectors: online and target parameters.  others: optimizer's slots and counters."""
+        """vectors: online and target parameters."""
         online, target = (by_name(vector, layout) for vector in vectors)
         told = (self._network, self._env_id)
-        return save_checkpoint(path, Checkpoint(online, target, *others, *told, **resumable))
+        return save_checkpoint(
+            path, Checkpoint(online, target, optimizer, counters, *told, **resumable)
+        )
 
 
 def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
