@@ -58,8 +58,7 @@ class ActingNetwork:
         Copies them; but a network that acts through PyTorch uses vectors in shared memory
         that nobody can write to where they lie: many workers then share them in the caches.
 
-        Raises:
-          ValueError: a vector belongs to another network.
+        Raises ValueError: a vector belongs to another network.
         """
         for vector in (snapshot.online, snapshot.target):
             if vector is not None and vector.shape != self._own.shape:

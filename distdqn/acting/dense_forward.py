@@ -30,14 +30,12 @@ def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
 
     It reads the parameters where they lie, so it follows changes in place.
 
-    Args:
-      network: a `QNetwork` on numbers (not on indices) whose torso is a `Sequential`
-        of `Linear` and `ReLU` on flat observations, with a linear or a dueling head;
-        no layer needs more than `MAX_PRODUCTS` multiplications for a piece of the rows.
-      num_rows: N, for that bound.
+    network: a `QNetwork` on numbers (not on indices) whose torso is a `Sequential`
+      of `Linear` and `ReLU` on flat observations, with a linear or a dueling head;
+      no layer needs more than `MAX_PRODUCTS` multiplications for a piece of the rows.
+    num_rows: N, for that bound.
 
-    Returns:
-      Function of `[N, *obs_shape]` in the stored dtype to `[N, A]`.
+    Returns a function of `[N, *obs_shape]` in the stored dtype to `[N, A]`.
     """
     # Exact types: a subclass may do anything.
     if type(network) is not QNetwork or type(network.torso) is not nn.Sequential:

@@ -53,14 +53,12 @@ class FrameBuffer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which frames are referred to, and a new number for each.
 
-        Args:
-          positions: of the newest frames of stacks, in arrays `[B]`.
-          depths: how many of the env's frames before belong to each, likewise.
+        positions: of the newest frames of stacks, in arrays `[B]`.
+        depths: how many of the env's frames before belong to each, likewise.
 
-        Returns:
-          `[M]` positions in the order of their new numbers (by env where frames are
-          stacked, then by arrival), and `[size]` int32, the number of a position that is
-          referred to (0 for the others).
+        Returns `[M]` positions in the order of their new numbers (by env where frames are stacked,
+        then by arrival), and `[size]` int32, the number of a position that is referred to (0 for
+        the others).
         """
         used = np.zeros(self.size, bool)
         if self._stack == 1:

@@ -46,13 +46,11 @@ class FrameStack:
     def push(self, frames: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Adds one frame per env.
 
-        Args:
-          frames: `[N, *shape]`, copied where anything is stacked.
-          starts: `[N]` bool; this frame is the first of an episode.
+        frames: `[N, *shape]`, copied where anything is stacked.
+        starts: `[N]` bool; this frame is the first of an episode.
 
-        Returns:
-          `[N, *obs_shape]`, a view that the next call changes; with stack 1 `frames`
-          themselves.
+        Returns `[N, *obs_shape]`, a view that the next call changes; with stack 1 `frames`
+        themselves.
         """
         if self._stack == 1:
             return frames
@@ -74,12 +72,10 @@ def stacked(
 ) -> np.ndarray:
     """The observations at `positions`.
 
-    Args:
-      frames: `[F, *shape]`, those of an env next to one another.
-      positions: `[B]` integers, of the newest frames.  depths: `[B]` integers.
+    frames: `[F, *shape]`, those of an env next to one another.
+    positions: `[B]` integers, of the newest frames.  depths: `[B]` integers.
 
-    Returns:
-      `[B, *obs_shape]`, new memory.
+    Returns `[B, *obs_shape]`, new memory.
     """
     if observation.stack == 1:
         return frames.take(positions, axis=0)

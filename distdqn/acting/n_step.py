@@ -103,8 +103,7 @@ class NStepAccumulator:
     def begin(self, obs: np.ndarray, action_mask: np.ndarray | None = None) -> None:
         """Starts the streams at frames `obs [N, *shape]`, with masks `[N, A]` where there are any.
 
-        Raises:
-          RuntimeError: steps are pending, which would lose their arrivals.
+        Raises RuntimeError: steps are pending, which would lose their arrivals.
         """
         if self.num_pending:
             raise RuntimeError(f"begin needs empty windows, {self.num_pending} steps are pending")
@@ -151,14 +150,12 @@ class NStepAccumulator:
     ) -> TransitionBlock:
         """Takes out all closed windows, in the order of their first steps.
 
-        Args:
-          flush: closes the open ones too, at each env's last observation, with gamma^m
-            like a truncation. The streams may go on afterwards.
-          versions: of the weights that acted in each row held.
+        flush: closes the open ones too, at each env's last observation, with gamma^m
+          like a truncation. The streams may go on afterwards.
+        versions: of the weights that acted in each row held.
 
-        Returns:
-          An unsigned block, empty where no window has closed; its `refused` are the windows
-          that touched a bad step, and are in no array of it.
+        Returns an unsigned block, empty where no window has closed; its `refused` are the windows
+        that touched a bad step, and are in no array of it.
         """
         rows = self._rows[: self.num_rows]
         pending, last = rows["pending"], rows["last"]
@@ -235,13 +232,11 @@ def _windows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums up the window that starts at each pending step.
 
-    Args:
-      rewards: `[R, N]` finite.  pending, last: `[R, N]` bool.
-      discounts: `[n]` float64, gamma^k.
+    rewards: `[R, N]` finite.  pending, last: `[R, N]` bool.
+    discounts: `[n]` float64, gamma^k.
 
-    Returns:
-      `[R, N]` discounted sums, float64 so that the one rounding is the last cast;
-      lengths m, int64; and bool, whether the window is closed.
+    Returns `[R, N]` discounted sums, float64 so that the one rounding is the last cast; lengths m,
+    int64; and bool, whether the window is closed.
     """
     returns = np.zeros(rewards.shape)
     lengths = np.zeros(rewards.shape, np.int64)

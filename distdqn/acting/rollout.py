@@ -90,13 +90,11 @@ class Rollout:
     ):
         """Takes over the stepper and the network (whose parameters become views).
 
-        Args:
-          stepper: an `envs.VectorStepper`, or what answers as it does.
-          epsilons: env-step clock -> `[N]` float; asked once per change of the clock.
-          worker, incarnation: sign the blocks.
+        stepper: an `envs.VectorStepper`, or what answers as it does.
+        epsilons: env-step clock -> `[N]` float; asked once per change of the clock.
+        worker, incarnation: sign the blocks.
 
-        Raises:
-          EnvFailure: an env failed in its reset.
+        Raises EnvFailure: an env failed in its reset.
         """
         num_envs, observation = stepper.num_envs, stepper.observation
         rng = np.random.Generator(np.random.PCG64([settings.seed, worker, incarnation]))
@@ -123,8 +121,7 @@ class Rollout:
     def set_weights(self, snapshot: WeightSnapshot) -> None:
         """Acts with these weights from now on. Its clock counts too.
 
-        Raises:
-          ValueError: the vector belongs to another network.
+        Raises ValueError: the vector belongs to another network.
         """
         self._acting.set(snapshot)
         self.set_clock(snapshot.env_steps)
@@ -139,18 +136,14 @@ class Rollout:
     def collect(self, max_transitions: int, until: float) -> TransitionBlock | None:
         """Acts until a block is due, the allowance is used up, or the time has come.
 
-        Args:
-          max_transitions: valid env steps that this call may take. Envs step together,
-            so in the last vector step surplus ones are dropped: they are in no block and
-            in no count, and close the window before them with gamma^k.
-          until: `time.monotonic()` after which no further vector step begins.
+        max_transitions: valid env steps that this call may take. Envs step together,
+          so in the last vector step surplus ones are dropped: they are in no block and
+          in no count, and close the window before them with gamma^k.
+        until: `time.monotonic()` after which no further vector step begins.
 
-        Returns:
-          A block, or None. With an allowance of 0 it takes no step but still gives a
-          block that has become due by age.
-
-        Raises:
-          EnvFailure: an env failed, or gave a second NaN or infinity within 1,000 steps.
+        Returns a block, or None. With an allowance of 0 it takes no step but still gives a block
+        that has become due by age. Raises EnvFailure: an env failed, or gave a second NaN or
+        infinity within 1,000 steps.
         """
         taken = 0
         while True:
@@ -166,13 +159,11 @@ class Rollout:
     ) -> TransitionBlock | None:
         """A fixed number of vector steps, whatever the clock says, and all that they closed.
 
-        Args:
-          vector_steps: fewer are taken only where `max_transitions` is used up before.
-          max_transitions: as in `collect`.
-          flush: closes the open windows too.
+        vector_steps: fewer are taken only where `max_transitions` is used up before.
+        max_transitions: as in `collect`.
+        flush: closes the open windows too.
 
-        Returns:
-          A block, or None where no window closed. Raises as `collect`.
+        Returns a block, or None where no window closed. Raises as `collect`.
         """
         taken = 0
         for _ in range(vector_steps):

@@ -18,8 +18,7 @@ from distdqn.envs.failures import shorten
 def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]:
     """Number of actions and the env's number for action 0 of a Discrete space.
 
-    Raises:
-      UnsupportedSpaceError: any other space.
+    Raises UnsupportedSpaceError: any other space.
     """
     if not isinstance(space, gymnasium.spaces.Discrete):
         raise errors.UnsupportedSpaceError(
@@ -57,8 +56,7 @@ class ActionMasks:
     def first(self, info: Mapping[str, Any]) -> np.ndarray | None:
         """`[N, A]` bool masks after a reset of every env, None for an env without.
 
-        Raises:
-          EnvFailure: a mask of another shape, or one that allows nothing.
+        Raises EnvFailure: a mask of another shape, or one that allows nothing.
         """
         self._given = self._given or "action_mask" in info
         return self.read(info)
@@ -68,13 +66,11 @@ class ActionMasks:
     ) -> np.ndarray | None:
         """`[N, A]` bool masks, None for an env that gives none.
 
-        Args:
-          terminal: `[N]` bool of the states in which nobody acts: they may allow
-            nothing.
+        terminal: `[N]` bool of the states in which nobody acts: they may allow
+          nothing.
 
-        Raises:
-          EnvFailure: a mask of another shape, one that allows nothing, or one where
-            the first reset gave none.
+        Raises EnvFailure: a mask of another shape, one that allows nothing, or one where the first
+        reset gave none.
         """
         if "action_mask" not in info:
             return np.ones(self._shape, bool) if self._given else None

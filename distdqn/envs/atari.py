@@ -49,8 +49,7 @@ _REPLACED = {
 def check_kwargs(settings: EnvConfig) -> None:
     """Refuses constructor arguments that `env.atari.*` replaces, or that nobody would read.
 
-    Raises:
-      ConfigError: naming the field to use.
+    Raises ConfigError: naming the field to use.
     """
     for name in settings.kwargs:
         if name in _REPLACED:
@@ -68,8 +67,7 @@ def check_kwargs(settings: EnvConfig) -> None:
 def check_unused(settings: EnvConfig, env: str) -> None:
     """Refuses changes of `env.atari.*` for `env`, which is no Atari game of ours.
 
-    Raises:
-      ConfigError: naming the first field that was changed.
+    Raises ConfigError: naming the first field that was changed.
     """
     for field in dataclasses.fields(AtariConfig):
         value = getattr(settings.atari, field.name)
@@ -88,9 +86,7 @@ def max_steps(atari: AtariConfig) -> int:
 def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> AtariFrames:
     """One game behind Gymnasium's wrapper.
 
-    Raises:
-      MissingExtraError: OpenCV is not installed.
-      EnvFailure: the game cannot be made.
+    Raises MissingExtraError: OpenCV is not installed; EnvFailure: the game cannot be made.
     """
     atari = settings.atari
     with explained(settings.id, "make"):
@@ -172,11 +168,9 @@ class AleVectorEnv:
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Resets all games, or those in `options["reset_mask"]` `[N]` bool.
 
-        Args:
-          seed: one for each game; None goes on with the emulators' generators.
+        seed: one for each game; None goes on with the emulators' generators.
 
-        Returns:
-          `[N, *shape]` frames and infos of all games.
+        Returns `[N, *shape]` frames and infos of all games.
         """
         mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
         seeds = None if seed is None else np.array(seed, np.int64)

@@ -52,9 +52,8 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
 
     A missing package becomes a `MissingExtraError`, everything else an `EnvFailure`.
 
-    Args:
-      label: names the environment.  where: "step", "reset", "make".
-      env: which of the envs of a vector env, where that is known.
+    label: names the environment.  where: "step", "reset", "make".
+    env: which of the envs of a vector env, where that is known.
     """
     if isinstance(error, ModuleNotFoundError) and error.name:
         return missing_extra(label, error.name.partition(".")[0])

@@ -26,10 +26,8 @@ class Lives:
     def __init__(
         self, num_envs: int, terminal_on_life_loss: bool = False, fire_action: int | None = None
     ) -> None:
-        """
-        Args:
-          terminal_on_life_loss: lost lives count; otherwise none ever does.
-          fire_action: number of the action to press at each start, None for no press.
+        """terminal_on_life_loss: lost lives count; otherwise none ever does.
+        fire_action: number of the action to press at each start, None for no press.
         """
         self._counts, self._fire_action = terminal_on_life_loss, fire_action
         self._lives = np.zeros(num_envs, np.int64)
@@ -53,9 +51,8 @@ class Lives:
     def lost(self, info: Mapping[str, Any], over: np.ndarray) -> np.ndarray:
         """`[N]` bool of the envs that lost a life in the step that gave `info`.
 
-        Args:
-          over: `[N]` bool of the envs whose lives tell nothing: their game ended in the
-            step, or the step was only a reset.
+        over: `[N]` bool of the envs whose lives tell nothing: their game ended in the
+          step, or the step was only a reset.
         """
         self.firing = self._none
         if not self._counts:

@@ -96,8 +96,7 @@ def make_stepper(
 ) -> VectorStepper:
     """A stepper over `num_envs` new environments.
 
-    Raises:
-      EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
+    Raises EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
     """
     vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
     atari = settings.atari if settings.is_atari and make_env is None else None
@@ -133,19 +132,14 @@ def make_vector_env(
 ) -> Any:
     """A vector env of `num_envs`, not yet reset.
 
-    Args:
-      make_env: builds one env; replaces `settings.id` and `settings.kwargs`.
-      render_mode: as for `gymnasium.make`; rendering is left to single envs, whose
-        renderers need no display.
+    make_env: builds one env; replaces `settings.id` and `settings.kwargs`.
+    render_mode: as for `gymnasium.make`; rendering is left to single envs, whose
+      renderers need no display.
 
-    Returns:
-      A `gymnasium.vector.VectorEnv`, an `AleVectorEnv` or a `SerialVectorEnv`.
-
-    Raises:
-      UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure, EnvError:
-        one line each; the last where the env cannot be rendered as asked.
-      ConfigError: `settings.kwargs` of an Atari game that `settings.atari` replaces, or
-        `settings.atari` changed for anything else.
+    Returns a `gymnasium.vector.VectorEnv`, an `AleVectorEnv` or a `SerialVectorEnv`. Raises
+    UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure, EnvError: one line each;
+    the last where the env cannot be rendered as asked; ConfigError: `settings.kwargs` of an Atari
+    game that `settings.atari` replaces, or `settings.atari` changed for anything else.
     """
     if make_env is not None:
         check_unused(settings, "make_env()")

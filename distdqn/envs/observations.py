@@ -89,14 +89,12 @@ class ObservationEncoder:
     ) -> None:
         """Chooses the encoding.
 
-        Args:
-          space: of a single observation, one frame where they are stacked.
-          label: names the env in messages.
-          stack, padding: see `ObservationSpec`.
+        space: of a single observation, one frame where they are stacked.
+        label: names the env in messages.
+        stack, padding: see `ObservationSpec`.
 
-        Raises:
-          UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype
-            that is no number, a space without elements, or no Box where frames are stacked.
+        Raises UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype that is
+        no number, a space without elements, or no Box where frames are stacked.
         """
         self._space, self._label = space, label
         self._leaves = list(_leaves(space, label))
@@ -114,13 +112,11 @@ class ObservationEncoder:
     def encode(self, batch: Any, num_rows: int) -> np.ndarray:
         """`[num_rows, *shape]` in the stored dtype.
 
-        Args:
-          batch: observations as a vector env gives them: each array of the space with
-            `num_rows` as its leading axis.
+        batch: observations as a vector env gives them: each array of the space with
+          `num_rows` as its leading axis.
 
-        Raises:
-          EnvFailure: the observation does not have the space's structure, shape or
-            kind of dtype, or a discrete value is out of range.
+        Raises EnvFailure: the observation does not have the space's structure, shape or kind of
+        dtype, or a discrete value is out of range.
         """
         return self._encode(batch, num_rows)
 
@@ -132,9 +128,8 @@ class ObservationEncoder:
         the last ones in `info["final_obs"]` as `[N]` objects, each an observation or None;
         native ones also batched like those of `step`.
 
-        Raises:
-          EnvFailure: an episode ended without a final observation, or with one that
-            breaks the space.
+        Raises EnvFailure: an episode ended without a final observation, or with one that breaks the
+        space.
         """
         final: Any = info.get("final_obs")
         envs = np.flatnonzero(ended)
@@ -153,8 +148,7 @@ class ObservationEncoder:
     def joined(self, rows: Sequence[Any], where: str, envs: Iterable[int], out: Any) -> Any:
         """Single observations of `envs` as one batch of the space, written to `out`.
 
-        Raises:
-          EnvFailure: one does not fit; names its env, and `where` it came from.
+        Raises EnvFailure: one does not fit; names its env, and `where` it came from.
         """
         try:
             return concatenate(self._space, rows, out)

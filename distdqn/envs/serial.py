@@ -39,9 +39,7 @@ class SerialVectorEnv:
     def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]], label: str) -> None:
         """Takes over the envs, which must be alike.
 
-        Raises:
-          EnvError: their spaces differ.
-          UnsupportedSpaceError: see `ObservationEncoder`.
+        Raises EnvError: their spaces differ; UnsupportedSpaceError: see `ObservationEncoder`.
         """
         self.num_envs = len(envs)
         self.single_observation_space = envs[0].observation_space
@@ -59,14 +57,10 @@ class SerialVectorEnv:
     ) -> tuple[Any, dict[str, Any]]:
         """Resets all envs, or those in `options["reset_mask"]` `[N]` bool.
 
-        Args:
-          seed: one for each env; None goes on with the envs' own generators.
+        seed: one for each env; None goes on with the envs' own generators.
 
-        Returns:
-          Observations of all envs, and `action_mask` and `lives` of those that were reset.
-
-        Raises:
-          EnvError: an env raised, or broke its observation space.
+        Returns observations of all envs, and `action_mask` and `lives` of those that were reset.
+        Raises EnvError: an env raised, or broke its observation space.
         """
         mask = None if options is None else options.get("reset_mask")
         infos: dict[int, dict[str, Any]] = {}
@@ -83,8 +77,7 @@ class SerialVectorEnv:
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps every env; the arguments and results of `gymnasium.vector.VectorEnv.step`.
 
-        Raises:
-          EnvError: an env raised, or broke its observation space.
+        Raises EnvError: an env raised, or broke its observation space.
         """
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, bool)

@@ -63,12 +63,10 @@ class TransitionTable:
 def transition_table(settings: EnvConfig) -> TransitionTable:
     """Reads an environment's own table, `env.unwrapped.P`, as Gymnasium's toy text has it.
 
-    Raises:
-      EnvError: it has no table or one that cannot be read, observations that are no
-        states, or action masks that cannot be had for every state.
-      UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure: as when a run
-        makes its env.
-      ConfigError: `settings.atari` changed for an env that is no Atari game.
+    Raises EnvError: it has no table or one that cannot be read, observations that are no states, or
+    action masks that cannot be had for every state; UnknownEnvError, MissingExtraError,
+    UnsupportedSpaceError, EnvFailure: as when a run makes its env; ConfigError: `settings.atari`
+    changed for an env that is no Atari game.
     """
     spec = find_spec(settings.id)
     if not settings.is_atari:

@@ -21,14 +21,12 @@ def find_bad(
 ) -> tuple[np.ndarray | None, str]:
     """Which envs gave a NaN or infinity, and where.
 
-    Args:
-      reward: `[N]` float; where rewards are clipped the raw one, as clipping hides an
-        infinity, else the scaled one, as the cast to float32 can make one.
-      obs_t, next_obs: `[N, *shape]`, often one array.
+    reward: `[N]` float; where rewards are clipped the raw one, as clipping hides an
+      infinity, else the scaled one, as the cast to float32 can make one.
+    obs_t, next_obs: `[N, *shape]`, often one array.
 
-    Returns:
-      `[N]` bool and "reward" or "observation" (the reward first, where both are bad);
-      None and "" if nothing is bad.
+    Returns `[N]` bool and "reward" or "observation" (the reward first, where both are bad); None
+    and "" if nothing is bad.
     """
     bad_reward = nonfinite_rows(reward)
     bad_obs = nonfinite_rows(obs_t)
