@@ -78,11 +78,6 @@ def check_unused(settings: EnvConfig, env: str) -> None:
             )
 
 
-def max_steps(atari: AtariConfig) -> int:
-    """Agent steps after which a game is truncated."""
-    return math.ceil(atari.max_frames / atari.frame_skip)
-
-
 def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> AtariFrames:
     """One game behind Gymnasium's wrapper.
 
@@ -103,12 +98,6 @@ def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> 
             render_mode=render_mode,
         )
         return AtariFrames(env, atari)
-
-
-def fire_action(vector_env: Any) -> int | None:
-    """The number of FIRE, None in games without it."""
-    names = vector_env.get_action_meanings()
-    return names.index("FIRE") if "FIRE" in names else None
 
 
 def ale_vector_env(spec: EnvSpec, atari: AtariConfig, num_envs: int, noop_max: int) -> Any:

@@ -207,12 +207,11 @@ def _leaves(
     space: spaces.Space[Any], label: str, path: tuple[Any, ...] = (), start: int = 0
 ) -> Iterator[_Leaf]:
     """Arrays of a space in the order in which `gymnasium.spaces.flatten` joins them."""
-    parts: Any = None
     if isinstance(space, spaces.Dict):
-        parts = list(space.spaces.items())
+        parts: list[tuple[Any, spaces.Space[Any]]] = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
         parts = list(enumerate(space.spaces))
-    if parts is None:
+    else:
         _require_supported(space, label)
         one_hot = _one_hot_columns(space, start)
         yield _Leaf(path, space, start, start + spaces.flatdim(space), one_hot)
@@ -232,21 +231,18 @@ def _spec(space: spaces.Space[Any], num_columns: int) -> ObservationSpec:
         return ObservationSpec((num_columns,), "float32")
     image = space.dtype == np.uint8 and len(space.shape) in (2, 3)
     scale = 1 / 255 if image and np.all(space.high == 255) else 1.0  # type: ignore[union-attr]
-    return ObservationSpec(tuple(space.shape), _stored_dtype(space.dtype), scale=scale)
-
-
-def _stored_dtype(dtype: Any) -> str:
-    dtype = np.dtype(dtype)
-    if dtype.kind == "b":
-        return "uint8"
-    return "float32" if dtype.kind == "f" and dtype.itemsize > 4 else dtype.name
+    stored = {"bool": "uint8", "float64": "float32", "float128": "float32"}
+    dtype = np.dtype(space.dtype).name
+    return ObservationSpec(tuple(space.shape), stored.get(dtype, dtype), scale=scale)
 
 
 def _require_supported(space: spaces.Space[Any], label: str) -> None:
     supported = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-    if not isinstance(space, supported) or np.dtype(space.dtype).kind not in "biuf":
-        raise _unsupported(space, label)
-    if not 0 < spaces.flatdim(space) <= np.iinfo(np.int32).max:  # indices are int32
+    if (
+        not isinstance(space, supported)
+        or np.dtype(space.dtype).kind not in "biuf"
+        or not 0 < spaces.flatdim(space) <= np.iinfo(np.int32).max  # indices are int32
+    ):
         raise _unsupported(space, label)
 
 

@@ -29,6 +29,8 @@ class SerialVectorEnv:
     the final observation is copied out before a reset can overwrite the env's own
     buffer, as it can in SAME_STEP. Observations returned are one reused buffer.
 
+    envs: the single envs, in order.
+
     Life: `reset()` once, then `step` and, for rows that ended, `reset` with
     `options={"reset_mask": mask}`.
     """
@@ -42,11 +44,10 @@ class SerialVectorEnv:
         Raises EnvError: their spaces differ; UnsupportedSpaceError: see `ObservationEncoder`.
         """
         self.num_envs = len(envs)
+        self.envs, self._label, self.spec = list(envs), label, envs[0].spec
         self.single_observation_space = envs[0].observation_space
         self.single_action_space = envs[0].action_space
-        self.spec = envs[0].spec
         self.metadata = {**envs[0].metadata, **self.metadata}
-        self._envs, self._label = list(envs), label
         self._encoder = ObservationEncoder(self.single_observation_space, label)
         self._require_alike()
         self._observations: list[Any] = [None] * self.num_envs
@@ -67,7 +68,7 @@ class SerialVectorEnv:
         for i in range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist():
             try:
                 env_seed = None if seed is None else seed[i]
-                self._observations[i], infos[i] = self._envs[i].reset(seed=env_seed)
+                self._observations[i], infos[i] = self.envs[i].reset(seed=env_seed)
             except Exception as error:
                 raise env_error(self._label, "reset", error, i) from error
         return self._joined("reset"), self._batched(infos)
@@ -83,7 +84,7 @@ class SerialVectorEnv:
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.zeros(self.num_envs, bool)
         infos: dict[int, dict[str, Any]] = {}
-        for i, (env, action) in enumerate(zip(self._envs, actions, strict=True)):
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             try:
                 result = env.step(action)
                 self._observations[i], rewards[i], terminated[i], truncated[i], infos[i] = result
@@ -93,19 +94,14 @@ class SerialVectorEnv:
 
     def get_action_meanings(self) -> list[str]:
         """Names of the actions by their numbers, of envs that have them."""
-        return self._envs[0].unwrapped.get_action_meanings()  # type: ignore[attr-defined]
+        return self.envs[0].unwrapped.get_action_meanings()  # type: ignore[attr-defined]
 
     def render(self) -> list[Any]:
         """One frame of each env."""
-        return [env.render() for env in self._envs]
-
-    @property
-    def envs(self) -> Sequence[gymnasium.Env[Any, Any]]:
-        """The single envs, in order."""
-        return self._envs
+        return [env.render() for env in self.envs]
 
     def close(self) -> None:
-        for env in self._envs:
+        for env in self.envs:
             env.close()
 
     def _joined(self, where: str) -> Any:
@@ -126,12 +122,9 @@ class SerialVectorEnv:
         return batched
 
     def _require_alike(self) -> None:
-        for i, env in enumerate(self._envs):
-            pairs = (
-                ("observation", env.observation_space, self.single_observation_space),
-                ("action", env.action_space, self.single_action_space),
-            )
-            for name, space, first in pairs:
+        for i, env in enumerate(self.envs):
+            for name in ("observation", "action"):
+                space, first = (getattr(e, f"{name}_space") for e in (env, self.envs[0]))
                 if space != first:
                     raise errors.EnvError(
                         f"environment {self._label!r} has different {name} spaces: {first} in "

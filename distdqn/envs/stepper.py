@@ -9,7 +9,7 @@ depends on the mode that the env declares in `metadata["autoreset_mode"]`:
     NEXT_STEP   obs_t final, next_obs the same        ignores the action, is not valid, and
                                                       arrives at the reset observation
 
-A lost life may end an episode and begin the next without any of this: `lives.py`.
+A lost life may end an episode and begin the next without any of this: `learner_view.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from gymnasium.vector import AutoresetMode
 from distdqn import errors
 from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
 from distdqn.envs.failures import env_error, explained
-from distdqn.envs.lives import Lives
+from distdqn.envs.learner_view import Lives, find_bad, nonfinite_rows, scaled_reward
 from distdqn.envs.observations import ObservationEncoder, stacked_space
-from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
 from distdqn.types import Step
 
 DEFAULT_FPS = 30  # of a video where the env does not say
