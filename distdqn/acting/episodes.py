@@ -49,10 +49,10 @@ class EpisodeTracker:
             return []
         episodes = [
             Episode(i, float(self._returns[i]), int(self._lengths[i]), bool(step.truncated[i]))
-            for i in step.ended.nonzero()[0].tolist()
+            for i in np.flatnonzero(step.ended & np.isfinite(self._returns)).tolist()
         ]
         self.drop(step.ended)
-        return [episode for episode in episodes if np.isfinite(episode.episode_return)]
+        return episodes
 
     def drop(self, mask: np.ndarray) -> None:
         """Forgets the running episodes of the envs in `mask` `[N]` bool: they were reset."""

@@ -1,16 +1,9 @@
-"""Observations as stacks of single frames.
+"""The newest frames of envs as stacks.
 
 Frames are stored and sent one by one; a stack exists only where a network is to see it,
-and begins anew with each episode.
+and begins anew with each episode. `ObservationSpec.stacked` says how it looks.
 
-The frame at position p whose depth is d (how many of the frames right before it belong
-to the same observation) is seen as
-
-    [padding, ..., padding, frame p - d, ..., frame p]      `stack` places
-
-with zeros for padding, or with frame p - d again (`ObservationSpec.padding`).
-
-Symbols: `N` envs, `F` frames, `B` observations.
+Symbols: `N` envs.
 """
 
 from __future__ import annotations
@@ -65,23 +58,3 @@ class FrameStack:
             rows[env, end - past : end] = 0 if self._is_zero else frames[env]
         self._end = end + 1
         return rows[:, end - past : end + 1]
-
-
-def stacked(
-    frames: np.ndarray, positions: np.ndarray, depths: np.ndarray, observation: ObservationSpec
-) -> np.ndarray:
-    """The observations at `positions`.
-
-    frames: `[F, *shape]`, those of an env next to one another.
-    positions: `[B]` integers, of the newest frames.  depths: `[B]` integers.
-
-    Returns `[B, *obs_shape]`, new memory.
-    """
-    if observation.stack == 1:
-        return frames.take(positions, axis=0)
-    age = np.arange(observation.stack)[::-1]  # of each place, 0 the newest
-    depth = depths.astype(np.intp)[:, None]
-    out = frames.take(positions.astype(np.intp)[:, None] - np.minimum(age, depth), axis=0)
-    if observation.padding == "zero":
-        out[age > depth] = 0
-    return out

@@ -151,14 +151,9 @@ class FrameRing:
 
         Returns `[..., *obs_shape]`; frames `[..., *shape]` without depths.
         """
-        spec = self._observation
-        if depths is None or spec.stack == 1:
-            return self._frames.gather(numbers, self._origin)
-        age, depths = np.arange(spec.stack)[::-1], depths[..., None]  # of each place, 0 the newest
-        obs = self._frames.gather(numbers[..., None] - np.minimum(age, depths), self._origin)
-        if spec.padding == "zero":
-            obs[age > depths] = 0
-        return obs
+        if depths is None:
+            return self._frames_at(numbers)
+        return self._observation.stacked(self._frames_at, numbers, depths)
 
     def gather_masks(self, numbers: np.ndarray) -> np.ndarray | None:
         """The masks `[B, A]` bool of the frames with `numbers [B]`; None before any came."""
@@ -207,6 +202,9 @@ class FrameRing:
                 rows = slice(start, start + _CHUNK)
                 masks = None if action_mask is None else action_mask[rows]
                 self.append(self._as_kept(frames[rows]), masks, oldest=first)
+
+    def _frames_at(self, numbers: np.ndarray) -> np.ndarray:
+        return self._frames.gather(numbers, self._origin)
 
     def _as_kept(self, frames: np.ndarray | Sequence[bytes]) -> np.ndarray | Sequence[bytes]:
         """Frames from a state; decompressed where this ring keeps them plain."""
