@@ -24,7 +24,7 @@ import numpy as np
 
 from distdqn.acting.n_step import NStepAccumulator
 from distdqn.replay.frame_ring import FrameRing
-from distdqn.replay.memory_budget import planned_frames_per_item
+from distdqn.replay.layout import planned_frames_per_item
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PrioritizedSampler
 from distdqn.types import ObservationSpec, TransitionBlock

@@ -22,7 +22,7 @@ from distdqn.bench.measure import (
 )
 from distdqn.bench.replay_work import KINDS, Kind, Point, ReplayWork, needed_bytes
 from distdqn.bench.result import Case, Result, Setting
-from distdqn.replay.memory_budget import check_compression
+from distdqn.replay.layout import check_compression
 
 MEMCPY = "memcpy of the same bytes"
 WRITES = "one write to each node that changes"

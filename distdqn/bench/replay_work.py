@@ -13,8 +13,14 @@ from typing import Literal
 import numpy as np
 
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
-from distdqn.replay.layout import BUCKET, ITEM, num_buckets, tree_bytes
-from distdqn.replay.memory_budget import planned_frames_per_item, replay_bytes
+from distdqn.replay.layout import (
+    BUCKET,
+    ITEM,
+    num_buckets,
+    planned_frames_per_item,
+    replay_bytes,
+    tree_bytes,
+)
 from distdqn.types import PriorityUpdate, ReplayBatch, TransitionBlock
 
 Kind = Literal["prioritized", "uniform"]

@@ -7,8 +7,8 @@ live item needs it any more: the ring grows before it would.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,10 +16,9 @@ import numpy as np
 from distdqn.replay.saved_state import FramePiece
 from distdqn.types import ObservationSpec
 
-if TYPE_CHECKING:
-    from distdqn.replay.compressed_rows import CompressedRows
-
 GROWTH = 1.05  # factor: the price is to move frames, so not at every block
+
+_ALLOCATION_BYTES = 16  # what the C library rounds up to, beside 8 bytes of its own
 
 _CHUNK = 1024  # frames decompressed at once when a plain ring takes over compressed ones
 
@@ -70,6 +69,81 @@ class Rows:
     def _words(self, rows: np.ndarray) -> np.ndarray:
         """`[..., *shape]` as `[B, words of a row]`."""
         return rows.reshape(rows.size // self._width, self._width).view(self._word)
+
+
+class CompressedRows:
+    """`capacity` rows of one shape, each compressed without loss; see `Rows`.
+
+    For where memory is dearer than time: each row is an object of its own, and a batch's
+    rows are decompressed one by one, each once.
+
+    nbytes: what is held now, with what Python and the C library take per object.
+    """
+
+    def __init__(self, capacity: int, dtype: str, shape: tuple[int, ...]) -> None:
+        self._dtype, self._shape = dtype, shape
+        self._slots: list[bytes] = [b""] * capacity
+        self._held_bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._held_bytes + 8 * len(self._slots)
+
+    def write(self, slot: int, rows: np.ndarray | Sequence[bytes]) -> None:
+        """Puts `rows [B, *shape]`, or rows compressed already, into the slots from `slot` on."""
+        import lz4.block
+
+        for place, row in enumerate(rows, slot):
+            data = row if isinstance(row, bytes) else lz4.block.compress(row, store_size=False)
+            self._held_bytes += _object_bytes(data) - _object_bytes(self._slots[place])
+            self._slots[place] = data
+
+    def gather(self, numbers: np.ndarray, origin: int) -> np.ndarray:
+        """The rows with `numbers [...]`, as `[..., *shape]`."""
+        distinct, places = np.unique(numbers, return_inverse=True)
+        rows = decompressed(self.compressed(distinct, origin), self._dtype, self._shape)
+        return rows.take(places.reshape(numbers.shape), axis=0)
+
+    def compressed(self, numbers: np.ndarray, origin: int) -> Iterable[bytes]:
+        """The rows with `numbers [B]` as they are kept."""
+        slots = numbers - origin
+        return map(self._slots.__getitem__, np.where(slots < 0, slots + len(self._slots), slots))
+
+    def resize(self, capacity: int, num_tail: int) -> None:
+        """See `Rows.resize`."""
+        cut = len(self._slots) - num_tail
+        self._slots[cut:cut] = [b""] * (capacity - len(self._slots))
+
+
+def decompressed(rows: Iterable[bytes], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """`[B, *shape]`. Raises ValueError where one of `rows` is no such row."""
+    import lz4.block  # only where frames are compressed
+
+    row_bytes = np.dtype(dtype).itemsize * math.prod(shape)
+    plain = []
+    for data in rows:
+        try:
+            plain.append(lz4.block.decompress(data, uncompressed_size=row_bytes))
+        except lz4.block.LZ4BlockError as error:  # a larger one too
+            raise ValueError(_not_of_size(row_bytes, "others")) from error
+        if len(plain[-1]) != row_bytes:
+            raise ValueError(_not_of_size(row_bytes, str(len(plain[-1]))))
+    return np.frombuffer(b"".join(plain), dtype).reshape(-1, *shape)
+
+
+def _not_of_size(row_bytes: int, got: str) -> str:
+    return (
+        f"a compressed frame must hold {row_bytes} bytes, got {got}: it is of another "
+        "environment or preprocessing"
+    )
+
+
+def _object_bytes(data: bytes) -> int:
+    """Of memory that an object of this content takes; empty ones are one and the same."""
+    if not data:
+        return 0
+    size = data.__sizeof__() + 8
+    return -(-size // _ALLOCATION_BYTES) * _ALLOCATION_BYTES
 
 
 class FrameRing:
@@ -187,6 +261,21 @@ class FrameRing:
             state["action_mask"] = self.gather_masks(numbers)
         return state
 
+    def check_state(self, pieces: Sequence[FramePiece]) -> None:
+        """Raises ValueError if saved frames are of other observations.
+
+        Of compressed pieces the first frame is looked into.
+        """
+        spec = self._observation
+        for frames, _ in pieces:
+            if not isinstance(frames, np.ndarray):
+                decompressed(frames[:1], spec.dtype, spec.shape)
+            elif frames.shape[1:] != spec.shape:
+                raise ValueError(
+                    f"frames of the state must have shape {spec.shape}, got {frames.shape[1:]}: "
+                    "they are of another environment or preprocessing"
+                )
+
     def set_state(self, first: int, pieces: Sequence[FramePiece]) -> None:
         """Holds what `pieces` hold and nothing else, whatever the capacity was.
 
@@ -210,8 +299,6 @@ class FrameRing:
         """Frames from a state; decompressed where this ring keeps them plain."""
         if isinstance(frames, np.ndarray) or not isinstance(self._frames, Rows):
             return frames
-        from distdqn.replay.compressed_rows import decompressed
-
         return decompressed(frames, self._observation.dtype, self._observation.shape)
 
     def _runs(self, count: int) -> Iterator[tuple[int, int, int]]:
@@ -239,8 +326,6 @@ def _rows(capacity: int, observation: ObservationSpec, compression: str) -> Rows
     if compression == "none":
         return Rows(capacity, observation.dtype, observation.shape)
     assert compression == "lz4", compression
-    from distdqn.replay.compressed_rows import CompressedRows
-
     return CompressedRows(capacity, observation.dtype, observation.shape)
 
 

@@ -14,11 +14,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from distdqn.replay.block_check import check_block, check_state
-from distdqn.replay.block_versions import BlockVersions
+from distdqn.replay.blocks import BlockVersions, check_block
 from distdqn.replay.frame_ring import FrameRing
-from distdqn.replay.layout import COLUMNS, ITEM, visits_shape
-from distdqn.replay.memory_budget import FRAMES_PER_ITEM
+from distdqn.replay.layout import COLUMNS, FRAMES_PER_ITEM, ITEM, visits_shape
 from distdqn.replay.sampling import Sampler
 from distdqn.replay.saved_state import live_frames, live_items, rng_words, set_rng_words
 from distdqn.types import (
@@ -202,7 +200,7 @@ class Replay:
             return False, f"size is {self.size} after {self.inserts} inserts"
         if self._sampler.size != self.size:
             return False, f"the sampler has {self._sampler.size} live slots, the ring {self.size}"
-        items = self._live_items()
+        items = self._items[self._slots(self.inserts - self.size, self.size)]
         if np.any(np.diff(items["block_frame"]) < 0):
             return False, "the blocks' frames are not in the order of the items"
         oldest = self._oldest_frame()
@@ -288,7 +286,13 @@ class Replay:
                 "the sampler's slots would not match"
             )
         items, frames = live_items(state, ("block_frame", *COLUMNS)), live_frames(state)
-        check_state(items, frames, self._observation)
+        self._frames.check_state(frames)
+        for name in ("tm1_depth", "t_depth"):
+            if (deepest := int(items[name].max(initial=0))) >= self._observation.stack:
+                raise ValueError(
+                    f"{name} of the state must be below the stack of {self._observation.stack}, "
+                    f"got {deepest}: more frames were stacked when it was saved"
+                )
         for name in _COUNTERS:
             setattr(self, name, int(state[name]))
         set_rng_words(self._rng, state["rng"])
@@ -311,10 +315,6 @@ class Replay:
         slots = numbers - (self.inserts - 1) // self.capacity * self.capacity
         slots += self.capacity * (slots < 0)  # of the lap before; int64 remainders are slow
         return slots
-
-    def _live_items(self) -> np.ndarray:
-        """The live items `[size]`, oldest first."""
-        return self._items[self._slots(self.inserts - self.size, self.size)]
 
     def _oldest_frame(self) -> int:
         """Number of the first frame of the oldest live item's block.

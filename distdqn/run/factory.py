@@ -17,7 +17,7 @@ import numpy as np
 from distdqn.config import Config, resolved_error_band
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
-from distdqn.replay.memory_budget import (
+from distdqn.replay.layout import (
     MemoryBudget,
     check_compression,
     check_replay_fits,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from replay_parts import NUM_ACTIONS, Worker, make_replay
 
-from distdqn.replay.block_check import check_block
+from distdqn.replay.blocks import check_block
 from distdqn.types import ObservationSpec, TransitionBlock
 
 STACKED = ObservationSpec((4,), "float32", stack=3)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay_parts import CARTPOLE, INDEX, NUM_ACTIONS, Worker, make_replay
 
-from distdqn.replay.layout import visits_shape
-from distdqn.replay.memory_budget import replay_bytes
+from distdqn.replay.layout import replay_bytes, visits_shape
 from distdqn.replay.replay import IDS_PER_EPOCH, Replay
 from distdqn.replay.sampling import PlainSampler
 from distdqn.types import (
