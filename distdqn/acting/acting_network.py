@@ -130,7 +130,9 @@ class ActingNetwork:
         positions, depths = np.divmod(keys, observation.stack)
         frames_at = functools.partial(part.frames.take, axis=0)
         q, q_value = [], []
-        for piece in np.array_split(np.arange(len(keys)), _num_pieces(len(keys), observation)):
+        size = math.prod(observation.obs_shape) * np.dtype(observation.dtype).itemsize
+        num_pieces = max(-(-len(keys) * size // _PIECE_BYTES), 1)
+        for piece in np.array_split(np.arange(len(keys)), num_pieces):
             obs = observation.stacked(frames_at, positions[piece], depths[piece])
             inputs = torch.from_numpy(obs)
             q.append(self._network(inputs))
@@ -142,12 +144,6 @@ class ActingNetwork:
     def _torch_forward(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return self._network(torch.from_numpy(obs)).numpy()
-
-
-def _num_pieces(num: int, observation: ObservationSpec) -> int:
-    """Into how many pieces `num` observations are divided."""
-    size = math.prod(observation.obs_shape) * np.dtype(observation.dtype).itemsize
-    return max(-(-num * size // _PIECE_BYTES), 1)
 
 
 def _can_stay(vector: np.ndarray) -> bool:
@@ -186,7 +182,8 @@ def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
     if type(network) is not QNetwork or type(network.torso) is not nn.Sequential:
         return None
     layers, observation = list(network.torso), network.observation
-    if layers and _flattens_rows(layers[0]):
+    first = layers[0] if layers else None
+    if type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1):
         layers = layers[1:]
     elif len(observation.obs_shape) > 1:
         return None  # a layer that sees the axes of an observation
@@ -194,32 +191,21 @@ def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
     if any(rows * parameter.numel() > MAX_PRODUCTS for parameter in network.parameters()):
         return None
     maps = [_as_numpy(layer, num_rows) for layer in [*layers, network.head]]
-    preprocess, known = _preprocess(network), [m for m in maps if m is not None]
+    known = [m for m in maps if m is not None]
     if observation.num_categories or len(known) < len(maps):
         return None
 
+    scale, dtype = observation.scale, network.head.weight.detach().numpy().dtype
+
     def forward(obs: np.ndarray) -> np.ndarray:
-        x = preprocess(obs)
+        x = obs.reshape(len(obs), -1).astype(dtype, copy=False)  # [N, H]
+        if scale != 1.0:
+            x = x * dtype.type(scale)
         for function in known:
             x = function(x)
         return x
 
     return forward
-
-
-def _flattens_rows(module: nn.Module) -> bool:
-    return type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
-
-
-def _preprocess(network: QNetwork) -> _Map:
-    """Stored observations `[N, *obs_shape]` as float rows `[N, H]`."""
-    scale, dtype = network.observation.scale, network.head.weight.detach().numpy().dtype
-
-    def preprocess(obs: np.ndarray) -> np.ndarray:
-        rows = obs.reshape(len(obs), -1).astype(dtype, copy=False)
-        return rows if scale == 1.0 else rows * dtype.type(scale)
-
-    return preprocess
 
 
 def _as_numpy(module: nn.Module, num_rows: int) -> _Map | None:

@@ -91,13 +91,12 @@ class FrameBuffer:
         if self._masks is not None:
             self._masks[: self.size] = masks
 
-    def clear(self) -> None:
-        self.size = 0
-
     def _grow(self, needed: int) -> None:
         extra = max(needed - len(self.frames), len(self.frames))
-        new = np.zeros((extra, *self.frames.shape[1:]), self.frames.dtype)
-        self.frames = np.concatenate([self.frames, new])
-        self._owners = np.concatenate([self._owners, np.zeros(extra, self._owners.dtype)])
-        if self._masks is not None:
-            self._masks = np.concatenate([self._masks, np.ones((extra, self._num_actions), bool)])
+
+        def longer(array: np.ndarray, value: int = 0) -> np.ndarray:
+            new = np.full((extra, *array.shape[1:]), value, array.dtype)
+            return np.concatenate([array, new])
+
+        self.frames, self._owners = longer(self.frames), longer(self._owners)
+        self._masks = None if self._masks is None else longer(self._masks, 1)

@@ -108,7 +108,7 @@ class NStepAccumulator:
         if self.num_pending:
             raise RuntimeError(f"begin needs empty windows, {self.num_pending} steps are pending")
         self.num_rows = 0
-        self._buffer.clear()
+        self._buffer.size = 0
         self._rows["source"][0] = self._buffer.append(obs, self._envs, action_mask) + self._envs
         self._rows["depth"][0] = 0
 

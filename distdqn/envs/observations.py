@@ -106,8 +106,7 @@ class ObservationEncoder:
         frame = _spec(space, self._leaves[-1].stop)
         self.spec = dataclasses.replace(frame, stack=stack, padding=padding)
         self._dtype = np.dtype(self.spec.dtype)
-        is_array = isinstance(space, (spaces.Box, spaces.MultiBinary, spaces.Discrete))
-        self._encode = self._encode_array if is_array else self._encode_flat
+        self._is_array = isinstance(space, (spaces.Box, spaces.MultiBinary, spaces.Discrete))
 
     def encode(self, batch: Any, num_rows: int) -> np.ndarray:
         """`[num_rows, *shape]` in the stored dtype.
@@ -118,7 +117,21 @@ class ObservationEncoder:
         Raises EnvFailure: the observation does not have the space's structure, shape or kind of
         dtype, or a discrete value is out of range.
         """
-        return self._encode(batch, num_rows)
+        if self._is_array:
+            values = self._checked(self._leaves[0], batch, num_rows)
+            if self.spec.num_categories:
+                values = self._indices(self._leaves[0], values)
+            return np.array(values, self._dtype)
+        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
+        rows = np.arange(num_rows)[:, None]
+        for leaf in self._leaves:
+            values = self._checked(leaf, batch, num_rows)
+            if leaf.one_hot is None:
+                out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
+            else:
+                indices = self._indices(leaf, values).reshape(num_rows, -1)
+                out[rows, leaf.one_hot + indices] = 1.0
+        return out
 
     def encode_final(self, info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
         """`[E, *shape]` final observations of the E envs in `ended` `[N]` bool.
@@ -162,24 +175,6 @@ class ObservationEncoder:
                         f"environment {self._label!r} {change} in {where} (env {env})"
                     ) from error
             raise env_error(self._label, where, error) from error
-
-    def _encode_array(self, batch: Any, num_rows: int) -> np.ndarray:
-        values = self._checked(self._leaves[0], batch, num_rows)
-        if self.spec.num_categories:
-            values = self._indices(self._leaves[0], values)
-        return np.array(values, self._dtype)
-
-    def _encode_flat(self, batch: Any, num_rows: int) -> np.ndarray:
-        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
-        rows = np.arange(num_rows)[:, None]
-        for leaf in self._leaves:
-            values = self._checked(leaf, batch, num_rows)
-            if leaf.one_hot is None:
-                out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
-            else:
-                indices = self._indices(leaf, values).reshape(num_rows, -1)
-                out[rows, leaf.one_hot + indices] = 1.0
-        return out
 
     def _checked(self, leaf: _Leaf, batch: Any, num_rows: int) -> np.ndarray:
         """The leaf's `[num_rows, ...]` array, refused where it breaks the space."""

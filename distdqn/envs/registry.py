@@ -108,8 +108,7 @@ def _refuse_old_id(name: str) -> None:
     match = _old_id(name)
     if match is None:
         return
-    games = {spec_id: spec_id[4:-3] for spec_id in _game_ids()}
-    by_lower = {game.lower(): spec_id for spec_id, game in games.items()}
+    by_lower = {spec_id[4:-3].lower(): spec_id for spec_id in _game_ids()}
     found = by_lower.get(match[2].lower())
     if found is None and not match[1] and not match[3]:
         return  # nothing says that this is an Atari game

@@ -120,22 +120,18 @@ def decompressed(rows: Iterable[bytes], dtype: str, shape: tuple[int, ...]) -> n
     import lz4.block  # only where frames are compressed
 
     row_bytes = np.dtype(dtype).itemsize * math.prod(shape)
-    plain = []
+    plain: list[bytes] = []
     for data in rows:
         try:
             plain.append(lz4.block.decompress(data, uncompressed_size=row_bytes))
-        except lz4.block.LZ4BlockError as error:  # a larger one too
-            raise ValueError(_not_of_size(row_bytes, "others")) from error
+        except lz4.block.LZ4BlockError:  # a larger one too
+            plain.append(b"")
         if len(plain[-1]) != row_bytes:
-            raise ValueError(_not_of_size(row_bytes, str(len(plain[-1]))))
+            raise ValueError(
+                f"a compressed frame must hold {row_bytes} bytes, got "
+                f"{len(plain[-1]) or 'others'}: it is of another environment or preprocessing"
+            )
     return np.frombuffer(b"".join(plain), dtype).reshape(-1, *shape)
-
-
-def _not_of_size(row_bytes: int, got: str) -> str:
-    return (
-        f"a compressed frame must hold {row_bytes} bytes, got {got}: it is of another "
-        "environment or preprocessing"
-    )
 
 
 def _object_bytes(data: bytes) -> int:
@@ -183,7 +179,8 @@ class FrameRing:
         self._origin = 0
         self._observation = observation
         self._num_actions = int(num_actions)
-        self._frames = _rows(self.capacity, observation, compression)
+        kinds: dict[str, type[Rows] | type[CompressedRows]] = {"none": Rows, "lz4": CompressedRows}
+        self._frames = kinds[compression](self.capacity, observation.dtype, observation.shape)
         self._masks: Rows | None = None
 
     @property
@@ -320,13 +317,6 @@ class FrameRing:
         if self._masks is not None:
             self._masks.resize(capacity, num_tail)
         self.capacity = capacity
-
-
-def _rows(capacity: int, observation: ObservationSpec, compression: str) -> Rows | CompressedRows:
-    if compression == "none":
-        return Rows(capacity, observation.dtype, observation.shape)
-    assert compression == "lz4", compression
-    return CompressedRows(capacity, observation.dtype, observation.shape)
 
 
 @numba.njit(cache=True)

@@ -199,8 +199,7 @@ class PrioritizedSampler:
         """The priorities p_i `[B]` of live `slots [B]`, from their v_i; `[0]` if alpha is 0."""
         if self._exponent == 0.0:
             return np.empty(0)
-        powers = self._tree.get(slots)
-        return np.maximum(powers ** (1.0 / self._exponent) - self._epsilon, 0.0)
+        return np.maximum(self._tree.values[slots] ** (1.0 / self._exponent) - self._epsilon, 0.0)
 
     def sample(
         self, num: int, rng: np.random.Generator, num_batches: int = 1
@@ -222,24 +221,21 @@ class PrioritizedSampler:
         targets *= total / num
         np.minimum(targets, total, out=targets)  # the product may round up to just above it
         slots = self._tree.find(targets.ravel())
-        return slots, self._tree.get(slots) / total
+        return slots, self._tree.values[slots] / total
 
     def check_valid(self) -> tuple[bool, str]:
         """(True, "") if the tree is valid and counts the live slots, else (False, why)."""
         valid, why = self._tree.check_valid()
         if not valid:
             return False, why
-        positive = int(np.count_nonzero(self._tree.get(np.arange(self.capacity))))
+        positive = int(np.count_nonzero(self._tree.values))
         if positive != self.size:
             return False, f"{self.size} slots are live, {positive} have a value above 0"
         return True, ""
 
     def get_state(self) -> dict[str, Any]:
-        return {
-            "size": self.size,
-            "priority_max": self.priority_max,
-            **self._tree.get_state(),
-        }
+        own = {"size": self.size, "priority_max": self.priority_max}
+        return {**own, **self._tree.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `get_state` gave; raises ValueError if the capacity differs."""

@@ -307,7 +307,7 @@ def test_check_valid_names_what_is_corrupt() -> None:
         if name in ("size", "inserts"):
             setattr(replay, name, value)
         else:
-            replay._items[name][15] = value
+            replay.items[name][15] = value
         valid, why = replay.check_valid()
         assert not valid
         return why
