@@ -59,9 +59,8 @@ class EpsilonGreedy:
     """
 
     def __init__(self, num_envs: int, num_actions: int, rng: np.random.Generator):
-        self._shape = (STEPS_PER_DRAW, num_envs)
-        self._num_actions = num_actions
-        self._rng = rng
+        self._shape = (2, STEPS_PER_DRAW, num_envs)
+        self._num_actions, self._rng = num_actions, rng
         self._next = STEPS_PER_DRAW
 
     def select(
@@ -69,7 +68,9 @@ class EpsilonGreedy:
     ) -> np.ndarray:
         """`[N]` int64 actions; arguments as those of `epsilon_greedy`."""
         if self._next == STEPS_PER_DRAW:
-            self._draw()
+            self._explores, self._choices = self._rng.random(self._shape)
+            self._random_actions = (self._choices * self._num_actions).astype(np.int64)
+            self._next = 0
         step = self._next
         self._next += 1
         explores = self._explores[step] < epsilons
@@ -78,12 +79,6 @@ class EpsilonGreedy:
         actions = q_values.argmax(1)
         np.copyto(actions, self._random_actions[step], where=explores)
         return actions
-
-    def _draw(self) -> None:
-        self._explores = self._rng.random(self._shape)
-        self._choices = self._rng.random(self._shape)
-        self._random_actions = (self._choices * self._num_actions).astype(np.int64)
-        self._next = 0
 
 
 def _select(

@@ -167,9 +167,8 @@ class Rollout:
         """
         taken = 0
         for _ in range(vector_steps):
-            if taken >= max_transitions:
-                break
-            taken += self._step(0.0, max_transitions - taken)
+            if taken < max_transitions:
+                taken += self._step(0.0, max_transitions - taken)
         return self._seal(flush)
 
     def flush(self) -> TransitionBlock | None:

@@ -30,7 +30,7 @@ from distdqn.envs.atari import (
     check_unused,
     make_single,
 )
-from distdqn.envs.failures import env_error, explained, one_line
+from distdqn.envs.failures import explained, one_line
 from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
@@ -191,20 +191,18 @@ def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any
 def _make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> Any:
     """One env; without Gymnasium's checker, which would only repeat our own checks."""
     kwargs: dict[str, Any] = {"disable_env_checker": True, **settings.kwargs}
-    try:
+    with explained(settings.id, "make"), warnings.catch_warnings():
         if render_mode is None:
             return gymnasium.make(spec, **kwargs)
         # Drawing to arrays needs no screen; SDL would look for one, and complain to stderr.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        with warnings.catch_warnings():  # that the mode is not offered becomes an error below
-            warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # that the mode is not offered becomes an error below
+        try:
             return gymnasium.make(spec, **{**kwargs, "render_mode": render_mode})
-    except TypeError as error:
-        if render_mode is not None and "render_mode" in str(error):
+        except TypeError as error:
+            if "render_mode" not in str(error):
+                raise
             raise _not_rendered(settings.id, one_line(error)) from error
-        raise env_error(settings.id, "make", error) from error
-    except Exception as error:
-        raise env_error(settings.id, "make", error) from error
 
 
 def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:

@@ -15,9 +15,6 @@ import numpy as np
 from distdqn.errors import ConfigError, ResourceError
 from distdqn.types import ObservationSpec
 
-COLUMNS = ("tm1", "t", "tm1_depth", "t_depth", "a_tm1", "r_t", "discount_t")  # one per transition
-
-
 # One transition, kept together so that a draw costs one cache miss, not six. The frames
 # of `tm1` and `t` are numbers block_frame + tm1 and block_frame + t of the frame ring.
 ITEM = np.dtype(
@@ -33,10 +30,9 @@ ITEM = np.dtype(
     ],
     align=True,
 )
-
+COLUMNS = ("tm1", "t", "tm1_depth", "t_depth", "a_tm1", "r_t", "discount_t")  # one per transition
 
 MAX_VISITS = 2**20  # counts of (observation, action) pairs: 8 MiB
-
 
 FRAMES_PER_ITEM = 1.25
 
@@ -110,16 +106,9 @@ def memory_budget(
     compression: str = "none",
 ) -> MemoryBudget:
     """capacity: of all shards together; the largest shard counts as "per shard"."""
-    of_shards = [
-        replay_bytes(
-            (capacity + shards - 1 - shard) // shards,
-            observation,
-            num_actions,
-            prioritized,
-            frames_per_item,
-        )
-        for shard in range(shards)
-    ]
+    sizes = [(capacity + shards - 1 - shard) // shards for shard in range(shards)]
+    of_each = (observation, num_actions, prioritized, frames_per_item)
+    of_shards = [replay_bytes(size, *of_each) for size in sizes]
     return MemoryBudget(
         per_transition=math.ceil(sum(of_shards) / capacity),
         per_transition_copied=2 * observation.stack * frame_bytes(observation),
