@@ -71,12 +71,7 @@ class NStepAccumulator:
         observation: ObservationSpec,
         num_actions: int,
     ):
-        """Raises ValueError: n_step or num_envs below 1, discount outside [0, 1]."""
-        if n_step < 1 or num_envs < 1 or not 0.0 <= discount <= 1.0:
-            raise ValueError(
-                "n-step windows need n_step >= 1, num_envs >= 1 and discount in [0, 1], got "
-                f"n_step {n_step}, num_envs {num_envs}, discount {discount}"
-            )
+        assert n_step >= 1 and num_envs >= 1 and 0 <= discount <= 1, (n_step, num_envs, discount)
         self.num_rows = 0
         self._n_step = n_step
         self._discounts = discount ** np.arange(n_step + 1, dtype=np.float64)  # gamma^m

@@ -32,14 +32,13 @@ def find_bad(
     Returns `[N]` bool and "reward" or "observation" (the reward first, where both are bad); None
     and "" if nothing is bad.
     """
-    bad_reward = nonfinite_rows(reward)
-    bad_obs = nonfinite_rows(obs_t)
+    looked_at = [(reward, "reward"), (obs_t, "observation")]
     if next_obs is not obs_t:
-        bad_obs = _either(bad_obs, nonfinite_rows(next_obs))
-    if bad_reward is None and bad_obs is None:
+        looked_at.append((next_obs, "observation"))
+    found = [(bad, what) for x, what in looked_at if (bad := nonfinite_rows(x)) is not None]
+    if not found:
         return None, ""
-    what = "observation" if bad_reward is None else "reward"
-    return _either(bad_reward, bad_obs), what
+    return np.logical_or.reduce([bad for bad, _ in found]), found[0][1]
 
 
 def nonfinite_rows(values: np.ndarray) -> np.ndarray | None:
@@ -47,10 +46,6 @@ def nonfinite_rows(values: np.ndarray) -> np.ndarray | None:
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return None
     return ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-
-
-def _either(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    return b if a is None else a if b is None else a | b
 
 
 class Lives:

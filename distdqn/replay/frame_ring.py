@@ -167,13 +167,8 @@ class FrameRing:
         num_actions: int,
         compression: str = "none",
     ) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: no frame fits")
-        if 0 in observation.shape:
-            raise ValueError(
-                f"an observation must hold something, got shape {observation.shape}: there is "
-                "nothing to store"
-            )
+        assert capacity >= 1, f"no frame fits into a capacity of {capacity}"
+        assert 0 not in observation.shape, f"nothing to store of shape {observation.shape}"
         self.capacity = int(capacity)
         self.next_number = 0
         self._origin = 0

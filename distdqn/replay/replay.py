@@ -65,13 +65,8 @@ class Replay:
         frames_per_item: float = FRAMES_PER_ITEM,
         compression: str = "none",
     ) -> None:
-        if capacity < 1 or capacity != sampler.capacity:
-            raise ValueError(
-                f"capacity must be at least 1 and that of the sampler, {sampler.capacity}, got "
-                f"{capacity}: slots would not match"
-            )
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, got {epoch}: ids would be negative")
+        assert 1 <= capacity == sampler.capacity, "the slots of replay and sampler must match"
+        assert epoch >= 0, f"ids would be negative in epoch {epoch}"
         self.capacity = int(capacity)
         self.epoch = int(epoch)
         self.inserts = 0

@@ -14,8 +14,6 @@ import numpy as np
 
 from distdqn.replay.sum_tree import SumTree
 
-_NOTHING_LIVE = "cannot sample: no slot is live, insert some first"
-
 
 class PlainSampler:
     """Live slots without priorities: drawn uniformly, or each once in order.
@@ -36,8 +34,7 @@ class PlainSampler:
     nbytes = 0
 
     def __init__(self, capacity: int, in_order: bool = False) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: nothing to draw")
+        assert capacity >= 1, f"nothing to draw from a capacity of {capacity}"
         self.capacity = int(capacity)
         self.first = self.size = self.drawn = 0
         self._in_order = in_order
@@ -85,7 +82,7 @@ class PlainSampler:
         if self._in_order:
             return self._next(num_batches * num)
         if self.size == 0:
-            raise RuntimeError(_NOTHING_LIVE)
+            raise RuntimeError("cannot sample: no slot is live, insert some first")
         slots = rng.integers(self.size, size=num_batches * num)
         if self.first and self.size < self.capacity:  # a full ring needs no turning
             slots = (slots + self.first) % self.capacity
@@ -133,16 +130,8 @@ class PrioritizedSampler:
     """
 
     def __init__(self, capacity: int, priority_exponent: float, priority_epsilon: float) -> None:
-        if not 0.0 <= priority_exponent <= 1.0:
-            raise ValueError(
-                f"priority_exponent must be in [0, 1], got {priority_exponent}: sampling goes "
-                "from uniform (0) to proportional (1)"
-            )
-        if not 0.0 < priority_epsilon < float("inf"):
-            raise ValueError(
-                f"priority_epsilon must be finite and above 0, got {priority_epsilon}: an item "
-                "whose TD error is 0 would never be drawn again"
-            )
+        assert 0.0 <= priority_exponent <= 1.0, priority_exponent
+        assert 0.0 < priority_epsilon < float("inf"), priority_epsilon
         self.capacity = int(capacity)
         self.size = 0
         self.priority_max = 1.0
@@ -213,8 +202,6 @@ class PrioritizedSampler:
         likewise, float64: within a minibatch, the mean over its draws of the chance
         that a draw yields i. Raises RuntimeError when no slot is live.
         """
-        if self.size == 0:
-            raise RuntimeError(_NOTHING_LIVE)
         total = self._tree.total
         targets = rng.random((num_batches, num))
         targets += np.arange(num)

@@ -34,8 +34,7 @@ class SumTree:
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: no slot to set")
+        assert capacity >= 1, f"no slot to set in a capacity of {capacity}"
         self.capacity = int(capacity)
         self._num_buckets = num_buckets(self.capacity)
         self.nodes = np.zeros(2 * self._num_buckets)
@@ -59,11 +58,7 @@ class SumTree:
         """
         slots = np.ascontiguousarray(slots, np.int64)
         values = np.ascontiguousarray(values, np.float64)
-        if slots.ndim != 1 or slots.shape != values.shape:
-            raise ValueError(
-                f"slots and values must be of one shape [B], got {slots.shape} and "
-                f"{values.shape}: a value would have no slot"
-            )
+        assert slots.ndim == 1 and slots.shape == values.shape, (slots.shape, values.shape)
         refused = _set(self.nodes, self.values, self.capacity, slots, values)
         if refused >= 0:
             raise ValueError(
@@ -85,8 +80,7 @@ class SumTree:
         if not self.nodes[1] > 0.0:
             raise RuntimeError("cannot find a slot: every value is 0, set some first")
         targets = np.ascontiguousarray(targets, np.float64)
-        if targets.ndim != 1:
-            raise ValueError(f"targets must have shape [B], got {targets.shape}")
+        assert targets.ndim == 1, targets.shape
         slots = np.empty(len(targets), np.int64)
         refused = _find(self.nodes, self.values, targets, slots)
         if refused >= 0:

@@ -120,9 +120,9 @@ def test_a_wrong_slot_or_value_is_refused_and_changes_nothing(slot: int, value: 
 
 
 def test_unequal_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(2,\) and \(1,\)"):
+    with pytest.raises(AssertionError, match=r"\(2,\), \(1,\)"):
         SumTree(4).set(np.array([0, 1]), np.array([1.0]))
-    with pytest.raises(ValueError, match=r"shape \[B\], got \(1, 1\)"):
+    with pytest.raises(AssertionError, match=r"\(1, 1\)"):
         tree_of([1.0]).find(np.zeros((1, 1)))
 
 
@@ -135,7 +135,7 @@ def test_a_target_outside_the_total_is_refused(target: float) -> None:
 def test_nothing_can_be_found_in_an_empty_tree() -> None:
     with pytest.raises(RuntimeError, match="every value is 0"):
         SumTree(3).find(np.array([0.0]))
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(AssertionError, match="capacity of 0"):
         SumTree(0)
 
 
