@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distdqn.acting.frame_buffer import FrameBuffer
+from distdqn.acting.frames import FrameBuffer
 from distdqn.types import BEFORE_ANY, ObservationSpec, Step, TransitionBlock, WeightsVersion
 
 _FIRST_ROWS = 16  # buffers double from here
@@ -97,9 +97,7 @@ class NStepAccumulator:
 
     def begin(self, obs: np.ndarray, action_mask: np.ndarray | None = None) -> None:
         """Starts the streams at frames `obs [N, *shape]`, with masks `[N, A]` where there are any.
-
-        Raises RuntimeError: steps are pending, which would lose their arrivals.
-        """
+        Raises RuntimeError: steps are pending, which would lose their arrivals."""
         if self.num_pending:
             raise RuntimeError(f"begin needs empty windows, {self.num_pending} steps are pending")
         self.num_rows = 0

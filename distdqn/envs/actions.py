@@ -17,9 +17,7 @@ from distdqn.envs.failures import shorten
 
 def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]:
     """Number of actions and the env's number for action 0 of a Discrete space.
-
-    Raises UnsupportedSpaceError: any other space.
-    """
+    Raises UnsupportedSpaceError: any other space."""
     if not isinstance(space, gymnasium.spaces.Discrete):
         raise errors.UnsupportedSpaceError(
             f"environment {label!r} has the action space {shorten(space)}; distdqn learns "
@@ -55,9 +53,7 @@ class ActionMasks:
 
     def first(self, info: Mapping[str, Any]) -> np.ndarray | None:
         """`[N, A]` bool masks after a reset of every env, None for an env without.
-
-        Raises EnvFailure: a mask of another shape, or one that allows nothing.
-        """
+        Raises EnvFailure: a mask of another shape, or one that allows nothing."""
         self._given = self._given or "action_mask" in info
         return self.read(info)
 

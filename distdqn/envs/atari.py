@@ -48,9 +48,7 @@ _REPLACED = {
 
 def check_kwargs(settings: EnvConfig) -> None:
     """Refuses constructor arguments that `env.atari.*` replaces, or that nobody would read.
-
-    Raises ConfigError: naming the field to use.
-    """
+    Raises ConfigError: naming the field to use."""
     for name in settings.kwargs:
         if name in _REPLACED:
             raise errors.ConfigError(
@@ -66,9 +64,7 @@ def check_kwargs(settings: EnvConfig) -> None:
 
 def check_unused(settings: EnvConfig, env: str) -> None:
     """Refuses changes of `env.atari.*` for `env`, which is no Atari game of ours.
-
-    Raises ConfigError: naming the first field that was changed.
-    """
+    Raises ConfigError: naming the first field that was changed."""
     for field in dataclasses.fields(AtariConfig):
         value = getattr(settings.atari, field.name)
         if value != field.default:
@@ -80,9 +76,7 @@ def check_unused(settings: EnvConfig, env: str) -> None:
 
 def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> AtariFrames:
     """One game behind Gymnasium's wrapper.
-
-    Raises MissingExtraError: OpenCV is not installed; EnvFailure: the game cannot be made.
-    """
+    Raises MissingExtraError: OpenCV is not installed; EnvFailure: the game cannot be made."""
     atari = settings.atari
     with explained(settings.id, "make"):
         importlib.import_module("cv2")

@@ -97,9 +97,7 @@ def make_stepper(
     render_mode: str | None = None,
 ) -> VectorStepper:
     """A stepper over `num_envs` new environments.
-
-    Raises EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
-    """
+    Raises EnvError, ConfigError: see `make_vector_env` and `VectorStepper`."""
     vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
     atari = settings.atari if settings.is_atari and make_env is None else None
     stack = settings.frame_stack

@@ -31,9 +31,7 @@ PALETTE = np.array(
 
 def register() -> None:
     """Registers `MinAtar/<Game>-v0` with Gymnasium, in place of the package's own.
-
-    Raises ImportError: the package is not installed.
-    """
+    Raises ImportError: the package is not installed."""
     with _quiet():
         importlib.import_module("minatar")
     for game in GAMES:

@@ -160,9 +160,7 @@ class ObservationEncoder:
 
     def joined(self, rows: Sequence[Any], where: str, envs: Iterable[int], out: Any) -> Any:
         """Single observations of `envs` as one batch of the space, written to `out`.
-
-        Raises EnvFailure: one does not fit; names its env, and `where` it came from.
-        """
+        Raises EnvFailure: one does not fit; names its env, and `where` it came from."""
         try:
             return concatenate(self._space, rows, out)
         except Exception as error:

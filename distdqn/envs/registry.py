@@ -102,9 +102,7 @@ def _old_id(name: str) -> re.Match[str] | None:
 
 def _refuse_old_id(name: str) -> None:
     """Refuses ids of earlier generations, which fix what `env.atari.*` decides.
-
-    Raises UnknownEnvError: with the right id, or those of the games closest to it.
-    """
+    Raises UnknownEnvError: with the right id, or those of the games closest to it."""
     match = _old_id(name)
     if match is None:
         return

@@ -40,9 +40,7 @@ class SerialVectorEnv:
 
     def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]], label: str) -> None:
         """Takes over the envs, which must be alike.
-
-        Raises EnvError: their spaces differ; UnsupportedSpaceError: see `ObservationEncoder`.
-        """
+        Raises EnvError: their spaces differ; UnsupportedSpaceError: see `ObservationEncoder`."""
         self.num_envs = len(envs)
         self.envs, self._label, self.spec = list(envs), label, envs[0].spec
         self.single_observation_space = envs[0].observation_space
@@ -77,9 +75,7 @@ class SerialVectorEnv:
         self, actions: np.ndarray
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps every env; the arguments and results of `gymnasium.vector.VectorEnv.step`.
-
-        Raises EnvError: an env raised, or broke its observation space.
-        """
+        Raises EnvError: an env raised, or broke its observation space."""
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.zeros(self.num_envs, bool)

@@ -265,9 +265,7 @@ class VectorStepper:
 
 def _autoreset_mode(vector_env: Any, label: str) -> AutoresetMode:
     """The mode that a vector env declares.
-
-    Raises EnvError: it declares none, or one that is not known here.
-    """
+    Raises EnvError: it declares none, or one that is not known here."""
     declared = vector_env.metadata.get("autoreset_mode")
     try:
         return AutoresetMode(declared)

@@ -14,7 +14,7 @@ import numpy as np
 
 from distdqn import errors
 from distdqn.acting.exploration import epsilon_greedy
-from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.frames import FrameStack
 from distdqn.types import Step
 
 QValues = Callable[[np.ndarray], np.ndarray]

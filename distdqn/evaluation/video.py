@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from distdqn.acting.exploration import epsilon_greedy
-from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.frames import FrameStack
 from distdqn.evaluation.value_panel import PlayedEpisode, ValuePanel
 
 _CODEC_BLOCK = 2  # pixels; imageio would else enlarge pictures to multiples of 16

@@ -19,9 +19,7 @@ FramePiece = tuple[np.ndarray | list[bytes], np.ndarray | None]
 
 def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
     """The live items' columns `[size]` by `names`, joined from the segments of a state.
-
-    Raises ValueError where a segment is missing.
-    """
+    Raises ValueError where a segment is missing."""
     segments, end = state["segments"], state["inserts"]
     pieces = [(segment["first_item"], len(segment[names[0]])) for segment in segments]
     rows = cut(pieces, end - state["size"], end, "item")

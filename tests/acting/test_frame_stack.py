@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.frames import FrameStack
 from distdqn.types import ObservationSpec
 
 PADDINGS = ("zero", "repeat")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distdqn import errors
-from distdqn.acting.episodes import EpisodeTracker
+from distdqn.acting.rollout import EpisodeTracker
 from distdqn.config import AtariConfig, EnvConfig
 from distdqn.envs.make import describe, make_stepper, make_vector_env
 
