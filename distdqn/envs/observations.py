@@ -44,8 +44,10 @@ class _Leaf:
     stop: int
     one_hot: np.ndarray | None
 
-    def read(self, observation: Any, lead: tuple[int, ...] = ()) -> np.ndarray:
-        """The leaf's `[*lead, ...]` array; raises _ChangedError where it breaks the space.
+    def read(
+        self, observation: Any, label: str, lead: tuple[int, ...] = (), where: str = ""
+    ) -> np.ndarray:
+        """The leaf's `[*lead, ...]` array; raises EnvFailure where it breaks the space.
 
         lead: shape before that of a single observation, `(N,)` for a batch.
         """
@@ -55,21 +57,18 @@ class _Leaf:
                 observation = observation[key]
             array = np.asarray(observation)
         except (KeyError, IndexError, TypeError, ValueError):
-            raise _ChangedError(f"changed the structure of its observation{_at(self)}") from None
+            raise self._changed(label, "structure", "", where) from None
         required = space.shape or ()
         if array.shape != lead + required:
             got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
-            raise _ChangedError(
-                f"changed its observation shape{_at(self)} from {required} to {got}"
-            )
+            raise self._changed(label, "shape", f" from {required} to {got}", where)
         if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            change = f"from {space.dtype} to {array.dtype}"
-            raise _ChangedError(f"changed its observation dtype{_at(self)} {change}")
+            raise self._changed(label, "dtype", f" from {space.dtype} to {array.dtype}", where)
         return array
 
-
-class _ChangedError(Exception):
-    """What an observation changed against its space."""
+    def _changed(self, label: str, what: str, change: str, where: str) -> errors.EnvFailure:
+        message = f"changed its observation {what}{_at(self)}{change}{where}"
+        return errors.EnvFailure(f"environment {label!r} {message}")
 
 
 class ObservationEncoder:
@@ -118,14 +117,14 @@ class ObservationEncoder:
         dtype, or a discrete value is out of range.
         """
         if self._is_array:
-            values = self._checked(self._leaves[0], batch, num_rows)
+            values = self._leaves[0].read(batch, self._label, (num_rows,))
             if self.spec.num_categories:
                 values = self._indices(self._leaves[0], values)
             return np.array(values, self._dtype)
         out = np.zeros((num_rows, *self.spec.shape), self._dtype)
         rows = np.arange(num_rows)[:, None]
         for leaf in self._leaves:
-            values = self._checked(leaf, batch, num_rows)
+            values = leaf.read(batch, self._label, (num_rows,))
             if leaf.one_hot is None:
                 out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
             else:
@@ -165,21 +164,9 @@ class ObservationEncoder:
             return concatenate(self._space, rows, out)
         except Exception as error:
             for env, row in zip(envs, rows, strict=True):
-                try:
-                    for leaf in self._leaves:
-                        leaf.read(row)
-                except _ChangedError as change:
-                    raise errors.EnvFailure(
-                        f"environment {self._label!r} {change} in {where} (env {env})"
-                    ) from error
+                for leaf in self._leaves:
+                    leaf.read(row, self._label, where=f" in {where} (env {env})")
             raise env_error(self._label, where, error) from error
-
-    def _checked(self, leaf: _Leaf, batch: Any, num_rows: int) -> np.ndarray:
-        """The leaf's `[num_rows, ...]` array, refused where it breaks the space."""
-        try:
-            return leaf.read(batch, (num_rows,))
-        except _ChangedError as change:
-            raise errors.EnvFailure(f"environment {self._label!r} {change}") from None
 
     def _indices(self, leaf: _Leaf, values: np.ndarray) -> np.ndarray:
         """Values of a Discrete or MultiDiscrete leaf counted from 0, in range."""

@@ -22,7 +22,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
+from distdqn.envs.actions import ActionMasks, discrete_actions
 from distdqn.envs.failures import env_error, explained
 from distdqn.envs.learner_view import Lives, find_bad, nonfinite_rows, scaled_reward
 from distdqn.envs.observations import ObservationEncoder, stacked_space
@@ -92,9 +92,13 @@ class VectorStepper:
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """The env's own words for the actions, or their numbers."""
-        start = self.action_start
-        return action_names(self._vector_env, range(start, start + self.num_actions))
+        """The env's own words for its actions (`get_action_meanings()`), else their numbers."""
+        envs = getattr(self._vector_env, "envs", None)
+        meanings = getattr(envs[0].unwrapped, "get_action_meanings", None) if envs else None
+        names = tuple(map(str, meanings())) if callable(meanings) else ()
+        if len(names) == self.num_actions:
+            return names
+        return tuple(str(self.action_start + action) for action in range(self.num_actions))
 
     @property
     def frames_per_second(self) -> int:

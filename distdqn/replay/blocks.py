@@ -45,9 +45,14 @@ def check_block(block: TransitionBlock, observation: ObservationSpec, num_action
                 f"{name} of a block must be in [0, {bound}), got {worst}: it would point at "
                 "another block's frame, or at no action or observation"
             )
+    if observation.stack > 1:
+        _check_stacks(block)
+
+
+def _check_stacks(block: TransitionBlock) -> None:
     for name in ("tm1", "t"):
         positions, depths = getattr(block, name), getattr(block, f"{name}_depth")
-        if observation.stack > 1 and np.any(depths > positions):
+        if np.any(depths > positions):
             at = int(np.argmax(depths > positions))
             raise ValueError(
                 f"{name}_depth of a block must be at most {name}, got {depths[at]} at position "
