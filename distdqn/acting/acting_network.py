@@ -5,12 +5,11 @@ vector step PyTorch spends most of its time in Python and its dispatcher, and dr
 env's code out of the caches. With 16 CartPole envs and 120-84 hidden units, on one core: 20
 microseconds in place of 62 to act, and 57 in place of 79 for the env step that follows.
 
-Any other network acts through PyTorch as it is: with 8 stacked pictures, the `nature` torso and one thread 2.4 ms, nearly all of it
-inside the layers. Weights packed beforehand by operators that PyTorch does not document
-would take 0.3 ms off.
+Any other acts through PyTorch as it is: with 8 stacked pictures, the `nature` torso and one
+thread 2.4 ms, nearly all of it inside the layers. Weights packed beforehand by operators that
+PyTorch does not document would take 0.3 ms off.
 
-Symbols: `N` envs, `B` transitions of a block, `A` actions, `P` parameters,
-`H` features.
+Symbols: `N` envs, `B` transitions of a block, `A` actions, `P` parameters, `H` features.
 """
 
 from __future__ import annotations
@@ -193,7 +192,6 @@ def dense_forward(network: nn.Module, num_rows: int) -> _Map | None:
     known = [m for m in maps if m is not None]
     if observation.num_categories or len(known) < len(maps):
         return None
-
     scale, dtype = observation.scale, network.head.weight.detach().numpy().dtype
 
     def forward(obs: np.ndarray) -> np.ndarray:
