@@ -8,6 +8,7 @@ superbatch, `A` actions, `P` parameters.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -41,6 +42,31 @@ class ObservationSpec:
     def obs_shape(self) -> tuple[int, ...]:
         """Of one observation: `[stack, *shape]`, or `shape` where nothing is stacked."""
         return (self.stack, *self.shape) if self.stack > 1 else self.shape
+
+    def stacked(
+        self, frames_at: Callable[[np.ndarray], np.ndarray], newest: np.ndarray, depths: np.ndarray
+    ) -> np.ndarray:
+        """The observations whose newest frames are at the positions `newest [...]`.
+
+        The one at position p whose depth is d (how many of the frames right before it belong
+        to the same observation) is seen as
+
+            [padding, ..., padding, frame p - d, ..., frame p]      `stack` places
+
+        with zeros for padding, or with frame p - d again.
+
+        frames_at: positions `[...]` -> frames `[..., *shape]`, new memory.
+        depths: integers like `newest`.
+
+        Returns `[..., *obs_shape]`.
+        """
+        if self.stack == 1:
+            return frames_at(newest)
+        age, depths = np.arange(self.stack)[::-1], depths[..., None]  # of each place, 0 the newest
+        obs = frames_at(newest[..., None] - np.minimum(age, depths))
+        if self.padding == "zero":
+            obs[age > depths] = 0
+        return obs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

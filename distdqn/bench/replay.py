@@ -22,8 +22,15 @@ from distdqn.bench.children import Child
 from distdqn.bench.measure import Rates, cpu_clock_of, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
-from distdqn.replay.layout import BUCKET, ITEM, num_buckets, tree_bytes
-from distdqn.replay.memory_budget import check_compression, planned_frames_per_item, replay_bytes
+from distdqn.replay.layout import (
+    BUCKET,
+    ITEM,
+    check_compression,
+    num_buckets,
+    planned_frames_per_item,
+    replay_bytes,
+    tree_bytes,
+)
 from distdqn.types import PriorityUpdate, ReplayBatch, TransitionBlock
 
 Kind = Literal["prioritized", "uniform"]

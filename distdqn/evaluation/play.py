@@ -17,7 +17,7 @@ from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
 from distdqn.acting.exploration import epsilon_greedy
-from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.frames import FrameStack
 from distdqn.errors import EnvFailure
 from distdqn.evaluation.video import record_video
 from distdqn.telemetry.reports import EvaluationReport

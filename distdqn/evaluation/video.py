@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.acting.exploration import epsilon_greedy
-from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.frames import FrameStack
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont

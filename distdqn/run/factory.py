@@ -18,7 +18,7 @@ from distdqn.config import Config
 from distdqn.config.tree import resolved_error_band
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
-from distdqn.replay.memory_budget import (
+from distdqn.replay.layout import (
     MemoryBudget,
     check_compression,
     check_replay_fits,

@@ -124,7 +124,7 @@ def test_the_nodes_that_change_are_those_that_a_sum_tree_changes(capacity):
 
     places = changed_nodes(slots, capacity)
 
-    changed = np.concatenate([np.flatnonzero(tree._nodes), len(tree._nodes) + np.unique(slots)])
+    changed = np.concatenate([np.flatnonzero(tree.nodes), len(tree.nodes) + np.unique(slots)])
     assert sorted(places.tolist()) == changed.tolist()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from distdqn.errors import ResourceError
 from distdqn.machine.memory import tree_pss_bytes
-from distdqn.replay.memory_budget import check_replay_fits
+from distdqn.replay.layout import check_replay_fits
 
 
 def test_a_replay_that_fits_passes_and_one_that_does_not_is_refused_with_both_sizes():
