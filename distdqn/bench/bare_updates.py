@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from distdqn.learning.compilation import compile_in_background
+from distdqn.learning.compilation import BackgroundCompile
 from distdqn.learning.learner import Learner
 from distdqn.machine.cpu_threads import cpu_threads
 
@@ -39,7 +39,7 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
     with cpu_threads(learner.num_threads):
-        compiling = compile_in_background(
+        compiling = BackgroundCompile(
             learner.build_update, learner.example_arguments(has_mask), nice=0
         )
     deadline = time.monotonic() + COMPILE_TIMEOUT_S
