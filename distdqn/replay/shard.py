@@ -18,8 +18,8 @@ from distdqn.machine.niceness import give_way
 from distdqn.machine.process_memory import keep_freed_memory
 from distdqn.replay.shard_account import ShardAccount
 from distdqn.telemetry.ledger import StreamAccount
-from distdqn.telemetry.meter import Meter
 from distdqn.telemetry.reports import ShardReport
+from distdqn.telemetry.usage import Meter
 from distdqn.types import (
     BEFORE_ANY,
     PriorityUpdate,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distdqn.control.control import Control
-from distdqn.telemetry import meter
+from distdqn.telemetry import usage
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
 from distdqn.telemetry.reports import (
@@ -300,9 +300,9 @@ def test_td_errors_are_the_learners_and_nothing_is_drawn_of_nothing():
 @pytest.fixture
 def alone(monkeypatch):
     """A machine named here with 4 cores that have been busy for 50 s."""
-    monkeypatch.setattr(meter.platform, "node", lambda: "here")
-    monkeypatch.setattr(meter, "usable_cores", lambda: 4)
-    monkeypatch.setattr(meter, "machine_busy_s", lambda: 50.0)
+    monkeypatch.setattr(usage.platform, "node", lambda: "here")
+    monkeypatch.setattr(usage, "usable_cores", lambda: 4)
+    monkeypatch.setattr(usage, "machine_busy_s", lambda: 50.0)
 
 
 def spent(work_s, cpu_s=0.0):
