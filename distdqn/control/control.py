@@ -303,6 +303,7 @@ class Control:
             "shard_items": items,
             "replay_size": sum(items),
             "priority_max": max((report.priority_max for report in shards), default=math.nan),
+            "refused_priorities": sum(r.refused_priorities for r in self._shards.values()),
             "stale_fraction_10": self._over_items("stale_fraction_10"),
             "stale_fraction_100": self._over_items("stale_fraction_100"),
             **_quantiles("priority", self._priorities()),

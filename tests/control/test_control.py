@@ -214,6 +214,15 @@ def test_staleness_is_counted_over_all_shards():
     assert status.staleness_p95 == 4
 
 
+def test_refused_priorities_are_counted_over_all_shards_dead_ones_too():
+    control = make_control()
+    for epoch in (0, 1):
+        report = dataclasses.replace(shard_report({}, epoch=epoch), refused_priorities=2)
+        control.report_shard(report)
+    control.bury_shard(0, 0)
+    assert control.status().refused_priorities == 4
+
+
 def diagnosed(shard, size, fraction, priorities=()):
     return dataclasses.replace(
         shard_report({}),
