@@ -184,7 +184,8 @@ def print_summary(
         rows["go on"] = f"distdqn resume {folder}"
     rows["run folder"] = str(folder)
     for name, pattern in (("plot", "learning_curve.png"), ("video", "videos/*.mp4")):
-        rows |= {name: str(path) for path in sorted(folder.glob(pattern))[:1]}
+        for path in sorted(folder.glob(pattern))[:1]:
+            rows[name] = str(path)
     rows["curves"] = f"tensorboard --logdir {folder}"
     rows["play"] = f"distdqn evaluate {folder} --video"
     grid = Table.grid(padding=(0, 2))
