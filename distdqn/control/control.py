@@ -80,7 +80,7 @@ class Control:
         self._learners: dict[int, LearnerReport] = {}
         self._learner = LearnerReport()
         self._rest = RestMeter()
-        self._restarts = collections.Counter[str]()
+        self._restarts: dict[str, Any] = collections.Counter()  # by name in the status
         self._items_lost = 0
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
         self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MEAN_OVER = 100
 _MAX_DOTS = 20_000
 EDGE, MUTED, ACCENT, INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     **{"font.size": 10, "axes.titlesize": 10.5, "legend.fontsize": 9},
     **{"axes.titleweight": "bold", "axes.titlelocation": "left", "legend.frameon": False},
     **{"axes.spines.right": False, "axes.spines.top": False},
@@ -100,8 +100,8 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()
     if handles:  # above the axes, where it covers nothing
-        place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.0), "borderaxespad": 0.4}
-        axes.legend(handles[::-1], labels[::-1], ncols=2, **place)
+        place: dict[str, Any] = {"bbox_to_anchor": (-0.01, 1.0), "borderaxespad": 0.4}
+        axes.legend(handles[::-1], labels[::-1], ncols=2, loc="lower left", **place)
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)

@@ -53,8 +53,8 @@ class Spent:
 
 def sum_of(count: int, parts: Iterable[Spent | None]) -> Spent:
     """Of all parts of a kind, `count` of which are alive; None: nothing is known of it."""
-    seconds = [(part.work_s, part.queued_s, part.cpu_s) for part in parts if part is not None]
-    return Spent(count, *map(sum, zip(*seconds, strict=True)))
+    known, names = [part for part in parts if part is not None], ("work_s", "queued_s", "cpu_s")
+    return Spent(count, *(sum(getattr(part, name) for part in known) for name in names))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
