@@ -18,7 +18,7 @@ import ray
 from distdqn.acting.push_window import PushWindow
 from distdqn.errors import EnvFailure
 from distdqn.machine.cpu import give_most_way, give_way
-from distdqn.telemetry.meter import Meter
+from distdqn.telemetry.usage import Meter
 from distdqn.types import ShardMap, WorkerDirective
 from distdqn.weights.server import WeightClient
 

@@ -50,13 +50,13 @@ def bare_updates(learner: Learner, count: int, has_mask: bool = False) -> Callab
 
 def compile_now(learner: Learner, has_mask: bool = False) -> str:
     """Puts the compiled update in place (`learner.compiled`); how that went, in a line."""
-    from distdqn.learning.compilation import compile_in_background
+    from distdqn.learning.compilation import BackgroundCompile
     from distdqn.machine.cpu_threads import cpu_threads
 
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
     with cpu_threads(learner.num_threads):
-        compiling = compile_in_background(
+        compiling = BackgroundCompile(
             learner.build_update, learner.example_arguments(has_mask), nice=0
         )
     deadline = time.monotonic() + _COMPILE_TIMEOUT_S

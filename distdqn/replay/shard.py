@@ -22,9 +22,9 @@ from distdqn.machine.cpu import give_way
 from distdqn.machine.memory import keep_freed_memory
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
-from distdqn.telemetry.meter import Meter
 from distdqn.telemetry.rates import Sparingly
 from distdqn.telemetry.reports import ReplayDiagnostics, ShardReport
+from distdqn.telemetry.usage import Meter
 from distdqn.types import (
     BEFORE_ANY,
     PriorityUpdate,

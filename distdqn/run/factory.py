@@ -240,14 +240,13 @@ class Factory:
         """Compiles the update beside the learner; None where it is to stay eager."""
         if not self.config.learner.compile or learner.device.type != "cpu":
             return None
-        from distdqn.learning.compilation import CompiledCache, compile_in_background
+        from distdqn.learning.compilation import BackgroundCompile
         from distdqn.machine.cpu_threads import cpu_threads
 
         with cpu_threads(learner.num_threads):  # the machine code is for so many
-            return compile_in_background(
+            return BackgroundCompile(
                 learner.build_update,
                 learner.example_arguments(with_action_mask),
-                CompiledCache(),
                 nice=5,  # below the learner, above the workers, which it would else starve behind
             )
 
