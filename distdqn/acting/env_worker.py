@@ -18,10 +18,10 @@ import ray
 
 from distdqn.acting.push_window import PushWindow
 from distdqn.errors import EnvFailure
-from distdqn.machine.niceness import give_most_way, give_way
-from distdqn.telemetry.meter import Meter
+from distdqn.machine.cpu import give_most_way, give_way
+from distdqn.telemetry.usage import Meter
 from distdqn.types import ShardMap, WorkerDirective
-from distdqn.weights.client import WeightClient
+from distdqn.weights.server import WeightClient
 
 _SLICE_S = 0.005  # between looks at weights and directives
 _FLUSH_TIMEOUT_S = 10.0
@@ -37,7 +37,7 @@ class EnvWorker:
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env_timeout_s: one vector step may take this long before the env counts as hung.
-    gives_most_way: whether the learner computes on several cores (see `niceness`).
+    gives_most_way: whether the learner computes on several cores (see `give_most_way`).
     """
 
     def __init__(

@@ -15,8 +15,8 @@ import numpy as np
 
 from distdqn.learning.prefetch import Prefetcher, Superbatch
 from distdqn.learning.publish import Publisher
-from distdqn.telemetry.meter import Meter
 from distdqn.telemetry.reports import LearnerReport
+from distdqn.telemetry.usage import Meter
 from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
 
 _WAIT_S = 0.05

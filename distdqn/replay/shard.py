@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.machine.niceness import give_way
-from distdqn.machine.process_memory import keep_freed_memory
+from distdqn.machine.cpu import give_way
+from distdqn.machine.memory import keep_freed_memory
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
-from distdqn.telemetry.meter import Meter
 from distdqn.telemetry.rates import Sparingly
 from distdqn.telemetry.reports import ReplayDiagnostics, ShardReport
+from distdqn.telemetry.usage import Meter
 from distdqn.types import (
     BEFORE_ANY,
     PriorityUpdate,

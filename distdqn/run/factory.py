@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.config import Config, resolved_error_band
+from distdqn.config import Config
+from distdqn.config.tree import resolved_error_band
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
-from distdqn.replay.memory_budget import (
+from distdqn.replay.layout import (
     MemoryBudget,
     check_compression,
     check_replay_fits,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from distdqn.acting.rollout import Rollout
-    from distdqn.evaluation.greedy import Greedy
+    from distdqn.evaluation.play import Greedy
     from distdqn.learning.learner import Learner
     from distdqn.learning.prefetch import Prefetcher
     from distdqn.learning.training import Training
@@ -239,14 +240,13 @@ class Factory:
         """Compiles the update beside the learner; None where it is to stay eager."""
         if not self.config.learner.compile or learner.device.type != "cpu":
             return None
-        from distdqn.learning.compilation import CompiledCache, compile_in_background
+        from distdqn.learning.compilation import BackgroundCompile
         from distdqn.machine.cpu_threads import cpu_threads
 
         with cpu_threads(learner.num_threads):  # the machine code is for so many
-            return compile_in_background(
+            return BackgroundCompile(
                 learner.build_update,
                 learner.example_arguments(with_action_mask),
-                CompiledCache(),
                 nice=5,  # below the learner, above the workers, which it would else starve behind
             )
 
@@ -264,7 +264,7 @@ class Factory:
 
     def evaluator(self) -> Greedy:
         """Greedy episodes in this process."""
-        from distdqn.evaluation.greedy import Greedy
+        from distdqn.evaluation.play import Greedy
 
         return Greedy(
             self.network(),

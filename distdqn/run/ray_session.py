@@ -28,7 +28,7 @@ from ray.exceptions import AuthenticationError, RayError
 from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.shared_memory import shared_memory
+from distdqn.machine.memory import shared_memory
 from distdqn.run.actors import cause_line, embedded_cpus
 
 _KNOCK_TIMEOUT_S = 10.0
@@ -117,7 +117,7 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
         token_file.write_text(_token())
         os.environ["RAY_AUTH_TOKEN_PATH"] = used_token = str(token_file)
         os.environ.pop("RAY_AUTH_TOKEN", None)
-    # Ray starts actors at nice 15; what is to give way to what is said in niceness.py.
+    # Ray starts actors at nice 15; what gives way to what is said in machine/cpu.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))

@@ -16,7 +16,7 @@ import numpy as np
 from distdqn.config import Config
 from distdqn.errors import DistDQNError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.reporting.plots import plot_learning_curve
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary, evaluation_fields, transition_fields, weights_sha256

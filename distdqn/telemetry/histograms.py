@@ -19,9 +19,6 @@ class CountHistogram:
     def observe(self, value: int, weight: int = 1) -> None:
         self.counts[min(max(value, 0), len(self.counts) - 1)] += weight
 
-    def merged(self, other: np.ndarray) -> CountHistogram:
-        return CountHistogram(counts=self.counts + other)
-
     def quantile(self, q: float) -> float:
         """Smallest value with at least the share `q` of the counts at or below it."""
         total = self.counts.sum()

@@ -13,9 +13,11 @@ import torch
 from rollout_parts import FakeStepper, make_rollout, snapshot
 from torch import nn
 
-from distdqn.acting.frame_stack import stacked
-
 STACK = 3
+
+
+def stacked(frames, positions, depths, spec):
+    return spec.stacked(lambda at: frames[at], positions, depths)
 
 
 class Noting(nn.Module):

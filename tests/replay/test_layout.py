@@ -10,8 +10,8 @@ import pytest
 
 from distdqn.config import Config
 from distdqn.errors import ConfigError
-from distdqn.replay.layout import ITEM
-from distdqn.replay.memory_budget import (
+from distdqn.replay.layout import (
+    ITEM,
     check_compression,
     memory_budget,
     planned_frames_per_item,
