@@ -54,8 +54,7 @@ def sync_folder(folder: Path) -> None:
 def read_file(path: Path, listed: Mapping[str, Any]) -> bytes:
     """The content of `path`, which was written with the `listing` `listed`.
 
-    Raises CheckpointError, which names the file, where it is missing, truncated, altered
-    or cannot be read.
+    Raises CheckpointError, which names it, where it is missing, not as written, or unreadable.
     """
     try:
         data = path.read_bytes()

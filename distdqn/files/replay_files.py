@@ -67,14 +67,12 @@ def save_replay(
     """Writes what is new in a shard's `state`; returns the entry for the manifest.
 
     state: of `Replay.get_state` from `saved_up_to(previous)` on.
-    previous: the shard's entry of the checkpoint before; required unless `state` holds
-      everything.
+    previous: the shard's entry of the checkpoint before, if `state` does not hold everything.
 
     The entry is plain JSON: "shard", "state" and "segments", oldest first, each file with
     "file" (relative to the run's folder), "bytes" and "sha256", each segment with its
-    numbers of items and frames. All is on the disk when this returns. Raises
-    CheckpointError where it cannot be written (the disk is full), and ValueError where
-    `previous` is not of the same replay.
+    numbers of items and frames. All is on the disk when this returns. Raises CheckpointError
+    (the disk is full), or ValueError where `previous` is not of the same replay.
     """
     run_folder = Path(run_folder)
     folder = run_folder / _FOLDER / f"shard_{shard}"
@@ -106,8 +104,7 @@ def _make_folder(folder: Path) -> None:
 def load_replay(run_folder: str | Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The state that `entry` lists, for `Replay.set_state`; its arrays are read-only.
 
-    Raises CheckpointError, which names the file, where one is missing, truncated or
-    altered.
+    Raises CheckpointError, which names the file, where one is missing or not as it was written.
     """
     return {
         **_read(run_folder, entry["state"]),

@@ -21,12 +21,6 @@ from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
 
 _WAIT_S = 0.05
 
-Build = Callable[[], tuple[Any, Prefetcher, Callable[[Any, bool], Any]]]
-"""Makes, inside the learner's process, the `Training` (the driver, which places the learner,
-loads no torch), where its batches come from, and what starts compiling the update:
-(learner, whether batches have action masks) -> polled for the result, or None where the
-update stays eager."""
-
 
 class LearnerActor:
     """Trains until the owed updates are made.
@@ -34,13 +28,16 @@ class LearnerActor:
     It publishes after every `publish_period` gradient steps, at the next superbatch border, and
     keeps its whole state for a successor every `snapshot_period_s`.
 
+    build: makes, inside this process, the `Training` (the driver, which places the learner, loads
+      no torch), where its batches come from, and what starts compiling the update: (learner,
+      whether batches have action masks) -> polled for the result, or None to stay eager.
     incarnation: 1 plus the learners that died before; orders weights versions.
     prioritized: whether priorities go back.
     """
 
     def __init__(
         self,
-        build: Build,
+        build: Callable[[], tuple[Any, Prefetcher, Callable[[Any, bool], Any]]],
         incarnation: int,
         control: Any,
         weight_server: Any,
