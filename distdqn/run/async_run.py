@@ -50,7 +50,7 @@ class AsyncRun:
                 stack.callback(system.close)
                 return self._train(system, initial)
             except BaseException:
-                self._folder.set_state("failed")
+                self._folder.tell(state="failed")
                 raise
             finally:
                 plotting.start()  # while Ray's processes end

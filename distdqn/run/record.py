@@ -126,7 +126,7 @@ class RunRecord:
         digest = weights_sha256(np.zeros(0) if online is None else online)
         summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
         self._folder.write_summary(summary.to_json())
-        self._folder.set_state("stopped" if is_interrupted else "finished")
+        self._folder.tell(state="stopped" if is_interrupted else "finished")
         return summary
 
     def plot(self) -> None:
