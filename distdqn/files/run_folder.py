@@ -59,7 +59,7 @@ class RunFolder:
                 path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
-            folder._update_run_json(**_this_process(), state="starting")
+            folder.tell(**_this_process(), state="starting")
         except OSError as error:
             raise _cannot_make(runs_dir, error) from error
         return folder
@@ -85,7 +85,7 @@ class RunFolder:
         with open(self.path / "run.json") as lock:  # read and written by one at a time
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.require_resumable()
-            self._update_run_json(**_this_process(), state="starting")
+            self.tell(**_this_process(), state="starting")
 
     def require_resumable(self) -> None:
         """Raises RunError where the run is live, or has finished."""
@@ -138,15 +138,12 @@ class RunFolder:
         except (psutil.Error, KeyError):
             return False
 
-    def set_running(self, address: str, namespace: str, token_file: str) -> None:
-        """Tells other shells how to reach the run's actors."""
-        self._update_run_json(
-            state="running", address=address, namespace=namespace, token_file=token_file
-        )
+    def tell(self, **fields: Any) -> None:
+        """Tells other shells in `run.json`, above all how to reach the run's actors.
 
-    def set_state(self, state: str) -> None:
-        """ "starting", "running", "stopping", "stopped", "finished" or "failed"."""
-        self._update_run_json(state=state)
+        state: "starting", "running", "stopping", "stopped", "finished" or "failed".
+        """
+        self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """`summary.json`; numbers that are not finite become null."""
@@ -182,9 +179,6 @@ class RunFolder:
         """Puts what is buffered on the disk; may be called twice."""
         if metrics := self.__dict__.pop("metrics", None):
             metrics.close()
-
-    def _update_run_json(self, **fields: Any) -> None:
-        self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
         """Another shell reads the old text or the new one, never half of it."""

@@ -31,10 +31,11 @@ update stays eager."""
 class LearnerActor:
     """Trains until the owed updates are made.
 
+    It publishes after every `publish_period` gradient steps, at the next superbatch border, and
+    keeps its whole state for a successor every `snapshot_period_s`.
+
     incarnation: 1 plus the learners that died before; orders weights versions.
-    publish_period: gradient steps between publications (at superbatch borders).
     prioritized: whether priorities go back.
-    snapshot_period_s: how often the whole state is kept for a successor.
     """
 
     def __init__(
@@ -43,18 +44,15 @@ class LearnerActor:
         incarnation: int,
         control: Any,
         weight_server: Any,
-        publish_period: int,
         prioritized: bool,
-        snapshot_period_s: float,
         report_period_s: float,
     ):
         self._training, self._prefetcher, self._start_compiling = build()
-        self._learner = self._training.learner
+        self._learner, self._settings = self._training.learner, self._training.learner.settings
         self._compiling: Any = None
         self._publisher = Publisher(weight_server, control, self._report, report_period_s)
         self._version = WeightsVersion(incarnation, 0)
-        self._publish_period, self._prioritized = publish_period, prioritized
-        self._snapshot_period_s = snapshot_period_s
+        self._prioritized = prioritized
         self._published_target = -1
         self._next_publish = self._next_snapshot = 0.0
         self._first_batch: tuple[float, float] | None = None  # when, after how long a wait
@@ -120,12 +118,12 @@ class LearnerActor:
         if self._learner.gradient_steps >= self._next_publish:
             self._publish()
         if time.monotonic() >= self._next_snapshot:
-            self._next_snapshot = time.monotonic() + self._snapshot_period_s
+            self._next_snapshot = time.monotonic() + self._settings.snapshot_period_s
             self._publisher.keep(self._state())
 
     def _publish(self) -> None:
         self._version = WeightsVersion(self._version.incarnation, self._version.counter + 1)
-        self._next_publish = self._learner.gradient_steps + self._publish_period
+        self._next_publish = self._learner.gradient_steps + self._settings.publish_period
         snapshot = self._training.snapshot(
             self._version, self._prefetcher.limiter.inserts, self._published_target
         )
@@ -168,7 +166,7 @@ class LearnerActor:
     def _state(self) -> dict[str, Any]:
         """Everything a successor or a checkpoint needs, as numpy arrays and numbers."""
         # Samples of the updates made: batches still queued here die with this process.
-        samples = self._learner.gradient_steps * self._learner.settings.batch_size
+        samples = self._learner.gradient_steps * self._settings.batch_size
         account = self._prefetcher.get_state()
         return {**self._training.get_state(), **account, "samples": samples}
 

@@ -121,15 +121,12 @@ class Training:
 
 def learner_report(learner: Learner, **others: Any) -> LearnerReport:
     """Of a learner in this process; others: the fields that it does not know."""
-    scalars = learner.diagnostics.scalars()
+    figures: dict[str, Any] = learner.diagnostics.scalars() | others
     return LearnerReport(
         gradient_steps=learner.gradient_steps,
-        td_loss=scalars["td_loss"],
-        q_values=scalars["q_values"],
-        grad_norm=scalars["grad_norm"],
         q_abs_max=learner.diagnostics.q_abs_max,
         compiled=learner.compiled,
         device=learner.device.type,
         pid=os.getpid(),
-        **others,
+        **figures,
     )

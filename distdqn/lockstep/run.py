@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.config import Config, from_yaml, to_values, to_yaml
+from distdqn.config import from_yaml, to_values, to_yaml
 from distdqn.errors import DistDQNError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
@@ -64,8 +64,7 @@ class LockstepRun:
 
     def _load(self) -> dict[str, Any]:
         state, warnings = self._record.checkpointer.load_lockstep()
-        self._require_own_makers(state["makers"])
-        self._require_own_config(from_yaml(state["config"]))
+        self._require_own(state["makers"], to_values(from_yaml(state["config"])))
         for line in warnings:
             self._progress.say(line)
         return state
@@ -89,12 +88,14 @@ class LockstepRun:
                     session = open_session(self._config, self._folder, self._progress.say)
                     stack.callback(session.close)
                 else:
-                    self._folder.set_running("", namespace=self._folder.name, token_file="")
+                    self._folder.tell(
+                        state="running", address="", namespace=self._folder.name, token_file=""
+                    )
                 system = LockstepSystem(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:
-                self._folder.set_state("failed")
+                self._folder.tell(state="failed")
                 raise
 
     def _train(self, system: LockstepSystem) -> Summary:
@@ -208,20 +209,17 @@ class LockstepRun:
         names = ("make_env", "make_network")
         return [name for name in names if getattr(self._factory, name) is not None]
 
-    def _require_own_makers(self, makers: list[str]) -> None:
+    def _require_own(self, makers: list[str], config: Mapping[str, Any]) -> None:
         if makers != self._makers():
             raise RunError(
                 f"run {self._folder.name!r} was started with "
                 f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "
                 f"resumed so: distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
             )
-
-    def _require_own_config(self, saved: Config) -> None:
-        old, new = to_values(saved), to_values(self._config)
-        if changed := [key for key in old if old[key] != new[key]]:
-            key = changed[0]
+        new = to_values(self._config)
+        if key := next((key for key in config if config[key] != new[key]), ""):
             raise RunError(
                 f"{self._folder.config_path} says {key} {new[key]!r}, the run was started with "
-                f"{old[key]!r}: a run is resumed as it was; put it back, or start another one with "
-                f"--init-from {self._folder.name}"
+                f"{config[key]!r}: a run is resumed as it was; put it back, or start another one "
+                f"with --init-from {self._folder.name}"
             )

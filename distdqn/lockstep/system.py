@@ -81,12 +81,8 @@ class LockstepSystem:
         lockstep, control = self.lockstep, self._control
         for shard in self.shards:
             control.report_shard(shard("report", lockstep.version, is_last).get())
-        told = (
-            lockstep.version,
-            self._limiter.achieved_samples_per_insert,
-            lockstep.totals[0].elapsed_s,
-        )
-        report = self.learner("report", *told, is_last).get()
+        ratio, elapsed_s = self._limiter.achieved_samples_per_insert, lockstep.totals[0].elapsed_s
+        report = self.learner("report", lockstep.version, ratio, elapsed_s, is_last).get()
         control.report_learner(report, 0)
         poll = control.poll()
         return dataclasses.replace(poll, usage=self._usage(poll.usage, report))

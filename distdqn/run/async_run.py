@@ -7,7 +7,6 @@ writes down what it hears, keeps the newest checkpoints, and ends it.
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 
@@ -36,7 +35,6 @@ class AsyncRun:
         self._folder, self._progress = folder, progress
         self._record = RunRecord(factory, folder, progress)
         self.interruption = Interruption()
-        self._next_checkpoint = math.inf
 
     def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
         """Runs to the end; initial: parameters by name to begin with, or None."""
@@ -52,7 +50,7 @@ class AsyncRun:
                 stack.callback(system.close)
                 return self._train(system, initial)
             except BaseException:
-                self._folder.set_state("failed")
+                self._folder.tell(state="failed")
                 raise
             finally:
                 plotting.start()  # while Ray's processes end
@@ -60,7 +58,6 @@ class AsyncRun:
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
         system.start(initial)
         self._record.started()
-        self._next_checkpoint = time.monotonic() + self._config.checkpoint.period_s
         try:
             stopped_by = self._loop(system)
         except DistDQNError as error:
@@ -70,22 +67,19 @@ class AsyncRun:
 
     def _loop(self, system: System) -> str:
         """Polls until the run is over; returns what ended it."""
+        next_save = time.monotonic() + self._config.checkpoint.period_s
         while not system.finished:
             self._record.hear(system.poll(_POLL_S))
-            now = time.monotonic()
-            if now >= self._next_checkpoint:
-                self._next_checkpoint = now + self._config.checkpoint.period_s
-                self._save_periodically(system)
+            if time.monotonic() >= next_save:
+                next_save = time.monotonic() + self._config.checkpoint.period_s
+                state = system.learner_state()  # some seconds old, so is its clock
+                self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
             if self.interruption.name or self._record.state == "stopping":
                 reason = self.interruption.name or "stop_at_return"
                 self._progress.say(f"stopping ({reason}); saving the weights")
                 self._wind_down(system)
                 return reason
         return "total_env_steps"
-
-    def _save_periodically(self, system: System) -> None:
-        state = system.learner_state()  # some seconds old, so is its clock
-        self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
 
     def _wind_down(self, system: System) -> None:
         """Stops every part and hears their last reports."""

@@ -54,13 +54,9 @@ class Checkpointer:
         if state is None:
             return None
         learner = state["learner"]
-        counters = {
-            "env_steps": env_steps,
-            "gradient_steps": learner["gradient_steps"],
-            "target_copies": learner["target_copies"],
-            "samples": state["samples"],
-            "inserts": state["inserts"],
-        }
+        counters = {"env_steps": env_steps}
+        counters |= {name: learner[name] for name in ("gradient_steps", "target_copies")}
+        counters |= {name: state[name] for name in ("samples", "inserts")}
         optimizer = {name: slot for name, slot in learner.items() if name not in _NOT_SLOTS}
         vectors = (learner["online"], learner["target"])
         path = step_folder(self._folder, env_steps)
@@ -126,15 +122,15 @@ class Checkpointer:
         vectors: tuple[np.ndarray, np.ndarray],
         layout: Layout,
         optimizer: Mapping[str, np.ndarray],
-        counters: Mapping[str, int | float],
-        **resumable: Any,
+        counters: Mapping[str, int],
+        **others: Any,
     ) -> Path:
         """vectors: online and target parameters."""
         online, target = (by_name(vector, layout) for vector in vectors)
-        told = (self._network, self._env_id)
-        return save_checkpoint(
-            path, Checkpoint(online, target, optimizer, counters, *told, **resumable)
+        checkpoint = Checkpoint(
+            online, target, optimizer, counters, self._network, self._env_id, **others
         )
+        return save_checkpoint(path, checkpoint)
 
 
 def by_name(vector: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:

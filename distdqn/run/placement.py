@@ -61,7 +61,7 @@ class Placement:
         return make(index, incarnation)
 
     def _learner(self, incarnation: int) -> Any:
-        learner, replay = self._config.learner, self._config.replay
+        learner = self._config.learner
         free_to_move = learner.num_gpus or learner.resources
         return actor_class(
             LearnerActor,
@@ -72,9 +72,7 @@ class Placement:
             incarnation=incarnation,
             control=self.control,
             weight_server=self.server,
-            publish_period=learner.publish_period,
-            prioritized=replay.kind == "prioritized",
-            snapshot_period_s=learner.snapshot_period_s,
+            prioritized=self._config.replay.kind == "prioritized",
             report_period_s=_REPORT_PERIOD_S,
         )
 

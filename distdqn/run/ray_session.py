@@ -70,7 +70,8 @@ def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) 
     )
     for line in session.warnings:
         say(line)
-    folder.set_running(session.address, session.namespace, session.token_file)
+    told = {name: getattr(session, name) for name in ("address", "namespace", "token_file")}
+    folder.tell(state="running", **told)
     present, wanted = ray.cluster_resources().get("GPU", 0), config.learner.num_gpus
     if config.learner.device == "cuda" and present < wanted:
         # Without a reservation the learner itself looks.

@@ -48,7 +48,6 @@ class RunRecord:
     """The account of one run from its first poll to its summary.
 
     best: the evaluation whose weights are kept as `best/`, or None so far.
-    startup_s: from the start to the first step, set by whoever starts the run.
     """
 
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
@@ -58,7 +57,7 @@ class RunRecord:
             folder.path, config.checkpoint.keep, factory.network_description(), config.env.id
         )
         self.best: EvaluationReport | None = None
-        self.startup_s = math.nan
+        self._startup_s = math.nan
         self._window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
         self._train_curve: list[tuple[int, float]] = []
@@ -79,7 +78,7 @@ class RunRecord:
 
     def started(self) -> None:
         """Every part is up."""
-        self.startup_s = time.monotonic() - self._began
+        self._startup_s = time.monotonic() - self._began
 
     def hear(self, poll: Poll) -> None:
         """Writes down what is new; scalars once a second."""
@@ -127,7 +126,7 @@ class RunRecord:
         digest = weights_sha256(np.zeros(0) if online is None else online)
         summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
         self._folder.write_summary(summary.to_json())
-        self._folder.set_state("stopped" if is_interrupted else "finished")
+        self._folder.tell(state="stopped" if is_interrupted else "finished")
         return summary
 
     def plot(self) -> None:
@@ -229,7 +228,7 @@ class RunRecord:
             "env_id": self._config.env.id,
             "seed": self._config.seed,
             "wall_s": time.monotonic() - self._began,
-            "startup_s": self.startup_s,
+            "startup_s": self._startup_s,
             "best_eval_env_steps": self.env_steps if self.best is None else self.best.env_steps,
             "peak_pss_bytes": self._peak_pss_bytes,
             "bottleneck": verdict.bottleneck,

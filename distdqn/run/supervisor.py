@@ -233,19 +233,21 @@ class System:
     def _died(self, member: _Member, error: RayActorError) -> None:
         if member.kind in ("control", "weight server"):
             raise RunError(f"the {member.name} died: {cause_line(error)}") from error
-        if member.kind == "worker" and (line := self._bury_worker(member)):
+        line = self._bury_worker(member) if member.kind == "worker" else ""
+        if line:
             self._count_env_failure(member, line)
-            return
-        if self._stopping:
+        elif self._stopping:
             member.done = True
-            return
-        if member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
+        elif member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise RunError(
                 f"the {member.name} died {member.deaths_in_a_row} times: {cause_line(error)}"
             )
-        self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
-        if member.kind == "worker":
-            return
+        else:
+            self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+            if member.kind != "worker":  # which comes back after a pause
+                self._replace(member)
+
+    def _replace(self, member: _Member) -> None:
         self._count_death(member)
         if member.kind == "shard":
             self._call(self._control.bury_shard, member.index, member.incarnation)

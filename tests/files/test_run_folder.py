@@ -30,7 +30,12 @@ def test_a_new_run_says_who_owns_it(tmp_path):
     assert folder.config_path.read_text() == "seed: 1\n"
     run = folder.read_run_json()
     assert run["pid"] == os.getpid() and run["state"] == "starting"
-    folder.set_running("127.0.0.1:6379", "first", str(folder.token_path))
+    folder.tell(
+        state="running",
+        address="127.0.0.1:6379",
+        namespace="first",
+        token_file=str(folder.token_path),
+    )
     run = RunFolder.find("first", tmp_path / "runs").read_run_json()
     assert (run["state"], run["address"], run["namespace"]) == (
         "running",
@@ -38,7 +43,7 @@ def test_a_new_run_says_who_owns_it(tmp_path):
         "first",
     )
     assert run["pid"] == os.getpid() and run["token_file"].endswith("first/ray_token")
-    folder.set_state("finished")
+    folder.tell(state="finished")
     assert folder.read_run_json()["state"] == "finished"
     assert not list(folder.path.glob(".*"))
 
@@ -57,7 +62,7 @@ def test_a_name_in_use_by_a_live_process_is_refused_with_its_pid(tmp_path):
 
 
 def test_the_name_of_a_finished_run_is_refused_with_its_folder(tmp_path):
-    create(tmp_path, "one").set_state("finished")
+    create(tmp_path, "one").tell(state="finished")
     with pytest.raises(RunError, match=r"is taken: .*/one is there; choose another --run-name"):
         create(tmp_path, "one")
 
@@ -289,10 +294,10 @@ def test_a_run_is_taken_over_only_when_nobody_has_it(tmp_path):
     folder = create(tmp_path, "one")
     with pytest.raises(RunError, match=f"in use by process {os.getpid()} .* before it is resumed"):
         folder.take_over()
-    folder.set_state("stopped")
+    folder.tell(state="stopped")
     folder.take_over()
     assert folder.is_live
-    folder.set_state("finished")
+    folder.tell(state="finished")
     with pytest.raises(RunError, match="has finished: there is nothing to resume; --init-from one"):
         folder.take_over()
     folder.close()
