@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distdqn.bench.option_values import with_values
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
-from distdqn.cli.output import json_only
+from distdqn.cli.output import json_only, say
 from distdqn.config import Config, did_you_mean, load_config
 from distdqn.errors import DistDQNError
 from distdqn.files.named_folder import make_folder
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
     options, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
     with json_only(options.json) as print_json, _folder(runs_dir, name) as folder:
-        _finish(folder, module.run(wanted, _say, *more), old, print_json)
+        _finish(folder, module.run(wanted, say, *more), old, print_json)
     return 0
 
 
@@ -122,7 +122,7 @@ def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -
     (folder / "result.json").write_text(to_json(document) + "\n")
     write_png(folder / "plot.png", result)
     show(result, comparison)
-    _say(f"see {folder / 'plot.png'}")
+    say(f"see {folder / 'plot.png'}")
     print_json(document)
 
 
@@ -188,7 +188,3 @@ benchmarks:
 {lines}
 
 `distdqn bench NAME --help` for a benchmark's own flags."""
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

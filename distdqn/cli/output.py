@@ -15,6 +15,11 @@ from typing import Any
 from distdqn.plain_json import to_json
 
 
+def say(line: str) -> None:
+    """A line for a person."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def json_only(wanted: bool) -> Iterator[Callable[[Any], None]]:
     """Gives a function that prints a value as JSON (nothing, unless `wanted`).

@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from distdqn.cli.flags import UsageError, read_options
-from distdqn.cli.output import json_only
+from distdqn.cli.output import json_only, say
 from distdqn.config import EnvConfig, Range
 from distdqn.files.named_folder import make_folder
 from distdqn.plain_json import to_json
@@ -71,11 +70,11 @@ def run(arguments: Sequence[str]) -> int:
         folder = make_folder(options.runs_dir, "verify")
         with _ray(folder, runs):
             make_run = functools.partial(train, display=False)
-            found = verify(folder, runs, seeds, options.seed, make_run, _say)
+            found = verify(folder, runs, seeds, options.seed, make_run, say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
         (folder / "verify.html").write_text(to_html(found))
         _show(found)
-        _say(f"see {folder / 'verify.html'}")
+        say(f"see {folder / 'verify.html'}")
         print_json(found.to_json())
     return int(bool(found.complaints))
 
@@ -101,15 +100,11 @@ def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     session = connect(None, folder.name, workers + _CPUS_BESIDES, 0, folder / "ray_token")
     try:
         for line in session.warnings:
-            _say(line)
+            say(line)
         yield
     finally:
         session.close()
         (folder / "ray_token").unlink(missing_ok=True)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _show(found: Verification) -> None:
@@ -125,4 +120,4 @@ def _show(found: Verification) -> None:
         if lines:
             print_table(columns, result.only(columns, lines))
     for line in found.complaints:
-        _say(f"missed {line}")
+        say(f"missed {line}")

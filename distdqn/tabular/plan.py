@@ -236,10 +236,8 @@ def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
     """
     env_steps, largest = 400_000, abs(table.rewards).max()
     title, values = _problem(settings.id, settings.id, 0.5, 8.0, env_kwargs=settings.kwargs)
-    rewards = {
-        "env.reward_scale": settings.reward_scale, "env.reward_clip": settings.reward_clip
-    }  # fmt: skip
-    problem = title, values | rewards
+    rewards = {key: getattr(settings, key) for key in ("reward_scale", "reward_clip")}
+    problem = title, {**values, **{f"env.{key}": value for key, value in rewards.items()}}
     table_values = _table(1024) | _over(env_steps, 0.005 * largest, 1e-5 * largest)
     mlp_values = _mlp((128, 128), 50, 512) | _over(env_steps, 2e-3, 2e-5)
     return [
