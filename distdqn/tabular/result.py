@@ -186,7 +186,8 @@ class Verification:
     @property
     def complaints(self) -> list[str]:
         """One line for each thing that does not hold; empty where all does."""
-        return [line for each in (*self.results, *self.outcomes) for line in each.complaints]
+        lines = [line for result in self.results for line in result.complaints]
+        return lines + [line for outcome in self.outcomes for line in outcome.complaints]
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; curves by env steps, or by sweep."""

@@ -86,10 +86,8 @@ def solve(settings: EnvConfig, discount: float) -> Solution:
     """Solves an environment by its transition table; EnvError where it has none."""
     table = transition_table(settings)
     q_star = exact.optimal_values(table, discount)
-    policy = exact.optimal_policy(q_star, table.allowed)
-    return Solution(
-        table, q_star, exact.reachable_pairs(table), exact.expected_return(table, policy)
-    )
+    optimum = exact.expected_return(table, exact.optimal_policy(q_star, table.allowed))
+    return Solution(table, q_star, exact.reachable_pairs(table), optimum)
 
 
 def measure_run(run_folder: str | Path, solution: Solution) -> Learned:
