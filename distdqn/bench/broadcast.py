@@ -207,10 +207,10 @@ def _cases(
     pause: dict[str, Any] = {"details": {"p95_ms": float(np.percentile(ms["pause"], 95))}}
     to_last = ms["last"], ms["put"], "ray.put, one call, one copy out"
     pausing = ms["pause"], ms["memcpy"], "memcpy of the same bytes"
-    of: tuple[Any, str] = {"network": torso, "workers": workers}, "ms"
+    settings: dict[str, Any] = {"network": torso, "workers": workers}
     return [
-        Case.of("publish to last action", *of, *to_last, better="lower", **last),
-        Case.of("pause of the training thread", *of, *pausing, better="lower", **pause),
+        Case.of("publish to last action", settings, "ms", *to_last, better="lower", **last),
+        Case.of("pause of the training thread", settings, "ms", *pausing, better="lower", **pause),
     ]
 
 

@@ -167,7 +167,7 @@ def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
 
 def _throughput(of: str, config: Config, rates: Sequence[float], *limit: Any, **more: Any) -> Case:
     """limit, more: as of `Case.of`; the settings tell one configuration from another."""
-    settings = {
+    settings: dict[str, Any] = {
         "of": of,
         "env": config.env.id,
         "workers": config.workers.count,

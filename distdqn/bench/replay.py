@@ -171,9 +171,9 @@ def _case(
 
 def _settings(point: Point, work: str) -> dict[str, Setting]:
     """Those that make a difference to a work."""
-    size = {"obs": point.observation, "kind": point.kind, "size": point.size}
+    size: dict[str, Setting] = {"obs": point.observation, "kind": point.kind, "size": point.size}
     batch = {"batch": f"{point.superbatch}x{point.batch_size}"}
-    settings: dict[str, Setting] = size | ({"block": point.block} if work == "add" else batch)
+    settings = size | ({"block": point.block} if work == "add" else batch)
     if point.observation == "pictures" and work != "update":
         settings["compression"] = point.compression
     return settings
