@@ -7,8 +7,6 @@ Symbols: `F` frames in a block, `B` transitions or batch size, `K` minibatches i
 superbatch, `A` actions, `P` parameters.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -78,28 +76,27 @@ class Step:
     Observations are single frames, whatever is stacked of them later. Arrays may be
     shared between fields and steps: read them, do not write to them.
 
-    obs_t: `[N, *shape]` the observation that the action led to; at the end of an
-      episode its final one.
+    obs_t: `[N, *shape]` the observation that the action led to; at the end of an episode its final
+      one.
     r_t: `[N]` float32 reward, scaled and then clipped.
     raw_reward: `[N]` float64 reward as the env gave it.
-    terminated, truncated: `[N]` bool ends of what the learner takes for an episode; a
-      lost life may be terminated.
-    ended: `[N]` bool; the env's own episode, a whole game, ended in this step. May be
-      set where `valid` is not.
-    valid: `[N]` bool; False where the action was not used: the env only reset itself,
-      or the step pressed FIRE, whose `raw_reward` still counts for the game.
-    next_obs: `[N, *shape]` what the next action is chosen from: `obs_t`, but the first
-      observation of the next episode where the env was reset within this step.
+    terminated, truncated: `[N]` bool ends of what the learner takes for an episode; a lost life may
+      be terminated.
+    ended: `[N]` bool; the env's own episode, a whole game, ended in this step. May be set where
+      `valid` is not.
+    valid: `[N]` bool; False where the action was not used: the env only reset itself, or the step
+      pressed FIRE, whose `raw_reward` still counts for the game.
+    next_obs: `[N, *shape]` what the next action is chosen from: `obs_t`, but the first observation
+      of the next episode where the env was reset within this step.
     restarted: `[N]` bool; the env was reset within this step.
-    starts: `[N]` bool; `next_obs` is the first frame of an episode and is stacked with
-      none before it: where the env was restarted, and where it goes on from `obs_t` alone
-      (a lost life, or a step that only reset the env).
-    bad: `[N]` bool; a NaN or infinity in the reward, in `obs_t` or in `next_obs`. No
-      transition may touch it, and the env is to be reset (`reset_envs`). May be set
-      where `valid` is not.
+    starts: `[N]` bool; `next_obs` is the first frame of an episode and is stacked with none before
+      it: where the env was restarted, and where it goes on from `obs_t` alone (a lost life, or a
+      step that only reset the env).
+    bad: `[N]` bool; a NaN or infinity in the reward, in `obs_t` or in `next_obs`. No transition may
+      touch it, and the env is to be reset (`reset_envs`). May be set where `valid` is not.
     bad_what: "reward" or "observation" where any is bad, else "".
-    action_mask_t, next_action_mask: `[N, A]` bool of the actions allowed in `obs_t` and
-      `next_obs`, all True where the env did not say; None if it never does.
+    action_mask_t, next_action_mask: `[N, A]` bool of the actions allowed in `obs_t` and `next_obs`,
+      all True where the env did not say; None if it never does.
     """
 
     obs_t: np.ndarray
@@ -227,7 +224,7 @@ class WeightSnapshot:
 class ShardMap:
     """The shards, by index; a newer generation replaces an older.
 
-    handles: actor handles, None where the shard is dead.
+    handles: actor handles.
     epochs: of the shards, so that a revived one is not taken for its predecessor.
     """
 

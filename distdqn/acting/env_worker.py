@@ -17,10 +17,10 @@ import ray
 
 from distdqn.acting.push_window import PushWindow
 from distdqn.errors import EnvFailure
-from distdqn.machine.niceness import give_most_way, give_way
+from distdqn.machine.cpu import give_most_way, give_way
 from distdqn.telemetry.meter import Meter
 from distdqn.types import ShardMap, WorkerDirective
-from distdqn.weights.client import WeightClient
+from distdqn.weights.server import WeightClient
 
 if TYPE_CHECKING:  # the driver, which places workers, needs no torch
     from distdqn.acting.rollout import Rollout
@@ -39,7 +39,7 @@ class EnvWorker:
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env_timeout_s: one vector step may take this long before the env counts as hung.
-    gives_most_way: whether the learner computes on several cores (see `niceness`).
+    gives_most_way: whether the learner computes on several cores (see `give_most_way`).
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distdqn.machine.cpu_info import cpu_flags
+from distdqn.machine.cpu import cpu_flags
 
 Tensors = Sequence[torch.Tensor]
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
@@ -39,7 +39,6 @@ MADE_OF = (
     "distdqn.learning.update",
     "distdqn.networks.pictures",
     "distdqn.networks.q_network",
-    "distdqn.networks.torsos",
     "distdqn.types",
     "distdqn.value_learning",
     "distdqn.weights.flat_parameters",

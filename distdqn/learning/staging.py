@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from distdqn.errors import ResourceError
-from distdqn.machine.cpu_info import cpu_flags
+from distdqn.machine.cpu import cpu_flags
 from distdqn.types import ObservationSpec, ReplayBatch
 
 Tensors = tuple[torch.Tensor, ...]

@@ -28,15 +28,14 @@ class Done:
         return self.value
 
 
-class LocalMember:
-    """Asks an object; an `Ask` of the lockstep schedule."""
+def local_member(member: Any) -> Callable[..., Done]:
+    """An `Ask` of the lockstep schedule that asks an object."""
 
-    def __init__(self, member: Any):
-        self._member = member
-
-    def __call__(self, method: str, *arguments: Any) -> Done:
+    def ask(method: str, *arguments: Any) -> Done:
         plain = [x.value if isinstance(x, Done) else x for x in arguments]
-        return Done(getattr(self._member, method)(*plain))
+        return Done(getattr(member, method)(*plain))
+
+    return ask
 
 
 class LockstepWorker:

@@ -34,32 +34,28 @@ class AsyncRun:
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
         self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
-        self._record = RunRecord(factory.config, factory.network_description(), folder, progress)
-        self._system: System | None = None
+        self._record = RunRecord(factory, folder, progress)
         self.interruption = Interruption()
         self._next_checkpoint = math.inf
 
     def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
         """Runs to the end; initial: parameters by name to begin with, or None."""
-        session = None
-        try:
-            session = open_session(self._config, self._folder, self._progress.say)
-            place = Placement(self._factory, self._folder.name)
-            self._system = System(
-                self._config, place, self._progress.say, self.interruption.give_up
-            )
-            return self._train(self._system, initial)
-        except BaseException:
-            self._folder.set_state("failed")
-            raise
-        finally:
-            plotting = threading.Thread(target=self._record.plot)  # while Ray's processes end
-            plotting.start()
-            if self._system is not None:
-                self._system.close()
-            if session is not None:
-                session.close()
-            plotting.join()
+        say = self._progress.say
+        plotting = threading.Thread(target=self._record.plot)
+        with contextlib.ExitStack() as stack:
+            stack.callback(plotting.join)
+            try:
+                session = open_session(self._config, self._folder, say)
+                stack.callback(session.close)
+                place = Placement(self._factory, self._folder.name)
+                system = System(self._config, place, say, self.interruption.give_up)
+                stack.callback(system.close)
+                return self._train(system, initial)
+            except BaseException:
+                self._folder.set_state("failed")
+                raise
+            finally:
+                plotting.start()  # while Ray's processes end
 
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
         system.start(initial)
@@ -102,15 +98,8 @@ class AsyncRun:
         state = system.learner_state()
         self._record.hear(system.poll(0))
         self._record.checkpointer.save(state, self._record.env_steps)
-        if (visits := system.visits()) is not None:
-            self._folder.write_visits(visits)
-        summary = self._record.finish(
-            stopped_by,
-            None if state is None else state["learner"]["online"],
-            None if self.interruption.name else system,
-        )
-        self._folder.set_state("finished" if not self.interruption.name else "stopped")
-        return summary
+        online = None if state is None else state["learner"]["online"]
+        return self._record.finish(stopped_by, online, system, bool(self.interruption.name))
 
     def _save_what_is_there(self, system: System, error: DistDQNError) -> None:
         """Before an error ends the run: the learner's newest state, if it can be had."""

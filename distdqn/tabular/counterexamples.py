@@ -6,11 +6,23 @@ itself, not by noise, replay or exploration.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 BAIRD_DISCOUNT = 0.99
 BAIRD_STEP_SIZE = 0.01
 _BAIRD_STATES = 7
+BAIRD_SWEEPS = 5_000
+TSITSIKLIS_VAN_ROY_SWEEPS = 100
+TSITSIKLIS_VAN_ROY_DISCOUNTS = (0.7, 0.8, 0.9, 0.99)
+_BAIRD: Mapping[str, Mapping[str, Any]] = {
+    "semi-gradient": {},
+    "semi-gradient, target network held 10 sweeps": {"target_period": 10},
+    "semi-gradient, target network held 1,000 sweeps": {"target_period": 1_000},
+    "residual gradient": {"gradient": "residual"},
+}
 
 
 def baird_features() -> np.ndarray:
@@ -84,3 +96,21 @@ def tsitsiklis_van_roy_sweeps(
         targets = discount * next_features * weights[-1]
         weights.append(float(features @ targets / (features @ features)))
     return np.array(weights)
+
+
+def divergence() -> tuple[dict[str, np.ndarray], dict[float, np.ndarray]]:
+    """Curves of the counterexamples.
+
+    Returns:
+      Baird's max |v| `[sweeps + 1]` by variant, and the weight of Tsitsiklis and Van Roy
+      `[sweeps + 1]` by discount.
+    """
+    features = baird_features()
+    baird = {
+        name: np.abs(baird_sweeps(BAIRD_SWEEPS, **options) @ features.T).max(axis=1)
+        for name, options in _BAIRD.items()
+    }
+    return baird, {
+        discount: tsitsiklis_van_roy_sweeps(TSITSIKLIS_VAN_ROY_SWEEPS, discount)
+        for discount in TSITSIKLIS_VAN_ROY_DISCOUNTS
+    }

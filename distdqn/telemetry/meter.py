@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Collection, Iterable, Iterator
 
-from distdqn.machine.thread_times import ThreadClock, machine_busy_s, usable_cores
+from distdqn.machine.cpu import ThreadClock, machine_busy_s, usable_cores
 from distdqn.telemetry.usage import Spent
 
 

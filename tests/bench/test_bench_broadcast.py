@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distdqn.bench import broadcast as bench
-from distdqn.bench.broadcast_actors import WaitingEnv, WatchedRollout
+from distdqn.bench.broadcast import WaitingEnv, WatchedRollout
 from distdqn.bench.result import Result
 from distdqn.bench.synthetic import TASKS
 from distdqn.types import WeightSnapshot, WeightsVersion

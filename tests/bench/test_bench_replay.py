@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 
 from distdqn.bench import replay as bench
-from distdqn.bench.replay_shards import Shards
-from distdqn.bench.replay_work import Copying, Point, ReplayWork, changed_nodes, needed_bytes
+from distdqn.bench.replay import (
+    Copying,
+    Point,
+    ReplayWork,
+    Shards,
+    changed_nodes,
+    needed_bytes,
+)
 from distdqn.errors import RunError
 from distdqn.replay.sum_tree import SumTree
 

@@ -139,9 +139,9 @@ def events(folder: RunFolder) -> list[tuple[str, int, float]]:
 
 def test_scalars_reach_metrics_and_tensorboard_under_the_same_names(tmp_path):
     folder = create(tmp_path)
-    folder.write_scalars({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10)
-    folder.write_scalars({"losses/td_loss": math.inf}, 15)
-    folder.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)])
+    folder.metrics.write({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10)
+    folder.metrics.write({"losses/td_loss": math.inf}, 15)
+    folder.metrics.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)])
     folder.close()
     folder.close()
     assert lines(folder) == [
@@ -164,7 +164,7 @@ def test_a_histogram_reaches_tensorboard_bucket_by_bucket_and_metrics_not_at_all
 
     folder = create(tmp_path)
     histogram = LogHistogram(np.array([0.0, 1.0, 1.0, 8.0, math.inf]))
-    folder.write_histogram("losses/td_error_abs", *histogram.bins(), 12)
+    folder.metrics.write_histogram("losses/td_error_abs", *histogram.bins(), 12)
     folder.close()
     (path,) = folder.path.glob("events.out.tfevents.*")
     (event,) = [e for e in event_file_loader.EventFileLoader(str(path)).Load() if e.step]
@@ -183,21 +183,21 @@ def test_metrics_reach_the_disk_while_the_run_goes_on(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("distdqn.files.metrics_log.time.monotonic", lambda: clock[0])
     folder = create(tmp_path)
-    folder.write_scalars({"a": 1.0}, 1)
-    folder.write_scalars({"a": 2.0}, 2)
+    folder.metrics.write({"a": 1.0}, 1)
+    folder.metrics.write({"a": 2.0}, 2)
     assert [line["global_step"] for line in lines(folder)] == [1]
     clock[0] += 1.0
-    folder.write_scalars({"a": 3.0}, 3)
+    folder.metrics.write({"a": 3.0}, 3)
     assert [line["global_step"] for line in lines(folder)] == [1, 2, 3]
     folder.close()
 
 
 def test_a_resumed_run_goes_on_in_the_same_metrics(tmp_path):
     folder = create(tmp_path, "one")
-    folder.write_scalars({"a": 1.0}, 1)
+    folder.metrics.write({"a": 1.0}, 1)
     folder.close()
     again = RunFolder.find("one", tmp_path)
-    again.write_scalars({"a": 2.0}, 2)
+    again.metrics.write({"a": 2.0}, 2)
     again.close()
     assert [line["a"] for line in lines(again)] == [1.0, 2.0]
     assert [value for _, _, value in events(again)] == [1.0, 2.0]
@@ -250,14 +250,14 @@ def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
 def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
     first = create(tmp_path, "one")
     for step in (1, 2, 3, 4):
-        first.write_scalars({"a": step}, step)
+        first.metrics.write({"a": step}, step)
     first.close()
     with open(first.path / "metrics.jsonl", "a") as lines:
         lines.write('{"global_step": 2, "a"')  # its writer was killed
 
     second = RunFolder(first.path)
     second.rewind(2)
-    second.write_scalars({"a": 30.0}, 3)
+    second.metrics.write({"a": 30.0}, 3)
     second.close()
 
     lines = (first.path / "metrics.jsonl").read_text().splitlines()
@@ -267,7 +267,7 @@ def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
 
 def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
     folder = create(tmp_path, "one")
-    folder.write_scalars({"a": 1.0}, 5)
+    folder.metrics.write({"a": 1.0}, 5)
     folder.close()
     folder.rewind(0)
     folder.close()
@@ -278,8 +278,8 @@ def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
 def test_what_is_flushed_is_there_for_another_process(tmp_path):
     folder = create(tmp_path, "one")
     for step in range(3):
-        folder.write_scalars({"a": 1.0}, step)
-    folder.flush()
+        folder.metrics.write({"a": 1.0}, step)
+    folder.metrics.flush()
 
     assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 3
     folder.close()
