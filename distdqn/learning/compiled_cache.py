@@ -44,7 +44,7 @@ OPTIONS = {  # of torch's compiler, those that it has; without any it compiles t
     # Compiling the update tells as well whether the compiler knows this CPU's instructions.
     "cpp.vec_isa_ok": True,
 }
-_KEPT_FILES = 64
+KEPT_FILES = 64
 
 
 def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
@@ -152,7 +152,7 @@ class CompiledCache:
         os.replace(partial, path)
         with contextlib.suppress(OSError):  # somebody else removes files too
             by_age = sorted(self.directory.iterdir(), key=lambda path: path.stat().st_mtime)
-            for old in by_age[:-_KEPT_FILES]:
+            for old in by_age[:-KEPT_FILES]:
                 old.unlink()
         return path
 
