@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import TransitionBlock, WeightSnapshot
-
-if TYPE_CHECKING:  # the driver of actors needs no torch
-    from distdqn.acting.rollout import Rollout
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,10 +42,10 @@ class LockstepWorker:
     build: (round, stepper) -> a rollout whose incarnation is that round.
     """
 
-    def __init__(self, make_stepper: Callable[[], Any], build: Callable[[int, Any], Rollout]):
+    def __init__(self, make_stepper: Callable[[], Any], build: Callable[[int, Any], Any]):
         self._build = build
         self._stepper = make_stepper()
-        self._rollout: Rollout | None = None
+        self._rollout: Any = None
 
     def begin(self, number: int) -> None:
         """Resets envs and exploration with a seed from (seed, worker, `number`).

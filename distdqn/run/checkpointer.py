@@ -122,7 +122,7 @@ class Checkpointer:
         vectors: tuple[np.ndarray, np.ndarray],
         layout: Layout,
         optimizer: Mapping[str, np.ndarray],
-        counters: Mapping[str, int],
+        counters: Mapping[str, int | float],
         **others: Any,
     ) -> Path:
         """vectors: online and target parameters."""
