@@ -205,9 +205,7 @@ _RUNS = (
     _planned("taxi-table", _TAXI, _table(512), _over(160_000, 0.1, 5e-4, 0.8), bounds=_HIGH),
 )
 _TAXI_MLP = {**_mlp((128,), 100, 512), "workers.epsilon.value": 0.7}
-_SLOW_LAKE_BOUNDS = (Bound("max_error", 0.03, True), Bound("greedy_return", 0.735, False))
-_NEAR, _HIGH = (Bound("max_error", 0.05, True),), (Bound("greedy_return", 7.8, False),)
-_RUNS = (
+_SLOW_RUNS = (
     _planned("frozenlake8x8-mlp", _LAKE_8X8, _mlp((128, 128), 50, 512), _over(800_000, 1e-3, 1e-5)),
     _planned("taxi-mlp", _TAXI, _TAXI_MLP, _over(300_000, 3e-3, 3e-5)),
 )
