@@ -105,7 +105,7 @@ def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any,
         raise UsageError(f"{prog}: {error}") from error
     if not preset:
         return options, wanted, source.runs_dir, []
-    if source.preset or source.config:
+    if source.preset is not None or source.config is not None:
         preset = source.preset
     config = load_config(source.config, preset, values[0])
     return options, wanted, config.runs_dir, [config]
