@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 420.0  # beyond the measuring: start of a process with torch in it, compile
 _COMPILE_TIMEOUT_S = 300.0
 _SLICE_S = 0.02  # of acting, between two looks at the clock
-_MANY = 2**62  # env steps
 _UPDATES = 16  # between two looks at the clock
 
 
@@ -102,14 +101,15 @@ def measure_alone(factory: Any, seconds: float, repeats: int) -> Alone:
 def alone_here(factory: Any, seconds: float, repeats: int) -> Alone:
     """As `measure_alone`, in this process."""
     stepper = factory.stepper(factory.config.workers.envs_per_worker)
-    rollout = factory.rollout(0, 0, stepper)
+    acting = collecting(factory.rollout(0, 0, stepper))
     learner, has_mask = factory.learner(), stepper.action_mask is not None
     updating = bare_updates(learner, _UPDATES, has_mask)
     updating()  # on a GPU it captures the graph
     how = compile_now(learner, has_mask) if factory.config.learner.compile else ""
-    rates = in_turn({"learner": updating, "rollout": collecting(rollout)}, seconds, repeats)
+    rates = in_turn({"updates": updating, "env_steps": acting}, seconds, repeats)
     note = "" if learner.compiled else how
-    return Alone(rates["learner"], rates["rollout"], learner.compiled, note, learner.device.type)
+    both = rates["updates"], rates["env_steps"]
+    return Alone(*both, learner.compiled, note, learner.device.type)
 
 
 def collecting(rollout: Any) -> Callable[[], int]:
@@ -118,7 +118,7 @@ def collecting(rollout: Any) -> Callable[[], int]:
     def work() -> int:
         before, until = rollout.stepped, time.monotonic() + _SLICE_S
         while time.monotonic() < until:
-            rollout.collect(_MANY, until)
+            rollout.collect(2**62, until)
         return rollout.stepped - before
 
     return work
