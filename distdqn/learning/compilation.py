@@ -30,7 +30,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -90,7 +89,7 @@ class BackgroundCompile:
         command: Sequence[str] = _CHILD,
     ) -> None:
         self._arguments, self._cache = arguments, cache or CompiledCache()
-        self._state: Literal["cached", "compiling", "ready", "failed"] = "compiling"
+        self._state = "compiling"
         self._began, self._ended = time.monotonic(), 0.0
         self._function: CompiledFunction | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,13 +147,20 @@ class BackgroundCompile:
 
     def _launch(self, job: int, nice: int, command: Sequence[str]) -> None:
         self._folder = tempfile.mkdtemp(prefix="distdqn-compile-")  # mode 0700
+        own = {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "TMPDIR": self._folder,  # everything that the compile writes
+            "TORCHINDUCTOR_CACHE_DIR": f"{self._folder}/inductor",
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         with open(Path(self._folder, "log"), "wb") as log:
             self._process = subprocess.Popen(
                 [*command, self._folder, str(job)],
                 stdin=subprocess.PIPE,  # its closing tells the child that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_child_environment(self._folder),
+                env=os.environ | own,
                 pass_fds=[job],
                 start_new_session=True,  # a group of its own, to be killed as one
             )
@@ -176,7 +182,7 @@ class BackgroundCompile:
         self.reason = f"update not compiled, training goes on eagerly: {reason}"
         self._end("failed")
 
-    def _end(self, state: Literal["cached", "ready", "failed"]) -> None:
+    def _end(self, state: str) -> None:
         self._state, self._ended = state, time.monotonic()
         if (process := self._process) is not None:
             if process.poll() is None:
@@ -185,17 +191,6 @@ class BackgroundCompile:
             self._process = None
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _child_environment(folder: str) -> dict[str, str]:
-    """Everything that the compile writes lies in `folder`."""
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "TMPDIR": folder,
-        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
 
 
 def _one_line(error: Exception) -> str:
