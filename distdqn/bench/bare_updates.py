@@ -38,13 +38,14 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
     """Puts the compiled update in place (`learner.compiled`); how that went, in a line."""
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
+    began = time.monotonic()
     with cpu_threads(learner.num_threads):
         compiling = BackgroundCompile(
             learner.build_update, learner.example_arguments(has_mask), nice=0
         )
-    deadline = time.monotonic() + COMPILE_TIMEOUT_S
-    while compiling.state == "compiling" and time.monotonic() < deadline:
+    while compiling.state == "compiling" and time.monotonic() < began + COMPILE_TIMEOUT_S:
         time.sleep(0.05)
+    seconds = time.monotonic() - began
     function = compiling.poll()
     if function is None:
         reason = compiling.reason or f"not compiled within {COMPILE_TIMEOUT_S:g} s"
@@ -52,4 +53,4 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
         return reason
     if not learner.swap(function):
         return learner.swap_refused
-    return f"compiled in {compiling.seconds:.1f} s ({compiling.state})"
+    return f"compiled in {seconds:.1f} s ({compiling.state})"

@@ -27,7 +27,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,7 +89,6 @@ class BackgroundCompile:
     ) -> None:
         self._arguments, self._cache = arguments, cache or CompiledCache()
         self._state = "compiling"
-        self._began, self._ended = time.monotonic(), 0.0
         self._function: CompiledFunction | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = ""
@@ -101,11 +99,6 @@ class BackgroundCompile:
     def state(self) -> str:
         self.poll()
         return self._state
-
-    @property
-    def seconds(self) -> float:
-        """Until the function was there or the compile failed; so far, while it goes on."""
-        return (self._ended or time.monotonic()) - self._began
 
     def poll(self) -> CompiledFunction | None:
         """The compiled function when it is there; else None, at once."""
@@ -183,7 +176,7 @@ class BackgroundCompile:
         self._end("failed")
 
     def _end(self, state: str) -> None:
-        self._state, self._ended = state, time.monotonic()
+        self._state = state
         if (process := self._process) is not None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
