@@ -54,13 +54,14 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
 
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
+    began = time.monotonic()
     with cpu_threads(learner.num_threads):
         compiling = BackgroundCompile(
             learner.build_update, learner.example_arguments(has_mask), nice=0
         )
-    deadline = time.monotonic() + _COMPILE_TIMEOUT_S
-    while compiling.state == "compiling" and time.monotonic() < deadline:
+    while compiling.state == "compiling" and time.monotonic() < began + _COMPILE_TIMEOUT_S:
         time.sleep(0.05)
+    seconds = time.monotonic() - began
     function = compiling.poll()
     if function is None:
         reason = compiling.reason or f"not compiled within {_COMPILE_TIMEOUT_S:g} s"
@@ -68,7 +69,7 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
         return reason
     if not learner.swap(function):
         return learner.swap_refused
-    return f"compiled in {compiling.seconds:.1f} s ({compiling.state})"
+    return f"compiled in {seconds:.1f} s ({compiling.state})"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -91,11 +91,10 @@ def arbitrary_batch(
 
     def observations() -> np.ndarray:
         shape, dtype = (*size, *observation.obs_shape), np.dtype(observation.dtype)
-        if observation.num_categories:
-            return rng.integers(observation.num_categories, size=shape).astype(dtype)
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
-        return rng.integers(2 if dtype.kind == "b" else 100, size=shape).astype(dtype)
+        end = observation.num_categories or (2 if dtype.kind == "b" else 100)
+        return rng.integers(end, size=shape).astype(dtype)
 
     return ReplayBatch(
         obs_tm1=observations(),
