@@ -30,7 +30,7 @@ from distdqn.weights.flat_parameters import FlatParameters
 
 # What a piece of a block's observations may take, as stored; the network's activations
 # are some ten times as large.
-_PIECE_BYTES = 2**23
+PIECE_BYTES = 2**23
 
 _ALIGNMENT = 64  # bytes, of PyTorch's allocations and of Ray's shared memory
 
@@ -134,7 +134,7 @@ class ActingNetwork:
         frames_at = functools.partial(part.frames.take, axis=0)
         q, q_value = [], []
         size = math.prod(observation.obs_shape) * np.dtype(observation.dtype).itemsize
-        num_pieces = max(-(-len(keys) * size // _PIECE_BYTES), 1)
+        num_pieces = max(-(-len(keys) * size // PIECE_BYTES), 1)
         for piece in np.array_split(np.arange(len(keys)), num_pieces):
             obs = observation.stacked(frames_at, positions[piece], depths[piece])
             inputs = torch.from_numpy(obs)

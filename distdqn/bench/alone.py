@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 420.0  # beyond the measuring: start of a process with torch in it, compile
 _COMPILE_TIMEOUT_S = 300.0
 _SLICE_S = 0.02  # of acting, between two looks at the clock
-_MANY = 2**62  # env steps
 _UPDATES = 16  # between two looks at the clock
 
 
@@ -55,13 +54,14 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
 
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
+    began = time.monotonic()
     with cpu_threads(learner.num_threads):
         compiling = BackgroundCompile(
             learner.build_update, learner.example_arguments(has_mask), nice=0
         )
-    deadline = time.monotonic() + _COMPILE_TIMEOUT_S
-    while compiling.state == "compiling" and time.monotonic() < deadline:
+    while compiling.state == "compiling" and time.monotonic() < began + _COMPILE_TIMEOUT_S:
         time.sleep(0.05)
+    seconds = time.monotonic() - began
     function = compiling.poll()
     if function is None:
         reason = compiling.reason or f"not compiled within {_COMPILE_TIMEOUT_S:g} s"
@@ -69,7 +69,7 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
         return reason
     if not learner.swap(function):
         return learner.swap_refused
-    return f"compiled in {compiling.seconds:.1f} s ({compiling.state})"
+    return f"compiled in {seconds:.1f} s ({compiling.state})"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,14 +102,15 @@ def measure_alone(factory: Any, seconds: float, repeats: int) -> Alone:
 def alone_here(factory: Any, seconds: float, repeats: int) -> Alone:
     """As `measure_alone`, in this process."""
     stepper = factory.stepper(factory.config.workers.envs_per_worker)
-    rollout = factory.rollout(0, 0, stepper)
+    acting = collecting(factory.rollout(0, 0, stepper))
     learner, has_mask = factory.learner(), stepper.action_mask is not None
     updating = bare_updates(learner, _UPDATES, has_mask)
     updating()  # on a GPU it captures the graph
     how = compile_now(learner, has_mask) if factory.config.learner.compile else ""
-    rates = in_turn({"learner": updating, "rollout": collecting(rollout)}, seconds, repeats)
+    rates = in_turn({"updates": updating, "env_steps": acting}, seconds, repeats)
     note = "" if learner.compiled else how
-    return Alone(rates["learner"], rates["rollout"], learner.compiled, note, learner.device.type)
+    both = rates["updates"], rates["env_steps"]
+    return Alone(*both, learner.compiled, note, learner.device.type)
 
 
 def collecting(rollout: Any) -> Callable[[], int]:
@@ -118,7 +119,7 @@ def collecting(rollout: Any) -> Callable[[], int]:
     def work() -> int:
         before, until = rollout.stepped, time.monotonic() + _SLICE_S
         while time.monotonic() < until:
-            rollout.collect(_MANY, until)
+            rollout.collect(2**62, until)
         return rollout.stepped - before
 
     return work

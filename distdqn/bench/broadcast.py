@@ -117,7 +117,7 @@ def run(options: Options, say: Callable[[str], None]) -> Result:
         for torso in options.networks:
             for count in options.workers:
                 found, cpu_s = _measure(torso, workers[:count], learner, options)
-                cases += _cases(torso, count, found, cpu_s, options)
+                cases += cases_of(torso, count, found, cpu_s, options)
                 say(f"{cases[-2].label}: {cases[-2].value.median:.1f} ms to the last worker")
     return new_result("broadcast", options, cases, [_NOTE])
 
@@ -190,7 +190,7 @@ def _publication(workers: Sequence[Any], learner: Any, put_s: float, seconds: fl
     raise RunError(f"the workers did not act with new weights within {_TIMEOUT_S:g} s")
 
 
-def _cases(
+def cases_of(
     torso: Torso, workers: int, found: Sequence[Publication], cpu_s: float, options: Options
 ) -> list[Case]:
     ms = {
@@ -207,10 +207,10 @@ def _cases(
     pause: dict[str, Any] = {"details": {"p95_ms": float(np.percentile(ms["pause"], 95))}}
     to_last = ms["last"], ms["put"], "ray.put, one call, one copy out"
     pausing = ms["pause"], ms["memcpy"], "memcpy of the same bytes"
-    of: tuple[Any, str] = {"network": torso, "workers": workers}, "ms"
+    settings: dict[str, Any] = {"network": torso, "workers": workers}
     return [
-        Case.of("publish to last action", *of, *to_last, better="lower", **last),
-        Case.of("pause of the training thread", *of, *pausing, better="lower", **pause),
+        Case.of("publish to last action", settings, "ms", *to_last, better="lower", **last),
+        Case.of("pause of the training thread", settings, "ms", *pausing, better="lower", **pause),
     ]
 
 

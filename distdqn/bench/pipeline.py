@@ -147,12 +147,19 @@ def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
 
 
 def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
-    """The system's figures beside the limit that counts, the other limits in the details."""
+    """The system's figures beside the limit that counts.
+
+    In the details the other limits, the updates, what one costs with all that it needs, and
+    the ratio that was kept.
+    """
     whole, limits = measured.whole, limits_of(measured, alone, config)
     rates = [window.env_steps / window.at_s for window in measured.windows]
     every = {name: getattr(limits, name) for name in LIMIT_NAMES}
+    cpu_s, samples = sum(measured.cpu_s), whole.gradient_steps * config.learner.batch_size
     details = {
-        **rates_of(measured, config),
+        "updates_per_s": whole.gradient_steps / whole.at_s,
+        "cpu_s_per_update": cpu_s / whole.gradient_steps,
+        "kept_samples_per_insert": samples / whole.env_steps,
         **shares_of(whole),
         **cores_of(measured),
         **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
@@ -160,14 +167,14 @@ def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
         "limited_by": judge(whole, setup_of(config)).limit,
         "compiled": whole.compiled,
     }
-    cpu_s, limit = sum(measured.cpu_s) / whole.env_steps, (limits.values, LIMIT_NAMES[limits.name])
-    more = {"peak_bytes": measured.peak_bytes, "details": details}
-    return _throughput("the system", config, rates, *limit, cpu_s=cpu_s, **more)
+    more = {"cpu_s": cpu_s / whole.env_steps, "peak_bytes": measured.peak_bytes, "details": details}
+    limit_name = LIMIT_NAMES[limits.name]
+    return _throughput("the system", config, rates, limits.values, limit_name, **more)
 
 
 def _throughput(of: str, config: Config, rates: Sequence[float], *limit: Any, **more: Any) -> Case:
     """limit, more: as of `Case.of`; the settings tell one configuration from another."""
-    settings = {
+    settings: dict[str, Any] = {
         "of": of,
         "env": config.env.id,
         "workers": config.workers.count,
@@ -178,17 +185,6 @@ def _throughput(of: str, config: Config, rates: Sequence[float], *limit: Any, **
         "kind": config.replay.kind,
     }
     return Case.of("throughput", settings, "env steps/s", rates, *limit, **more)
-
-
-def rates_of(measured: Measured, config: Config) -> dict[str, float]:
-    """Updates, what one costs with all that it needs, and the ratio that was kept."""
-    whole = measured.whole
-    samples = whole.gradient_steps * config.learner.batch_size
-    return {
-        "updates_per_s": whole.gradient_steps / whole.at_s,
-        "cpu_s_per_update": sum(measured.cpu_s) / whole.gradient_steps,
-        "kept_samples_per_insert": samples / whole.env_steps,
-    }
 
 
 def shares_of(window: Usage) -> dict[str, float]:

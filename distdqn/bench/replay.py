@@ -171,9 +171,9 @@ def _case(
 
 def _settings(point: Point, work: str) -> dict[str, Setting]:
     """Those that make a difference to a work."""
-    size = {"obs": point.observation, "kind": point.kind, "size": point.size}
+    size: dict[str, Setting] = {"obs": point.observation, "kind": point.kind, "size": point.size}
     batch = {"batch": f"{point.superbatch}x{point.batch_size}"}
-    settings: dict[str, Setting] = size | ({"block": point.block} if work == "add" else batch)
+    settings = size | ({"block": point.block} if work == "add" else batch)
     if point.observation == "pictures" and work != "update":
         settings["compression"] = point.compression
     return settings
@@ -317,13 +317,13 @@ class Copying:
         # Not zeros: their pages come only when they are first written, in the midst of a timing.
         self._source = np.ones(_area(num_bytes, source_area), np.uint8)
         self._target = np.ones(_area(num_bytes, target_area), np.uint8)
-        self._from = self._to = 0
+        self.read_at = self.write_at = 0
 
     def __call__(self) -> None:
-        source = self._source[self._from : self._from + self._num]
-        np.copyto(self._target[self._to : self._to + self._num], source)
-        self._from = (self._from + self._num) % len(self._source)
-        self._to = (self._to + self._num) % len(self._target)
+        source = self._source[self.read_at : self.read_at + self._num]
+        np.copyto(self._target[self.write_at : self.write_at + self._num], source)
+        self.read_at = (self.read_at + self._num) % len(self._source)
+        self.write_at = (self.write_at + self._num) % len(self._target)
 
 
 def _area(of_one: int, area: int) -> int:

@@ -88,6 +88,12 @@ class Case:
             fields |= {"limit": Figure.of(limits), "limit_name": limit_name, "share": share}
         return cls(name, settings, unit, Figure.of(values), **fields)
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Case:
+        given = {name: document[name] for name in ("value", "limit", "share")}
+        figures = {name: Figure(**fields) for name, fields in given.items() if fields is not None}
+        return cls(**document | figures)
+
     @property
     def label(self) -> str:
         """Name and settings in one line; the same case in two results has the same label."""
@@ -127,8 +133,8 @@ class Result:
                     f"distdqn reads format {FORMAT}: measure again with it"
                 )
             fields = {name: document[name] for name in cls.__dataclass_fields__}
-            cases = tuple(_case(case) for case in fields.pop("cases"))
-            return cls(**fields | {"notes": tuple(fields["notes"]), "cases": cases})
+            cases = tuple(Case.from_json(case) for case in document["cases"])
+            return cls(**fields | {"notes": tuple(document["notes"]), "cases": cases})
         except (KeyError, TypeError, AttributeError) as error:
             raise DistDQNError(
                 f"not a benchmark result: {type(error).__name__} {error}; "
@@ -138,18 +144,8 @@ class Result:
 
 def share_of(values: Sequence[float], limits: Sequence[float], better: str = "higher") -> Figure:
     """Share of the limit in each repetition: value / limit, limit / value if lower is better."""
-    pairs = zip(values, limits, strict=True)
-    if better == "higher":
-        return Figure.of([value / limit for value, limit in pairs])
-    return Figure.of([limit / value for value, limit in pairs])
-
-
-def _case(fields: dict[str, Any]) -> Case:
-    figures = {
-        name: None if fields[name] is None else Figure(**fields[name])
-        for name in ("value", "limit", "share")
-    }
-    return Case(**fields | figures)
+    above, below = (values, limits) if better == "higher" else (limits, values)
+    return Figure.of([a / b for a, b in zip(above, below, strict=True)])
 
 
 def new_result(
@@ -176,11 +172,14 @@ def describe_machine() -> dict[str, Any]:
 
     A GPU is described where torch is loaded and sees one.
     """
+    torch: Any = sys.modules.get("torch")
+    has_gpu = torch is not None and torch.cuda.is_available()
     return {
         "cpu": cpu_model(),
         "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        **_gpu(),
+        "gpu": torch.cuda.get_device_name() if has_gpu else None,
+        "cuda": torch.version.cuda if has_gpu else None,
         # As "Linux 6.1": what comes after says more about a place than about speed.
         "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "load_average": list(_LOAD),
@@ -188,13 +187,6 @@ def describe_machine() -> dict[str, Any]:
         "distdqn": __version__,
         **{name: _version(name) for name in _PACKAGES},
     }
-
-
-def _gpu() -> dict[str, Any]:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return {"gpu": None, "cuda": None}
-    return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
 def _version(package: str) -> str | None:

@@ -104,7 +104,7 @@ def _read_flags(
         raise UsageError(f"{prog}: {error}") from error
     if not preset:
         return options, "json" in output, wanted, source.runs_dir, []
-    if source.preset or source.config:
+    if source.preset is not None or source.config is not None:
         preset = source.preset
     config = load_config(source.config, preset, values[0])
     return options, "json" in output, wanted, config.runs_dir, [config]

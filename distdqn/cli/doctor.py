@@ -26,7 +26,7 @@ from distdqn.machine import memory as machine_memory
 
 _GIB = 2**30
 _MIN_MEMORY_BYTES = 2 * _GIB  # Ray takes 0.45 GB, each process with torch about 0.2
-_MAX_RAY_TEMP_BYTES = 5 * _GIB
+MAX_RAY_TEMP_BYTES = 5 * _GIB
 _MAX_SOCKET_PATH = 107  # sun_path of Linux, without the final zero
 _SESSION = "session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"
 _RAY_PROCESSES = ("raylet", "gcs_server", "ray::")
@@ -131,12 +131,12 @@ def _satisfied(name: str, specifier: object) -> bool:
 
 
 def memory() -> Check:
-    free = _free_memory()
+    free = free_memory()
     advice = "a small run takes about 2 GiB; end other programs"
     return check("memory", f"{_size_text(free)} free", "" if free >= _MIN_MEMORY_BYTES else advice)
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Of the machine, or of this process's control group where that is less."""
     free = psutil.virtual_memory().available
     group = Path("/sys/fs/cgroup")
@@ -205,7 +205,7 @@ def ray_temp() -> Check:
     folder = _ray_temp()
     used = _folder_bytes(folder)
     advice = f"with no Ray running: rm -r {folder}/session_*"
-    too_much = used > _MAX_RAY_TEMP_BYTES
+    too_much = used > MAX_RAY_TEMP_BYTES
     return check("Ray's files", f"{folder}: {_size_text(used)}", advice if too_much else "")
 
 

@@ -55,17 +55,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def main_and_exit() -> NoReturn:
     """The command `distdqn`: ends the process with the exit status.
 
-    Everything is flushed and every exit handler run; only the interpreter's own tidying
-    up, half a second after a run, is left out.
+    Every exit handler is run; only the interpreter's own tidying up, half a second after a
+    run, is left out.
     """
     if os.getcwd() not in sys.path:  # as `python -m` does, for the user's own module:function
         sys.path.insert(0, os.getcwd())
-    status = main()
-    atexit._run_exitfuncs()
+    statuses: list[int] = []
+    atexit.register(_end, statuses)  # the first to be registered is run last
+    statuses.append(main())
+    sys.exit(statuses[0])
+
+
+def _end(statuses: list[int]) -> None:
+    """Ends the process at once, with what it has printed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a reader that is gone
             stream.flush()
-    os._exit(status)
+    if statuses:  # else `main` has raised, which the interpreter still has to show
+        os._exit(statuses[0])
 
 
 def _run(verb: str, arguments: list[str], debug: bool) -> int:

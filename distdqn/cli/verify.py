@@ -63,9 +63,9 @@ def run(arguments: Sequence[str]) -> int:
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
-        runs, seeds = _plan(options)
+        runs, seeds = plan_of(options)
         folder = make_folder(options.runs_dir, "verify")
-        with _ray(folder, runs):
+        with one_ray(folder, runs):
             make_run = functools.partial(train, display=False)
             found = verify(folder, runs, seeds, options.seed, make_run, say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     return int(bool(found.complaints))
 
 
-def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
+def plan_of(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
     """The runs against exact solutions, and the seeds of the ablation."""
     from distdqn.tabular.plan import runs_of, standard_runs
 
@@ -89,7 +89,7 @@ def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
 
 
 @contextlib.contextmanager
-def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
+def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     """A Ray for all runs, which each of them takes for its caller's."""
     from distdqn.run.ray_session import connect
 

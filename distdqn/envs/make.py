@@ -100,9 +100,7 @@ def make_stepper(
     Raises EnvError, ConfigError: see `make_vector_env` and `VectorStepper`."""
     vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
     atari = settings.atari if settings.is_atari and make_env is None else None
-    stack = settings.frame_stack
-    if stack is None:
-        stack = ATARI_STACK if atari else 1
+    stack = settings.frame_stack or (ATARI_STACK if atari else 1)
     try:
         names = vector_env.get_action_meanings() if atari and atari.fire_on_reset else ()
         fire = names.index("FIRE") if "FIRE" in names else None

@@ -6,6 +6,7 @@ older ids fix in many variants, come from one place, `env.atari.*`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import re
@@ -106,7 +107,10 @@ def _refuse_old_id(name: str) -> None:
     match = _old_id(name)
     if match is None:
         return
-    by_lower = {spec_id[4:-3].lower(): spec_id for spec_id in _game_ids()}
+    with contextlib.suppress(ImportError):
+        importlib.import_module("ale_py")
+    games = [name for name in gymnasium.registry if re.fullmatch(r"ALE/\w+-v5", name)]
+    by_lower = {spec_id[4:-3].lower(): spec_id for spec_id in games}
     found = by_lower.get(match[2].lower())
     if found is None and not match[1] and not match[3]:
         return  # nothing says that this is an Atari game
@@ -117,12 +121,3 @@ def _refuse_old_id(name: str) -> None:
     else:
         hint = f"use {found}, with frame skip, sticky actions and the rest in env.atari.*"
     raise errors.UnknownEnvError(f"environment {name!r} is an Atari id of the old style; {hint}")
-
-
-def _game_ids() -> list[str]:
-    """`ALE/<Game>-v5` of every game, none without ale-py."""
-    try:
-        importlib.import_module("ale_py")
-    except ImportError:
-        return []
-    return [name for name in gymnasium.registry if re.fullmatch(r"ALE/\w+-v5", name)]

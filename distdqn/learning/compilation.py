@@ -27,10 +27,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -90,8 +88,7 @@ class BackgroundCompile:
         command: Sequence[str] = _CHILD,
     ) -> None:
         self._arguments, self._cache = arguments, cache or CompiledCache()
-        self._state: Literal["cached", "compiling", "ready", "failed"] = "compiling"
-        self._began, self._ended = time.monotonic(), 0.0
+        self._state = "compiling"
         self._function: CompiledFunction | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = ""
@@ -102,11 +99,6 @@ class BackgroundCompile:
     def state(self) -> str:
         self.poll()
         return self._state
-
-    @property
-    def seconds(self) -> float:
-        """Until the function was there or the compile failed; so far, while it goes on."""
-        return (self._ended or time.monotonic()) - self._began
 
     def poll(self) -> CompiledFunction | None:
         """The compiled function when it is there; else None, at once."""
@@ -148,13 +140,20 @@ class BackgroundCompile:
 
     def _launch(self, job: int, nice: int, command: Sequence[str]) -> None:
         self._folder = tempfile.mkdtemp(prefix="distdqn-compile-")  # mode 0700
+        own = {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "TMPDIR": self._folder,  # everything that the compile writes
+            "TORCHINDUCTOR_CACHE_DIR": f"{self._folder}/inductor",
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         with open(Path(self._folder, "log"), "wb") as log:
             self._process = subprocess.Popen(
                 [*command, self._folder, str(job)],
                 stdin=subprocess.PIPE,  # its closing tells the child that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_child_environment(self._folder),
+                env=os.environ | own,
                 pass_fds=[job],
                 start_new_session=True,  # a group of its own, to be killed as one
             )
@@ -176,8 +175,8 @@ class BackgroundCompile:
         self.reason = f"update not compiled, training goes on eagerly: {reason}"
         self._end("failed")
 
-    def _end(self, state: Literal["cached", "ready", "failed"]) -> None:
-        self._state, self._ended = state, time.monotonic()
+    def _end(self, state: str) -> None:
+        self._state = state
         if (process := self._process) is not None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -185,17 +184,6 @@ class BackgroundCompile:
             self._process = None
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _child_environment(folder: str) -> dict[str, str]:
-    """Everything that the compile writes lies in `folder`."""
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "TMPDIR": folder,
-        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import operator
 import os
@@ -44,7 +43,8 @@ OPTIONS = {  # of torch's compiler, those that it has; without any it compiles t
     # Compiling the update tells as well whether the compiler knows this CPU's instructions.
     "cpp.vec_isa_ok": True,
 }
-_KEPT_FILES = 64
+KEPT_FILES = 64
+_ROOT = Path(__file__).parents[2]
 
 
 def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
@@ -56,9 +56,8 @@ def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
 
 def source_key(description: str, arguments: Tensors) -> str:
     """As `cache_key`, from what `describe` says and the source of `MADE_OF`; no tracing."""
-    specs = [importlib.util.find_spec(name) for name in MADE_OF]
-    sources = [Path(str(spec.origin)).read_text() for spec in specs if spec is not None]
-    return _digest(arguments, description, *sources)
+    files = [_ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in MADE_OF]
+    return _digest(arguments, description, *(file.read_text() for file in files))
 
 
 def layouts(arguments: Tensors) -> list[Layout]:
@@ -152,7 +151,7 @@ class CompiledCache:
         os.replace(partial, path)
         with contextlib.suppress(OSError):  # somebody else removes files too
             by_age = sorted(self.directory.iterdir(), key=lambda path: path.stat().st_mtime)
-            for old in by_age[:-_KEPT_FILES]:
+            for old in by_age[:-KEPT_FILES]:
                 old.unlink()
         return path
 

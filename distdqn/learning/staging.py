@@ -91,11 +91,10 @@ def arbitrary_batch(
 
     def observations() -> np.ndarray:
         shape, dtype = (*size, *observation.obs_shape), np.dtype(observation.dtype)
-        if observation.num_categories:
-            return rng.integers(observation.num_categories, size=shape).astype(dtype)
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
-        return rng.integers(2 if dtype.kind == "b" else 100, size=shape).astype(dtype)
+        end = observation.num_categories or (2 if dtype.kind == "b" else 100)
+        return rng.integers(end, size=shape).astype(dtype)
 
     return ReplayBatch(
         obs_tm1=observations(),
@@ -138,7 +137,7 @@ class Staging:
         """
         layout = [(array.shape[1:], dtype) for array, dtype in zip(arrays, dtypes, strict=True)]
         if layout != self._layout:  # new memory: an earlier minibatch may still be looked at
-            self._slots = [self._make_slot(layout) for _ in range(self._num_slots)]
+            self._slots = [self.make_slot(layout) for _ in range(self._num_slots)]
             self._layout = layout
         for j in range(len(arrays[0])):
             slot = self._slots[j % self._num_slots]
@@ -158,7 +157,7 @@ class Staging:
             slot.copied.record(self._stream)
         self._streams.current_stream().wait_event(slot.copied)
 
-    def _make_slot(self, layout: _Layout) -> _Slot:
+    def make_slot(self, layout: _Layout) -> _Slot:
         on_gpu = self._device.type == "cuda"
         host = tuple(torch.empty(shape, dtype=dtype, pin_memory=on_gpu) for shape, dtype in layout)
         device = tuple(torch.empty_like(x, device=self._device) for x in host) if on_gpu else host

@@ -24,7 +24,6 @@ from distdqn.types import (
     PriorityUpdate,
     ReplayBatch,
     TransitionBlock,
-    WeightsVersion,
 )
 
 IDS_PER_EPOCH = 2**40
@@ -47,6 +46,7 @@ class Replay:
     evicted early.
 
     items: `[capacity]` records (`ITEM`), by slot.  frames: the ring that they refer to.
+    versions: which weights acted in the live items.
     inserts: items ever added.  size: items live.
     dropped_updates: priority updates for items that were evicted or of another epoch.
     refused_priorities: negative or non-finite priorities, new and updated.
@@ -80,7 +80,7 @@ class Replay:
         self.items = np.zeros(self.capacity, ITEM)
         num_frames = math.ceil(self.capacity * frames_per_item)
         self.frames = FrameRing(num_frames, observation, num_actions, compression)
-        self._versions = BlockVersions()
+        self.versions = BlockVersions()
         shape = visits_shape(observation, num_actions)
         self.visits = None if shape is None else np.zeros(shape, np.int64)
 
@@ -124,8 +124,8 @@ class Replay:
             self.items[name][slots] = getattr(block, name)[-num_kept:]
         priorities = None if block.priorities is None else block.priorities[-num_kept:]
         self.refused_priorities += self._sampler.insert(slots, priorities)
-        self._versions.append(self.inserts, block.weights_version)
-        self._versions.evict(self.inserts - self.size)
+        self.versions.append(self.inserts, block.weights_version)
+        self.versions.evict(self.inserts - self.size)
         if self.visits is not None:
             np.add.at(self.visits, (block.frames[block.tm1], block.a_tm1), 1)
 
@@ -222,13 +222,6 @@ class Replay:
         numbers = self.inserts - self.size + np.arange(count) * self.size // count
         return self._sampler.priorities(self._wrap(numbers))
 
-    def stale_fraction(self, newest: WeightsVersion, behind: int) -> float:
-        """Share of the live items acted with weights more than `behind` before `newest`.
-
-        See `BlockVersions.stale_fraction`; NaN while the replay is empty.
-        """
-        return self._versions.stale_fraction(newest, behind)
-
     def get_state(self, first_item: int = 0, first_frame: int = 0) -> dict[str, Any]:
         """Everything that later samples depend on, as `codec` takes it.
 
@@ -260,7 +253,7 @@ class Replay:
             "next_frame": self.frames.next_number,
             "rng": rng_words(self._rng),
             "sampler": self._sampler.get_state(),
-            "versions": self._versions.get_state(),
+            "versions": self.versions.get_state(),
             "visits": None if self.visits is None else self.visits.copy(),
             "segments": [{"first_item": first_item, **columns, **frames}],
         }
@@ -297,7 +290,7 @@ class Replay:
         for name, column in items.items():
             self.items[name][slots] = column
         self.frames.set_state(int(state["oldest_frame"]), frames)
-        self._versions.set_state(state["versions"], first_item)
+        self.versions.set_state(state["versions"], first_item)
         self._sampler.set_state(state["sampler"])
         if self.visits is not None:
             self.visits[:] = state["visits"]

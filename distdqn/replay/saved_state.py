@@ -98,9 +98,8 @@ def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> l
 def rng_words(rng: np.random.Generator) -> np.ndarray:
     """The state of a PCG64 generator as `[6]` uint64: its integers are of 128 bits."""
     state = rng.bit_generator.state
-    words = []
-    for value in (state["state"]["state"], state["state"]["inc"]):
-        words += [value & (2**64 - 1), value >> 64]
+    integers = (state["state"]["state"], state["state"]["inc"])
+    words = [word for value in integers for word in (value & (2**64 - 1), value >> 64)]
     return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
 
 

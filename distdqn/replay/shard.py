@@ -124,8 +124,8 @@ def _diagnose(replay: Replay, newest: WeightsVersion) -> ReplayDiagnostics:
     sample = LogHistogram(replay.priorities(_SAMPLED_PRIORITIES))
     return ReplayDiagnostics(
         priorities=sample.scaled(replay.size),
-        stale_fraction_10=replay.stale_fraction(newest, 10),
-        stale_fraction_100=replay.stale_fraction(newest, 100),
+        stale_fraction_10=replay.versions.stale_fraction(newest, 10),
+        stale_fraction_100=replay.versions.stale_fraction(newest, 100),
     )
 
 

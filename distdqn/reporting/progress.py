@@ -32,15 +32,14 @@ _LINE = (
     "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
     "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
 )
-_ENDED = "{stopped_by} after {wall_s} s ({startup_s} s to start)"
-_EVALUATION = {  # what the final episodes say; a run that was broken off has none
+_EVALUATION = ("best checkpoint", "last checkpoint", "values")  # none if a run was broken off
+_ENDED = {
+    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
     "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
     "episodes",
     "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
     "values": "{q_start_mean} predicted at the start, discounted return then realised "
     "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
-}
-_WORK = {
     "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
     "insert",
     "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
@@ -175,9 +174,8 @@ def print_summary(
     """
     console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
-    evaluation = _EVALUATION if summary.get("eval_episodes") else {}
-    rows = {"stopped by": _ENDED, **evaluation, **_WORK}
-    rows = {name: text.format_map(told) for name, text in rows.items()}
+    left_out = () if summary.get("eval_episodes") else _EVALUATION
+    rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
     # The weights alone are no state to go on from.
     states = (folder / "checkpoints").glob("step_*/run_state.msgpack")
     if str(summary.get("stopped_by")).startswith("SIG") and any(states):
@@ -222,8 +220,7 @@ def _told(values: Mapping[str, Any]) -> dict[str, str]:
     told = collections.defaultdict(lambda: "-")
     for name, value in values.items():
         if isinstance(value, str | int | float | tuple) and value != () and value == value:
-            form = DECLARED[name].get("form") if name in DECLARED else None
-            told[name] = _text(value, form)  # what is nan is not itself
+            told[name] = _text(value, DECLARED.get(name, {}).get("form"))  # nan is not itself
     return told
 
 

@@ -177,7 +177,7 @@ class Factory:
             sampler=sampler,
             seed=self.config.seed * 1000 + shard,
             epoch=epoch,
-            frames_per_item=self._frames_per_item(),
+            frames_per_item=self.frames_per_item(),
             compression=settings.compression,
         )
 
@@ -295,11 +295,11 @@ class Factory:
             "observation": self.observation,
             "num_actions": self.num_actions,
             "prioritized": replay.kind == "prioritized",
-            "frames_per_item": self._frames_per_item(),
+            "frames_per_item": self.frames_per_item(),
             "compression": replay.compression,
         }
 
-    def _frames_per_item(self) -> float:
+    def frames_per_item(self) -> float:
         workers = self.config.workers
         return planned_frames_per_item(
             self.shard_capacity(0),

@@ -46,13 +46,7 @@ def baird_initial_weights() -> np.ndarray:
     return weights
 
 
-def baird_sweeps(
-    num_sweeps: int,
-    gradient: str = "semi",
-    target_period: int = 1,
-    discount: float = BAIRD_DISCOUNT,
-    step_size: float = BAIRD_STEP_SIZE,
-) -> np.ndarray:
+def baird_sweeps(num_sweeps: int, gradient: str = "semi", target_period: int = 1) -> np.ndarray:
     """`[num_sweeps + 1, 8]` weights before the first and after each expected update.
 
     gradient: "semi" moves v(s) alone, Sutton & Barto 2018, equation 11.9. "residual" moves
@@ -68,9 +62,9 @@ def baird_sweeps(
     for sweep in range(num_sweeps):
         if sweep % target_period == 0:
             target_weights = weights
-        td_errors = discount * x_next @ target_weights - x @ weights  # [7]
-        direction = x - discount * x_next if gradient == "residual" else x
-        weights = weights + step_size / _BAIRD_STATES * td_errors @ direction
+        td_errors = BAIRD_DISCOUNT * x_next @ target_weights - x @ weights  # [7]
+        direction = x - BAIRD_DISCOUNT * x_next if gradient == "residual" else x
+        weights = weights + BAIRD_STEP_SIZE / _BAIRD_STATES * td_errors @ direction
         history.append(weights)
     return np.array(history)
 

@@ -20,10 +20,7 @@ _TIE = 1e-9  # values of one size that rounding alone has set apart
 
 
 def optimal_values(
-    table: TransitionTable,
-    discount: float,
-    tolerance: float = 1e-12,
-    max_sweeps: int = 1_000_000,
+    table: TransitionTable, discount: float, tolerance: float = 1e-12, max_sweeps: int = 1_000_000
 ) -> np.ndarray:
     """`q* [S, A]` by value iteration, Sutton & Barto 2018, equation 4.10 for actions.
 

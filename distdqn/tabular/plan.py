@@ -187,13 +187,11 @@ _LAKE_8X8 = _problem("FrozenLake 8x8", "FrozenLake8x8-v1", 0.3, 8.0, 4096)
 _CLIFF = _problem("CliffWalking", "CliffWalking-v1", 0.5, 16.0)
 _TAXI = _problem("Taxi", "Taxi-v4", 1.0, 16.0)
 
+_LAKE_BOUNDS = (Bound("max_error", 0.03, True), Bound("greedy_return", 0.735, False))
+_NEAR, _HIGH = (Bound("max_error", 0.05, True),), (Bound("greedy_return", 7.8, False),)
 _RUNS = (
     _planned(
-        "frozenlake-table",
-        _LAKE,
-        _table(2048),
-        _over(1_600_000, 0.002, 1e-5),
-        bounds=(Bound("max_error", 0.03, True), Bound("greedy_return", 0.735, False)),
+        "frozenlake-table", _LAKE, _table(2048), _over(1_600_000, 0.002, 1e-5), bounds=_LAKE_BOUNDS
     ),
     # A quarter of the steps: what it ends at, it has reached after half of these.
     _planned("frozenlake-residual", _LAKE, _table(2048), _RESIDUAL, _over(400_000, 0.002, 1e-5)),
@@ -201,20 +199,10 @@ _RUNS = (
     _planned("dry-lake-residual", _DRY_LAKE, _table(2048), _RESIDUAL, _over(300_000, 0.005, 1e-5)),
     _planned("frozenlake8x8-table", _LAKE_8X8, _table(2048), _over(800_000, 0.005, 1e-5)),
     _planned(
-        "cliffwalking-table",
-        _CLIFF,
-        _table(512),
-        _over(150_000, 0.3, 5e-4, 0.8),
-        bounds=(Bound("max_error", 0.05, True),),
+        "cliffwalking-table", _CLIFF, _table(512), _over(150_000, 0.3, 5e-4, 0.8), bounds=_NEAR
     ),
     _planned("cliffwalking-mlp", _CLIFF, _mlp((128,), 20, 256), _over(100_000, 0.02, 3e-5)),
-    _planned(
-        "taxi-table",
-        _TAXI,
-        _table(512),
-        _over(160_000, 0.1, 5e-4, 0.8),
-        bounds=(Bound("greedy_return", 7.8, False),),
-    ),
+    _planned("taxi-table", _TAXI, _table(512), _over(160_000, 0.1, 5e-4, 0.8), bounds=_HIGH),
 )
 _TAXI_MLP = {**_mlp((128,), 100, 512), "workers.epsilon.value": 0.7}
 _SLOW_RUNS = (
@@ -236,10 +224,8 @@ def runs_of(settings: EnvConfig, table: TransitionTable) -> list[PlannedRun]:
     """
     env_steps, largest = 400_000, abs(table.rewards).max()
     title, values = _problem(settings.id, settings.id, 0.5, 8.0, env_kwargs=settings.kwargs)
-    rewards = {
-        "env.reward_scale": settings.reward_scale, "env.reward_clip": settings.reward_clip
-    }  # fmt: skip
-    problem = title, values | rewards
+    rewards = {"env.reward_scale": settings.reward_scale, "env.reward_clip": settings.reward_clip}
+    problem = title, {**values, **rewards}
     table_values = _table(1024) | _over(env_steps, 0.005 * largest, 1e-5 * largest)
     mlp_values = _mlp((128, 128), 50, 512) | _over(env_steps, 2e-3, 2e-5)
     return [
@@ -269,7 +255,7 @@ _LOCKSTEP: Mapping[str, Any] = {
     "eval.final_episodes": 50,
 }
 # Each transition is learned from once, with replay too: what is compared is the order.
-_CARTPOLE_VALUES: Mapping[str, Any] = {
+CARTPOLE_VALUES: Mapping[str, Any] = {
     **_LOCKSTEP,
     "env.id": "CartPole-v1",
     "total_env_steps": 40_000,
@@ -283,7 +269,7 @@ _CARTPOLE_VALUES: Mapping[str, Any] = {
     "learner.target_period": 100,
     "checkpoint.period_rounds": 100,
 }
-_NOISY_LAKE_VALUES: Mapping[str, Any] = {
+NOISY_LAKE_VALUES: Mapping[str, Any] = {
     **_LOCKSTEP,
     "env.id": "FrozenLake-v1",
     "total_env_steps": 12_800,
@@ -306,7 +292,7 @@ def planned(setting: Setting, seed: int) -> PlannedRun:
     words = setting.title.replace(",", "").replace(" ", "-")
     name = f"triad-{'cartpole' if is_cartpole else 'frozenlake'}-{words}-seed-{seed}"
     values = {
-        **(_CARTPOLE_VALUES if is_cartpole else _NOISY_LAKE_VALUES),
+        **(CARTPOLE_VALUES if is_cartpole else NOISY_LAKE_VALUES),
         "replay.kind": "uniform" if setting.has_replay else "fifo",
         "learner.double": setting.double,
     }

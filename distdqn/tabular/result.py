@@ -101,11 +101,8 @@ class Outcome:
         return self.start_values[-1][1]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **dataclasses.asdict(self),
-            "title": self.setting.title,
-            "start_value": self.start_value,
-        }
+        own = {"title": self.setting.title, "start_value": self.start_value}
+        return dataclasses.asdict(self) | own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +122,6 @@ class Result:
     def point(self) -> Point:
         """The errors of the last weights."""
         return self.learned.points[-1]
-
-    @property
-    def fewest_visits(self) -> int:
-        """Of any pair that counts."""
-        return int(self.learned.visits[self.solution.pairs].min())
 
     @property
     def missed(self) -> list[Bound]:
@@ -160,7 +152,7 @@ class Result:
             "discount": self.config.learner.discount,
             "max_episode_steps": self.solution.table.max_episode_steps,
             "pairs": int(self.solution.pairs.sum()),
-            "fewest_visits": self.fewest_visits,
+            "fewest_visits": int(self.learned.visits[self.solution.pairs].min()),
             **errors,
             "optimal_return": self.solution.optimal_return,
             "bounds": [
@@ -210,8 +202,7 @@ class Verification:
             "ablation": [outcome.to_json() for outcome in self.outcomes],
             "baird_largest_value": {name: x.tolist() for name, x in self.baird.items()},
             "tsitsiklis_van_roy_weight": {
-                f"discount {discount:g}": x.tolist()
-                for discount, x in self.tsitsiklis_van_roy.items()
+                f"discount {d:g}": x.tolist() for d, x in self.tsitsiklis_van_roy.items()
             },
         }
 

@@ -24,28 +24,10 @@ from distdqn.errors import RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import Policy, load_policy
 from distdqn.reporting.summary import Summary
+from distdqn.tabular import exact, result
 from distdqn.tabular.counterexamples import divergence
-from distdqn.tabular.exact import (
-    expected_return,
-    greedy_policy,
-    optimal_policy,
-    optimal_values,
-    reachable_pairs,
-    visiting_frequency,
-    weighted_value_error,
-)
 from distdqn.tabular.plan import DISCOUNT, SETTINGS, PlannedRun, Setting, planned
-from distdqn.tabular.result import (
-    Learned,
-    Outcome,
-    Point,
-    Result,
-    Solution,
-    Verification,
-    account_complaints,
-    outcome_line,
-    result_line,
-)
+from distdqn.tabular.result import Learned, Outcome, Point, Result, Solution, Verification
 
 Train = Callable[[Config], Summary]
 
@@ -82,11 +64,11 @@ def verify(
         summary = _uninterrupted(train(config))
         learned = measure_run(summary.run_folder, solution)
         results.append(Result(run, config, summary.to_json(), solution, learned))
-        say(f"{len(results)}/{total} {result_line(results[-1])}")
+        say(f"{len(results)}/{total} {result.result_line(results[-1])}")
     for setting, own_seed in ablation:
         summary = _uninterrupted(train(planned(setting, own_seed).config(str(folder), own_seed)))
         outcomes.append(measure_outcome(setting, summary.to_json()))
-        say(f"{len(runs) + len(outcomes)}/{total} {outcome_line(outcomes[-1])}")
+        say(f"{len(runs) + len(outcomes)}/{total} {result.outcome_line(outcomes[-1])}")
     wall_s = time.monotonic() - began
     return Verification(str(folder), wall_s, results, outcomes, *divergence())
 
@@ -103,9 +85,9 @@ def _uninterrupted(summary: Summary) -> Summary:
 def solve(settings: EnvConfig, discount: float) -> Solution:
     """Solves an environment by its transition table; EnvError where it has none."""
     table = transition_table(settings)
-    q_star = optimal_values(table, discount)
-    policy = optimal_policy(q_star, table.allowed)
-    return Solution(table, q_star, reachable_pairs(table), expected_return(table, policy))
+    q_star = exact.optimal_values(table, discount)
+    optimum = exact.expected_return(table, exact.optimal_policy(q_star, table.allowed))
+    return Solution(table, q_star, exact.reachable_pairs(table), optimum)
 
 
 def measure_run(run_folder: str | Path, solution: Solution) -> Learned:
@@ -123,7 +105,7 @@ def measure_run(run_folder: str | Path, solution: Solution) -> Learned:
             f"run {path.parent.name!r} has no {path.name}, the visits of each state and action; "
             "a run writes it at its end where observations are states"
         ) from error
-    frequency = visiting_frequency(visits, solution.pairs)
+    frequency = exact.visiting_frequency(visits, solution.pairs)
     states = np.arange(solution.table.num_states, dtype=np.int32)
     points, q = [], np.zeros_like(solution.q_star)
     for env_steps, policy in policies_over_time(run_folder):
@@ -136,14 +118,14 @@ def measure_values(
     q: np.ndarray, solution: Solution, frequency: np.ndarray, env_steps: int = 0
 ) -> Point:
     """The error of values `q [S, A]`; frequency: mu `[S, A]` of the behaviour policy."""
-    uniform = visiting_frequency(np.ones_like(solution.pairs, np.int64), solution.pairs)
-    policy = greedy_policy(q, solution.table.allowed)
+    uniform = exact.visiting_frequency(np.ones_like(solution.pairs, np.int64), solution.pairs)
+    policy = exact.greedy_policy(q, solution.table.allowed)
     return Point(
         env_steps=env_steps,
         max_error=float(np.abs(q - solution.q_star)[solution.pairs].max()),
-        value_error=weighted_value_error(q, solution.q_star, frequency),
-        uniform_value_error=weighted_value_error(q, solution.q_star, uniform),
-        greedy_return=expected_return(solution.table, policy),
+        value_error=exact.weighted_value_error(q, solution.q_star, frequency),
+        uniform_value_error=exact.weighted_value_error(q, solution.q_star, uniform),
+        greedy_return=exact.expected_return(solution.table, policy),
     )
 
 
@@ -163,20 +145,20 @@ def policies_over_time(
 def measure_outcome(setting: Setting, summary: Mapping[str, Any]) -> Outcome:
     """What came of a finished run; summary: as `summary.json` has it."""
     settings = EnvConfig(summary["env_id"])
-    starts, exact = first_observations(settings), np.nan
+    starts, start_value = first_observations(settings), np.nan
     if np.issubdtype(starts.dtype, np.integer):  # a state, of which the exact values are known
-        exact = float(solve(settings, DISCOUNT).q_star[starts].max(axis=1).mean())
+        start_value = float(solve(settings, DISCOUNT).q_star[starts].max(axis=1).mean())
     return Outcome(
         setting=setting,
         seed=summary["seed"],
         start_values=tuple(start_values(summary["run_folder"], starts)),
-        exact_start_value=exact,
+        exact_start_value=start_value,
         greedy_return=summary["eval_return_mean"],
-        q_abs_max=_number(summary["q_abs_max"]),
-        q_bound=_number(summary["q_bound"]),
+        q_abs_max=np.nan if summary["q_abs_max"] is None else summary["q_abs_max"],
+        q_bound=np.nan if summary["q_bound"] is None else summary["q_bound"],
         soft_divergence=bool(summary["soft_divergence"]),
         run_folder=summary["run_folder"],
-        complaints=tuple(account_complaints(summary["run_name"], summary)),
+        complaints=tuple(result.account_complaints(summary["run_name"], summary)),
     )
 
 
@@ -192,8 +174,3 @@ def start_values(run_folder: str | Path, starts: np.ndarray) -> list[tuple[int, 
         (env_steps, float(policy.q_values(starts).max(axis=1).mean()))
         for env_steps, policy in policies_over_time(run_folder)
     ]
-
-
-def _number(value: float | None) -> float:
-    """A figure of a summary, where one that is not finite is None."""
-    return np.nan if value is None else float(value)

@@ -132,7 +132,7 @@ def test_the_limit_goes_through_as_much_memory_as_the_work():
     copying = Copying(1_000, 5_500, 3_000)
     places = []
     for _ in range(6):
-        places.append((copying._from, copying._to))
+        places.append((copying.read_at, copying.write_at))
         copying()
 
     assert places == [(0, 0), (1000, 1000), (2000, 2000), (3000, 0), (4000, 1000), (0, 2000)]

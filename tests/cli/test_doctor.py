@@ -51,7 +51,7 @@ def test_little_shared_memory_is_a_warning(monkeypatch, free, status):
 
 
 def test_little_memory_is_a_warning(monkeypatch):
-    monkeypatch.setattr(checks, "_free_memory", lambda: 2**30)
+    monkeypatch.setattr(checks, "free_memory", lambda: 2**30)
 
     found = checks.memory()
 
@@ -98,7 +98,7 @@ def test_a_socket_path_above_107_bytes_fails(monkeypatch, length, status):
 
 def test_old_sessions_of_ray_are_a_warning(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(checks, "_MAX_RAY_TEMP_BYTES", 1_000)
+    monkeypatch.setattr(checks, "MAX_RAY_TEMP_BYTES", 1_000)
     folder = tmp_path / "ray" / "session_1" / "logs"
     folder.mkdir(parents=True)
 

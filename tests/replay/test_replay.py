@@ -374,15 +374,15 @@ def test_an_index_that_is_no_observation_is_refused() -> None:
 def test_the_stale_share_counts_live_items() -> None:
     replay, worker = make_replay(20), Worker(CARTPOLE)
     newest = WeightsVersion(1, 30)
-    assert np.isnan(replay.stale_fraction(newest, 10))
+    assert np.isnan(replay.versions.stale_fraction(newest, 10))
     for counter, num in ((5, 8), (19, 9), (25, 8)):  # 5 of the first are evicted
         replay.add(worker.block(num, version=WeightsVersion(1, counter)))
-    assert replay.stale_fraction(newest, 4) == 1.0
-    assert replay.stale_fraction(newest, 10) == 12 / 20
-    assert replay.stale_fraction(newest, 11) == 3 / 20
-    assert replay.stale_fraction(newest, 25) == 0.0
+    assert replay.versions.stale_fraction(newest, 4) == 1.0
+    assert replay.versions.stale_fraction(newest, 10) == 12 / 20
+    assert replay.versions.stale_fraction(newest, 11) == 3 / 20
+    assert replay.versions.stale_fraction(newest, 25) == 0.0
     replay.add(worker.block(25, version=WeightsVersion(1, 29)))
-    assert replay.stale_fraction(newest, 1) == 0.0
+    assert replay.versions.stale_fraction(newest, 1) == 0.0
 
 
 def test_evenly_spaced_priorities_come_back_without_a_random_number() -> None:
