@@ -156,7 +156,7 @@ class Control:
         self._evaluations.append(report)
         self._eval_mean = float(np.mean(report.returns))
         self._values.note_evaluation(report.q_start_mean, report.return_start_mean)
-        self._best_eval_mean = float(np.nanmax([self._best_eval_mean, self._eval_mean]))
+        self._best_eval_mean = float(np.fmax(self._best_eval_mean, self._eval_mean))
         if self._stop_at_return is not None and self._eval_mean >= self._stop_at_return:
             self._state = "stopping"
         return self._state != "stopping"
@@ -228,12 +228,8 @@ class Control:
 
     def get_state(self) -> dict[str, Any]:
         """What reports do not tell again, for a run that goes on later; plain values."""
-        return {
-            "returns": np.array(self._returns),
-            "eval_mean": self._eval_mean,
-            "best_eval_mean": self._best_eval_mean,
-            "values": self._values.get_state(),
-        }
+        means = {"eval_mean": self._eval_mean, "best_eval_mean": self._best_eval_mean}
+        return {"returns": np.array(self._returns), "values": self._values.get_state(), **means}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self._returns.extend(state["returns"].tolist())
@@ -250,8 +246,8 @@ class Control:
     @property
     def collection_finished(self) -> bool:
         """All env steps were dealt, taken, and every block acknowledged."""
-        alive = self._alive_workers()
-        return self._all_dealt and bool(alive) and all(r.finished for r in alive.values())
+        finished = [report.finished for report in self._alive_workers().values()]
+        return self._all_dealt and bool(finished) and all(finished)
 
     @property
     def _all_dealt(self) -> bool:
