@@ -33,7 +33,7 @@ from guard.record import Record, Verdict
 from guard.replay_items import replay_items
 from guard.turns import Item, OwnTime, Ratios, measure
 
-from distdqn.bench.host import describe_machine
+from distdqn.bench.result import describe_machine
 from distdqn.errors import DistDQNError
 
 RECORD = Path(__file__).parent / "results" / "check.json"

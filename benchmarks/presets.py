@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distdqn.bench.host import describe_machine
+from distdqn.bench.result import describe_machine
 
 SHOWN = (
     "wall_s",

@@ -27,7 +27,7 @@ import numpy as np
 from gymnasium import spaces
 
 import distdqn
-from distdqn.bench.host import describe_machine
+from distdqn.bench.result import describe_machine
 
 TOLERANCE = 0.2
 OBS_SIZE = 8

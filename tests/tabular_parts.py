@@ -7,10 +7,10 @@ import functools
 import numpy as np
 
 from distdqn.config import EnvConfig, from_values
-from distdqn.tabular.measure import measure_values, solve
-from distdqn.tabular.result import Bound, Learned, Outcome, PlannedRun, Result, Verification
-from distdqn.tabular.triad import SETTINGS
-from distdqn.tabular.verification import divergence
+from distdqn.tabular.counterexamples import divergence
+from distdqn.tabular.plan import SETTINGS, Bound, PlannedRun
+from distdqn.tabular.result import Learned, Outcome, Result, Verification
+from distdqn.tabular.verification import measure_values, solve
 
 TINY = {
     "mode": "lockstep",

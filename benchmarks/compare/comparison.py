@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distdqn.bench.host import describe_machine
-from distdqn.bench.result import Figure
+from distdqn.bench.result import Figure, describe_machine
 
 FORMAT = 1
 _LARGE_BYTES = 65_536  # an output above it is kept compressed

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distdqn.acting.rollout import Rollout, RolloutSettings
-from distdqn.bench.bare_updates import compile_now
+from distdqn.bench.alone import compile_now
 from distdqn.config import EnvConfig, LearnerConfig
 from distdqn.envs.make import make_stepper
 from distdqn.errors import DistDQNError

@@ -5,11 +5,10 @@ no more than the part that it measures.
 
     replay, learner, broadcast,          the benchmarks: `Options`, `QUICK`, `run(options, say)`
     rollout, pipeline, scaling
-    measure, host                        repeated timings; the machine
-    result                               what was found, as values and JSON
-    ratios                               two results against each other
-    table, plot                          the same as tables and as one picture
+    measure                              repeated timings
+    result                               what was found on which machine, as values and JSON
+    show                                 the same as tables, as one picture, against another
     synthetic, children                  made-up experience; processes that answer questions
     option_values                        what the fields of `Options` may be
-    bare_updates, alone                  the update alone; with it, a worker's acting alone
+    alone                                the update alone; with it, a worker's acting alone
 """

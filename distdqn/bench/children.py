@@ -31,9 +31,8 @@ class Child:
         context = multiprocessing.get_context("spawn")  # Ray's and torch's threads may be there
         self._name = name
         self._pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, name, make, arguments, keep), daemon=True
-        )
+        served = (theirs, name, make, arguments, keep)
+        self.process = context.Process(target=_serve, args=served, daemon=True)
         with without_ctrl_c():
             self.process.start()
         theirs.close()  # the child's death then ends a wait

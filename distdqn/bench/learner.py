@@ -24,11 +24,10 @@ from typing import Any, Literal, get_origin
 import numpy as np
 import torch
 
-from distdqn.bench.bare_updates import bare_updates, compile_now
-from distdqn.bench.host import new_result
+from distdqn.bench.alone import bare_updates, compile_now
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.option_values import with_values
-from distdqn.bench.result import Case, Result
+from distdqn.bench.result import Case, Result, new_result
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
 from distdqn.config.sections import LearnerConfig
 from distdqn.config.values import field_types, plain_type
@@ -162,19 +161,11 @@ def cases_of(
     cases = []
     for name, rates in measured.items():
         kind, _, mode = name.partition(" ")
-        bounded = limit is not None and rates is not limit and kind != "staged"
-        cases.append(
-            rate_case(
-                kind,
-                dataclasses.asdict(point) | ({"mode": mode} if mode else {}),
-                "updates/s",
-                rates,
-                limit if bounded else None,
-                LIMIT if bounded else "",
-                peak_bytes=peak,
-                details={**facts, **shares.get(name, {})},
-            )
-        )
+        settings = dataclasses.asdict(point) | ({"mode": mode} if mode else {})
+        unbounded = limit is None or rates is limit or kind == "staged"
+        bound = (None, "") if unbounded else (limit, LIMIT)
+        own: dict[str, Any] = {"peak_bytes": peak, "details": {**facts, **shares.get(name, {})}}
+        cases.append(rate_case(kind, settings, "updates/s", rates, *bound, **own))
     return cases
 
 
@@ -208,7 +199,7 @@ class Feed:
         self.learner = learner
         self._replay, self._options = replay, options
         self._size = options.superbatch, learner.settings.batch_size
-        self._seconds = {"sample": 0.0, "learn": 0.0, "priorities": 0.0}
+        self._seconds = np.zeros(3)
 
     def sample(self) -> ReplayBatch:
         return self._replay.sample(*self._size)
@@ -223,14 +214,14 @@ class Feed:
         if self._options.prioritized:
             self._replay.update_priorities(update)
         times.append(time.perf_counter())
-        for name, seconds in zip(self._seconds, np.diff(times), strict=True):
-            self._seconds[name] += float(seconds)
+        self._seconds += np.diff(times)
         return self._options.superbatch
 
     def shares(self) -> dict[str, float]:
         """Of the host's time so far; waiting for a GPU is part of "learn"."""
-        total = sum(self._seconds.values())
-        return {f"{name} share": seconds / total for name, seconds in self._seconds.items()}
+        shares = self._seconds / self._seconds.sum()
+        names = ("sample share", "learn share", "priorities share")
+        return dict(zip(names, shares.tolist(), strict=True))
 
 
 def _staged(batch: ReplayBatch, device: torch.device) -> Callable[[], int]:
@@ -248,17 +239,10 @@ def _staged(batch: ReplayBatch, device: torch.device) -> Callable[[], int]:
 
 
 _ONE_POINT = Options(
-    networks=("nature",),
-    batch_sizes=(32,),
-    precisions=("float32",),
+    networks=("nature",), batch_sizes=(32,), precisions=("float32",), modes=("compiled",),
     devices=("cuda" if torch.cuda.is_available() else "cpu",),
-    modes=("compiled",),
-    superbatch=16,
-    prioritized=False,
-    capacity=50_000,
-    repeats=7,
-    seconds=2.0,
-)
+    superbatch=16, prioritized=False, capacity=50_000, repeats=7, seconds=2.0,
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,19 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.description = f"{__doc__}\n{inspect.getdoc(Options)}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     for name, annotation in field_types(Options).items():
-        flag, kind = f"--{name.replace('_', '-')}", plain_type(annotation)[0]
+        kind = plain_type(annotation)[0]
         how: dict[str, Any] = {"nargs": "+"} if get_origin(kind) is tuple else {}
         how = {"action": argparse.BooleanOptionalAction} if kind is bool else how
         how |= {"default": argparse.SUPPRESS, "help": f"default: {getattr(_ONE_POINT, name)}"}
-        parser.add_argument(flag, **how)
+        parser.add_argument(f"--{name.replace('_', '-')}", **how)
     for mode in ("compiled", "eager"):
-        parser.add_argument(
-            f"--{mode}",
-            dest="modes",
-            default=argparse.SUPPRESS,
-            action="store_const",
-            const=(mode,),
-        )
+        how = {"dest": "modes", "default": argparse.SUPPRESS, "action": "store_const"}
+        parser.add_argument(f"--{mode}", const=(mode,), **how)
     parser.add_argument("--json", action="store_true", help="machine output only, on stdout")
     wanted = parser.parse_args(arguments)
     try:

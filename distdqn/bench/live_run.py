@@ -14,6 +14,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import psutil
@@ -21,9 +22,8 @@ import psutil
 from distdqn.config import Config, to_yaml
 from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.run.factory import Factory
-from distdqn.run.factory import make_factory as make_run_factory
 from distdqn.run.placement import Placement
 from distdqn.run.ray_session import open_session
 from distdqn.run.supervisor import System
@@ -33,7 +33,7 @@ from distdqn.telemetry.usage import Usage
 _ENDLESS = 2**53  # env steps
 _POLL_S = 0.2
 _QUICK_POLL_S = 0.05
-_NEWS_TIMEOUT_S = 1.0
+NEWS_TIMEOUT_S = 1.0
 _SAY_PERIOD_S = 5.0
 _COMPILE_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 30.0
@@ -63,21 +63,11 @@ def without_end(config: Config) -> Config:
     )
 
 
-def make_factory(config: Config, make_env: Callable[[], Any] | None = None) -> Factory:
-    """What makes a run without end.
-
-    make_env: picklable, or None for `env.id`.
-    Raises DistDQNError, one line, for an env or a replay that cannot be.
-    """
-    return make_run_factory(without_end(config), make_env)
-
-
 @contextlib.contextmanager
 def opened_ray(factory: Factory, say: Say) -> Iterator[str]:
     """Ray with room for such a run, the caller's where there is one; gives a run name."""
+    name, config = f"bench-{secrets.token_hex(4)}", factory.config
     with tempfile.TemporaryDirectory(prefix="distdqn-bench-") as place:
-        config = factory.config
-        name = f"bench-{secrets.token_hex(4)}"
         folder = RunFolder.create(place, name, config.env.id, to_yaml(config))
         with contextlib.closing(folder), contextlib.closing(open_session(config, folder, say)):
             yield name
@@ -128,15 +118,18 @@ class LiveRun:
     def __enter__(self) -> LiveRun:
         try:
             self._system.start()
+            return self
         except BaseException:
             self._system.close()
             raise
-        return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
-            if kind is None:
-                self._stop()
+            if kind is None:  # every part flushes and returns, as at the end of a run
+                self._system.stop()
+                deadline = time.monotonic() + _STOP_TIMEOUT_S
+                while not self._system.idle and time.monotonic() < deadline:
+                    self._poll(_POLL_S)
         finally:
             self._system.close()
 
@@ -147,7 +140,8 @@ class LiveRun:
         compiled: whether a compiled update can be expected, which is then waited for.
         """
         needed = self._factory.config.replay.min_size_to_sample
-        while not (usage := self._poll_for(_SAY_PERIOD_S, _updates).usage).gradient_steps:
+        updates = attrgetter("usage.gradient_steps")
+        while not (usage := self._poll_for(_SAY_PERIOD_S, updates).usage).gradient_steps:
             self._say(f"{usage.env_steps:,} of {needed:,} transitions before the first update")
         if compiled and not self._poll_for(_COMPILE_TIMEOUT_S, _is_settled).usage.compiled:
             self._say("the run's update is not compiled; measuring the eager one")
@@ -163,25 +157,30 @@ class LiveRun:
             self._poll_for(seconds)
             borders.append(self._border())
             cpu_s.append(run_cpu_s())
-            _check_moved(borders[-1].since(borders[-2]))
+            window = borders[-1].since(borders[-2])
+            if not window.env_steps or not window.gradient_steps:
+                raise RunError(
+                    f"a window of {window.at_s:.1f} s saw {window.env_steps:,} env steps and "
+                    f"{window.gradient_steps:,} updates, both must be above 0; give it more "
+                    "--seconds"
+                )
         peak_bytes = tree_pss_bytes()  # reads every process's pages: not within a window
         spent = [b - a for a, b in itertools.pairwise(cpu_s)]
-        measured = Measured(tuple(borders), tuple(spent), peak_bytes)
         if math.isnan(cpu_s[0]):  # Ray is a cluster's, and so are the parts
-            spent = [window.cpu_s for window in measured.windows]
-        return dataclasses.replace(measured, cpu_s=tuple(spent))
+            spent = [b.since(a).cpu_s for a, b in itertools.pairwise(borders)]
+        return Measured(tuple(borders), tuple(spent), peak_bytes)
 
     def _border(self) -> Usage:
         """What was spent until now, just after the learner has told of its updates."""
         known = self._poll(0.0).usage.gradient_steps
         return self._poll_for(
-            _NEWS_TIMEOUT_S, lambda poll: poll.usage.gradient_steps != known, _QUICK_POLL_S
+            NEWS_TIMEOUT_S, lambda poll: poll.usage.gradient_steps != known, _QUICK_POLL_S
         ).usage
 
     def _poll_for(
         self,
         seconds: float,
-        until: Callable[[Poll], bool] = lambda poll: False,
+        until: Callable[[Poll], Any] = lambda poll: False,
         period_s: float = _POLL_S,
     ) -> Poll:
         """Polls for so long, or until a poll is as wished; the last one."""
@@ -193,33 +192,14 @@ class LiveRun:
                 return poll
 
     def _poll(self, timeout_s: float) -> Poll:
-        self._last = self._system.poll(timeout_s)
-        for line in self._last.notes:
+        poll = self._system.poll(timeout_s)
+        for line in poll.notes:
             self._say(line)
-        return self._last
-
-    def _stop(self) -> None:
-        """Every part flushes and returns, as at the end of a run."""
-        self._system.stop()
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while not self._system.idle and time.monotonic() < deadline:
-            self._poll(_POLL_S)
-
-
-def _updates(poll: Poll) -> bool:
-    return poll.usage.gradient_steps > 0
+        return poll
 
 
 def _is_settled(poll: Poll) -> bool:
     return poll.usage.compiled or not poll.usage.compiling
-
-
-def _check_moved(window: Usage) -> None:
-    if not window.env_steps or not window.gradient_steps:
-        raise RunError(
-            f"a window of {window.at_s:.1f} s saw {window.env_steps:,} env steps and "
-            f"{window.gradient_steps:,} updates, both must be above 0; give it more --seconds"
-        )
 
 
 def run_cpu_s() -> float:

@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 
 from distdqn.bench.alone import Alone, measure_alone
-from distdqn.bench.host import new_result
-from distdqn.bench.live_run import LiveRun, Measured, Say, make_factory, opened_ray
-from distdqn.bench.result import Case, Result, share_of
+from distdqn.bench.live_run import LiveRun, Measured, Say, opened_ray, without_end
+from distdqn.bench.result import Case, Result, new_result, share_of
 from distdqn.config import Config, to_plain
 from distdqn.reporting.verdict import judge
-from distdqn.run.factory import Factory
+from distdqn.run.factory import Factory, make_factory
 from distdqn.run.record import setup_of
 from distdqn.telemetry.usage import Usage
 
-TAKES_CONFIG = True
 DEFAULT_PRESET = "cartpole-cleanrl"
 
 _DISTURBED = 0.05  # of the cores
@@ -57,20 +55,13 @@ class Limits:
     learner: bare updates, as many env steps as they are owed for.
     rollout: one worker's acting, times the workers.
     cores: all cores at the CPU time that an env step took.
-    has_cores: whether learner, workers and shards have a core each.
+    name: of the one that counts.
     """
 
     learner: tuple[float, ...]
     rollout: tuple[float, ...]
     cores: tuple[float, ...]
-    has_cores: bool
-
-    @property
-    def name(self) -> str:
-        """Of the one that counts."""
-        if not self.has_cores:
-            return "cores"
-        return "learner" if np.mean(self.learner) <= np.mean(self.rollout) else "rollout"
+    name: str
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -95,9 +86,9 @@ def run(
     """
     ((config, measured),), alone = measure_systems(options, say, [config], make_env)
     case, verdict = case_of(measured, alone, config), judge(measured.whole, setup_of(config))
-    notes = (verdict.line(), *told(measured, case.details), *remarks(measured, alone))
+    notes = [verdict.line(), *told(measured, case.details), *remarks(measured, alone)]
     cases = [case, *alone_cases(alone, limits_of(measured, alone, config), config)]
-    return new_result("pipeline", options, cases, notes, configured(config, alone[0].device))
+    return new_result("pipeline", options, cases, notes, **configured(config, alone[0].device))
 
 
 def configured(config: Config, device: str) -> dict[str, Any]:
@@ -113,7 +104,7 @@ def measure_systems(
 
     options: with `seconds`, `repeats`, `warm_up_s` and `alone_seconds`.
     """
-    factories = [make_factory(config, make_env) for config in configs]
+    factories = [make_factory(without_end(config), make_env) for config in configs]
     largest = max(factories, key=lambda f: (f.config.workers.count, f.config.replay.shards))
     alone, found = [_parts_alone(largest, options, say)], []
     with opened_ray(largest, say) as name:
@@ -139,53 +130,52 @@ def _parts_alone(factory: Factory, options: Any, say: Say) -> Alone:
 
 
 def limits_of(measured: Measured, alone: list[Alone], config: Config) -> Limits:
-    """alone: as measured before and after the system; a repetition's limit is their mean."""
-    learner, rollout = (
-        np.mean([getattr(each, part).per_s for each in alone], axis=0)
-        for part in ("updates", "env_steps")
-    )
-    windows, workers = measured.windows, config.workers.count
+    """alone: as measured before and after the system; a repetition's limit is their mean.
+
+    Where learner, workers and shards have a core each, the slower part counts, else the cores.
+    """
+    workers = config.workers.count
     env_steps_per_update = config.learner.batch_size / config.replay.samples_per_insert
-    return Limits(
-        learner=tuple((learner * env_steps_per_update).tolist()),
-        rollout=tuple((rollout * workers).tolist()),
-        cores=tuple(
-            window.cores * window.env_steps / cpu_s
-            for window, cpu_s in zip(windows, measured.cpu_s, strict=True)
-        ),
-        has_cores=windows[0].cores >= 1 + workers + config.replay.shards,
-    )
+    learner = env_steps_per_update * np.mean([each.updates.per_s for each in alone], axis=0)
+    rollout = workers * np.mean([each.env_steps.per_s for each in alone], axis=0)
+    spent = zip(measured.windows, measured.cpu_s, strict=True)
+    cores = [window.cores * window.env_steps / cpu_s for window, cpu_s in spent]
+    name = "learner" if learner.mean() <= rollout.mean() else "rollout"
+    if measured.whole.cores < 1 + workers + config.replay.shards:
+        name = "cores"
+    return Limits(tuple(learner.tolist()), tuple(rollout.tolist()), tuple(cores), name)
 
 
 def case_of(measured: Measured, alone: list[Alone], config: Config) -> Case:
-    """The system's figures beside the limit that counts, the other limits in the details."""
+    """The system's figures beside the limit that counts.
+
+    In the details the other limits, the updates, what one costs with all that it needs, and
+    the ratio that was kept.
+    """
     whole, limits = measured.whole, limits_of(measured, alone, config)
     rates = [window.env_steps / window.at_s for window in measured.windows]
     every = {name: getattr(limits, name) for name in LIMIT_NAMES}
-    return Case.of(
-        "throughput",
-        {"of": "the system"} | settings_of(config),
-        "env steps/s",
-        rates,
-        limits.values,
-        LIMIT_NAMES[limits.name],
-        cpu_s=sum(measured.cpu_s) / whole.env_steps,
-        peak_bytes=measured.peak_bytes,
-        details={
-            **rates_of(measured, config),
-            **shares_of(whole),
-            **cores_of(measured),
-            **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
-            **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
-            "limited_by": judge(whole, setup_of(config)).limit,
-            "compiled": whole.compiled,
-        },
-    )
+    cpu_s, samples = sum(measured.cpu_s), whole.gradient_steps * config.learner.batch_size
+    details = {
+        "updates_per_s": whole.gradient_steps / whole.at_s,
+        "cpu_s_per_update": cpu_s / whole.gradient_steps,
+        "kept_samples_per_insert": samples / whole.env_steps,
+        **shares_of(whole),
+        **cores_of(measured),
+        **{f"limit_{name}": float(np.median(limit)) for name, limit in every.items()},
+        **{f"share_of_{name}": share_of(rates, limit).median for name, limit in every.items()},
+        "limited_by": judge(whole, setup_of(config)).limit,
+        "compiled": whole.compiled,
+    }
+    more = {"cpu_s": cpu_s / whole.env_steps, "peak_bytes": measured.peak_bytes, "details": details}
+    limit_name = LIMIT_NAMES[limits.name]
+    return _throughput("the system", config, rates, limits.values, limit_name, **more)
 
 
-def settings_of(config: Config) -> dict[str, Any]:
-    """What tells one configuration from another in a table."""
-    return {
+def _throughput(of: str, config: Config, rates: Sequence[float], *limit: Any, **more: Any) -> Case:
+    """limit, more: as of `Case.of`; the settings tell one configuration from another."""
+    settings: dict[str, Any] = {
+        "of": of,
         "env": config.env.id,
         "workers": config.workers.count,
         "shards": config.replay.shards,
@@ -194,17 +184,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         "samples_per_insert": config.replay.samples_per_insert,
         "kind": config.replay.kind,
     }
-
-
-def rates_of(measured: Measured, config: Config) -> dict[str, float]:
-    """Updates, what one costs with all that it needs, and the ratio that was kept."""
-    whole = measured.whole
-    samples = whole.gradient_steps * config.learner.batch_size
-    return {
-        "updates_per_s": whole.gradient_steps / whole.at_s,
-        "cpu_s_per_update": sum(measured.cpu_s) / whole.gradient_steps,
-        "kept_samples_per_insert": samples / whole.env_steps,
-    }
+    return Case.of("throughput", settings, "env steps/s", rates, *limit, **more)
 
 
 def shares_of(window: Usage) -> dict[str, float]:
@@ -238,33 +218,24 @@ def cores_of(measured: Measured) -> dict[str, float]:
 def alone_cases(alone: list[Alone], limits: Limits, config: Config) -> list[Case]:
     """What the parts reach alone, before and after the system, in the system's unit."""
     ratio = config.learner.batch_size / config.replay.samples_per_insert
-    found = {
-        "the learner alone": (limits.learner, [each.updates.cpu_s / ratio for each in alone]),
-        "the workers' rollouts alone": (limits.rollout, [each.env_steps.cpu_s for each in alone]),
-    }
+    update_s = float(np.mean([each.updates.cpu_s for each in alone]))
+    step_s = float(np.mean([each.env_steps.cpu_s for each in alone]))
     return [
-        Case.of(
-            "throughput",
-            {"of": what} | settings_of(config),
-            "env steps/s",
-            rates,
-            cpu_s=float(np.mean(cpu_s)),
-        )
-        for what, (rates, cpu_s) in found.items()
+        _throughput("the learner alone", config, limits.learner, cpu_s=update_s / ratio),
+        _throughput("the workers' rollouts alone", config, limits.rollout, cpu_s=step_s),
     ]
 
 
 def told(measured: Measured, details: Mapping[str, Any]) -> list[str]:
     """Where time and CPU went, in lines for a person."""
-    shares, cores = shares_of(measured.whole), cores_of(measured)
-    kinds = {
-        "share of the time": {name: f"{share:.0%}" for name, share in shares.items()},
-        "CPU in cores": {n.removesuffix("_cores"): f"{used:.2f}" for n, used in cores.items()},
-        "share of each limit": {n: f"{details[f'share_of_{n}']:.0%}" for n in LIMIT_NAMES},
-    }
+    times = {name: f"{share:.0%}" for name, share in shares_of(measured.whole).items()}
+    used = cores_of(measured).items()
+    cores = {name.removesuffix("_cores"): f"{number:.2f}" for name, number in used}
+    limits = {name: f"{details[f'share_of_{name}']:.0%}" for name in LIMIT_NAMES}
+    all_told = {"share of the time": times, "CPU in cores": cores, "share of each limit": limits}
     return [
         f"{kind}: " + ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
-        for kind, texts in kinds.items()
+        for kind, texts in all_told.items()
     ]
 
 

@@ -1,21 +1,31 @@
-"""What a throughput benchmark found.
+"""What a throughput benchmark found, and on which machine.
 
 A `Result` is a list of cases, each a figure with its spread beside the limit that was
 measured in the same run. It is what `--json` prints, what `--compare` reads, and what
-tables and plots are drawn from.
+tables and plots are drawn from. Versions are read from what is installed, without importing
+it, so that a benchmark loads no more than it measures.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from distdqn.errors import DistDQNError
+from distdqn.machine.cpu import cpu_model, usable_cores
+from distdqn.version import __version__
 
 FORMAT = 1
+_PACKAGES = ("torch", "ray", "gymnasium", "numpy", "numba")
+_LOAD = tuple(round(load, 2) for load in os.getloadavg())  # before the benchmark adds its own
 
 Setting = int | float | str | bool
 
@@ -78,6 +88,12 @@ class Case:
             fields |= {"limit": Figure.of(limits), "limit_name": limit_name, "share": share}
         return cls(name, settings, unit, Figure.of(values), **fields)
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Case:
+        given = {name: document[name] for name in ("value", "limit", "share")}
+        figures = {name: Figure(**fields) for name, fields in given.items() if fields is not None}
+        return cls(**document | figures)
+
     @property
     def label(self) -> str:
         """Name and settings in one line; the same case in two results has the same label."""
@@ -117,8 +133,8 @@ class Result:
                     f"distdqn reads format {FORMAT}: measure again with it"
                 )
             fields = {name: document[name] for name in cls.__dataclass_fields__}
-            cases = tuple(_case(case) for case in fields.pop("cases"))
-            return cls(**fields | {"notes": tuple(fields["notes"]), "cases": cases})
+            cases = tuple(Case.from_json(case) for case in document["cases"])
+            return cls(**fields | {"notes": tuple(document["notes"]), "cases": cases})
         except (KeyError, TypeError, AttributeError) as error:
             raise DistDQNError(
                 f"not a benchmark result: {type(error).__name__} {error}; "
@@ -128,15 +144,53 @@ class Result:
 
 def share_of(values: Sequence[float], limits: Sequence[float], better: str = "higher") -> Figure:
     """Share of the limit in each repetition: value / limit, limit / value if lower is better."""
-    pairs = zip(values, limits, strict=True)
-    if better == "higher":
-        return Figure.of([value / limit for value, limit in pairs])
-    return Figure.of([limit / value for value, limit in pairs])
+    above, below = (values, limits) if better == "higher" else (limits, values)
+    return Figure.of([a / b for a, b in zip(above, below, strict=True)])
 
 
-def _case(fields: dict[str, Any]) -> Case:
-    figures = {
-        name: None if fields[name] is None else Figure(**fields[name])
-        for name in ("value", "limit", "share")
+def new_result(
+    benchmark: str, options: Any, cases: Sequence[Case], notes: Sequence[str], **more: Any
+) -> Result:
+    """A result of now and here.
+
+    options: the benchmark's dataclass.
+    more: options that are not among these, as a run's configuration.
+    """
+    return Result(
+        benchmark=benchmark,
+        version=__version__,
+        created=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        machine=describe_machine(),
+        options=dataclasses.asdict(options) | more,
+        cases=tuple(cases),
+        notes=tuple(notes),
+    )
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, usable cores, memory in bytes, GPU, system, load at the start, and versions.
+
+    A GPU is described where torch is loaded and sees one.
+    """
+    torch: Any = sys.modules.get("torch")
+    has_gpu = torch is not None and torch.cuda.is_available()
+    return {
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpu": torch.cuda.get_device_name() if has_gpu else None,
+        "cuda": torch.version.cuda if has_gpu else None,
+        # As "Linux 6.1": what comes after says more about a place than about speed.
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "load_average": list(_LOAD),
+        "python": platform.python_version(),
+        "distdqn": __version__,
+        **{name: _version(name) for name in _PACKAGES},
     }
-    return Case(**fields | figures)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -20,20 +20,14 @@ from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
 from distdqn.acting.rollout import Rollout, RolloutSettings
-from distdqn.bench.host import new_result
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
-from distdqn.bench.result import Case, Result, Setting
+from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import make_frames
 from distdqn.config import EnvConfig
-from distdqn.envs.bare import BareEnv
-from distdqn.envs.make import make_stepper
+from distdqn.envs.make import BareEnv, make_stepper
 from distdqn.envs.stepper import VectorStepper
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
-from distdqn.types import ObservationSpec
-
-_MANY = 2**62  # env steps
-_UNIT = "env steps/s"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ def _measure(settings: EnvConfig, num_envs: int, options: Options) -> Iterator[C
     stepper, bare = make_stepper(settings, num_envs), BareEnv(settings, num_envs)
     works = {
         "env": bare.step,
-        "inference": _inference(stepper.observation, _network(stepper), num_envs),
+        "inference": _inference(stepper, num_envs),
         "rollout": _acting(stepper, num_envs, options),
     }
     try:
@@ -99,27 +93,24 @@ def _measure(settings: EnvConfig, num_envs: int, options: Options) -> Iterator[C
         stepper.close()
         bare.close()
     where: dict[str, Setting] = {"env": settings.id, "envs": num_envs}
+    unit, peak = "env steps/s", peak_bytes()
     for name in ("env", "inference"):
-        yield rate_case(f"{name} alone", where, _UNIT, rates[name])
+        yield rate_case(f"{name} alone", where, unit, rates[name])
     both, alone = rates["rollout"], in_turn_rates(rates["env"], rates["inference"])
-    peak = peak_bytes()
-    yield rate_case("rollout", where, _UNIT, both, rates["env"], "env alone", peak_bytes=peak)
-    yield rate_case(
-        "rollout, inference counted", where, _UNIT, both, alone, "env and inference alone, in turn"
-    )
+    way = "env and inference alone, in turn"
+    yield rate_case("rollout", where, unit, both, rates["env"], "env alone", peak_bytes=peak)
+    yield rate_case("rollout, inference counted", where, unit, both, alone, way)
 
 
 def _network(stepper: VectorStepper) -> nn.Module:
     return make_network(stepper.observation, stepper.num_actions, "auto")
 
 
-def _inference(
-    observation: ObservationSpec, network: nn.Module, num_envs: int
-) -> Callable[[], int]:
+def _inference(stepper: VectorStepper, num_envs: int) -> Callable[[], int]:
     """Action values of made-up observations that stay the same."""
-    acting = ActingNetwork(network, num_envs, double=False)
-    frames = make_frames(observation, num_envs * observation.stack, np.random.default_rng(0))
-    obs = frames.reshape(num_envs, *observation.obs_shape)
+    acting, spec = ActingNetwork(_network(stepper), num_envs, double=False), stepper.observation
+    frames = make_frames(spec, num_envs * spec.stack, np.random.default_rng(0))
+    obs = frames.reshape(num_envs, *spec.obs_shape)
 
     def act() -> int:
         acting.q_values(obs)
@@ -130,18 +121,13 @@ def _inference(
 
 def _acting(stepper: VectorStepper, num_envs: int, options: Options) -> Callable[[], int]:
     """Blocks of a rollout whose network is asked but not heeded: actions are random too."""
-    rollout = Rollout(
-        stepper=stepper,
-        network=_network(stepper),
-        settings=RolloutSettings(
-            options.n_step, 0.99, max(options.block_transitions, num_envs), seed=1
-        ),
-        epsilons=lambda env_steps: np.ones(num_envs),
-    )
+    block = max(options.block_transitions, num_envs)
+    settings = RolloutSettings(options.n_step, 0.99, block, seed=1)
+    rollout = Rollout(stepper, _network(stepper), settings, lambda _: np.ones(num_envs))
 
     def collect() -> int:
         before = rollout.stepped
-        rollout.collect(_MANY, math.inf)
+        rollout.collect(2**62, math.inf)
         return rollout.stepped - before
 
     return collect

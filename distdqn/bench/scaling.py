@@ -10,23 +10,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from distdqn.bench.alone import Alone
-from distdqn.bench.host import new_result
 from distdqn.bench.live_run import Measured, Say
-from distdqn.bench.pipeline import (
-    DEFAULT_PRESET,
-    TAKES_CONFIG,
-    case_of,
-    configured,
-    measure_systems,
-    remarks,
-)
-from distdqn.bench.result import Case, Result
+from distdqn.bench.pipeline import case_of, configured, measure_systems, remarks
+from distdqn.bench.result import Result, new_result
 from distdqn.config import Config
 
-__all__ = ["DEFAULT_PRESET", "TAKES_CONFIG", "Options", "run"]
-
-Point = tuple[Config, Measured]
+DEFAULT_PRESET = "cartpole-cleanrl"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,17 +46,27 @@ def run(
 ) -> Result:
     """Measures every point, in turn, between two measurements of the parts alone.
 
+    A point's `efficiency` is its speed-up over the first one, divided by its workers'.
     make_env: as for `train`, picklable.
     Raises DistDQNError, one line, where a configuration is refused, before anything is
     started, or where a run fails; no actor is left.
     """
     configs = [with_parts(config, w, s) for s in options.shards for w in options.workers]
     found, alone = measure_systems(options, say, configs, make_env)
-    cases = [_case(found[0], point, alone) for point in found]
-    notes = [_told(case) for case in cases]
+    cases, notes = [], []
+    for point, measured in found:
+        speed_up = _rate(measured) / _rate(found[0][1])
+        efficiency = speed_up * found[0][0].workers.count / point.workers.count
+        case = case_of(measured, alone, point)
+        details = {"speed_up": speed_up, "efficiency": efficiency, **case.details}
+        cases.append(dataclasses.replace(case, details=details))
+        notes.append(
+            f"workers {point.workers.count}, shards {point.replay.shards}: {speed_up:.2f} times "
+            f"the first point, efficiency {efficiency:.2f}, limited by {details['limited_by']}"
+        )
     notes += [note for _, measured in found for note in remarks(measured, alone)]
     more = configured(config, alone[0].device)
-    return new_result("scaling", options, cases, list(dict.fromkeys(notes)), more)
+    return new_result("scaling", options, cases, list(dict.fromkeys(notes)), **more)
 
 
 def with_parts(config: Config, workers: int, shards: int) -> Config:
@@ -76,24 +75,6 @@ def with_parts(config: Config, workers: int, shards: int) -> Config:
         config,
         workers=dataclasses.replace(config.workers, count=workers),
         replay=dataclasses.replace(config.replay, shards=shards),
-    )
-
-
-def _case(first: Point, point: Point, alone: list[Alone]) -> Case:
-    """One point. `efficiency`: its speed-up over the first one, divided by its workers'."""
-    (config, measured), times_workers = point, point[0].workers.count / first[0].workers.count
-    speed_up = _rate(measured) / _rate(first[1])
-    case = case_of(measured, alone, config)
-    details = {"speed_up": speed_up, "efficiency": speed_up / times_workers, **case.details}
-    return dataclasses.replace(case, details=details)
-
-
-def _told(case: Case) -> str:
-    """What a point adds, in a line."""
-    told: dict[str, Any] = {**case.settings, **case.details}
-    return (
-        "workers {workers}, shards {shards}: {speed_up:.2f} times the first point, efficiency "
-        "{efficiency:.2f}, limited by {limited_by}".format(**told)
     )
 
 

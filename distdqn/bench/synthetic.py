@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from distdqn.replay.memory_budget import planned_frames_per_item
+from distdqn.replay.layout import planned_frames_per_item
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PlainSampler, PrioritizedSampler, Sampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock
@@ -51,19 +51,13 @@ def filled_replay(
 
     steps: of each env in a block.
     """
-    uniform: Sampler = PlainSampler(capacity)
-    sampler = PrioritizedSampler(capacity, 0.6, 1e-6) if prioritized else uniform
-    stack = task.observation.stack
+    sampler: Sampler = PlainSampler(capacity)
+    if prioritized:
+        sampler = PrioritizedSampler(capacity, 0.6, 1e-6)
+    spec, actions, block = task.observation, task.num_actions, NUM_ENVS * steps
+    frames = planned_frames_per_item(capacity, spec.stack, n_step, NUM_ENVS, block)
     replay = Replay(
-        capacity,
-        task.observation,
-        task.num_actions,
-        sampler,
-        seed=0,
-        frames_per_item=planned_frames_per_item(
-            capacity, stack, n_step, NUM_ENVS, NUM_ENVS * steps
-        ),
-        compression=compression,
+        capacity, spec, actions, sampler, seed=0, frames_per_item=frames, compression=compression
     )
     rng = np.random.default_rng(0)
     while replay.size < capacity:

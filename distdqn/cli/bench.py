@@ -1,7 +1,7 @@
 """`distdqn bench NAME`: throughput, beside its limit on this machine.
 
 Each benchmark is a module with `Options`, whose fields become flags, `QUICK`, which are less,
-and `run(options, say)`; one with `TAKES_CONFIG` is also given a configuration, read from the
+and `run(options, say)`; one with a `DEFAULT_PRESET` is also given a configuration, read from the
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from distdqn.bench.option_values import with_values
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
-from distdqn.cli.output import json_only
-from distdqn.config import Config, did_you_mean, load_config
+from distdqn.cli.output import OutputFlags, json_only, listing, say
+from distdqn.config import Config, load_config
+from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
-from distdqn.files.named_folder import make_folder
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
@@ -43,12 +44,8 @@ class Flags:
 
     quick: bool = False
     """Fewer, shorter measurements."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
     compare: str | None = None
     """Ratios to an earlier result: OLD.json, or its folder."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,65 +79,60 @@ def run(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         _print_help(name, module)
         return 0
-    options, wanted, runs_dir, more = _read_flags(name, module, words)
+    options, wants_json, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
-    with json_only(options.json) as print_json, _folder(runs_dir, name) as folder:
-        result = module.run(wanted, _say, *more)
-        _finish(folder, result, old, print_json)
+    with json_only(wants_json) as print_json, _folder(runs_dir, name) as folder:
+        _finish(folder, module.run(wanted, say, *more), old, print_json)
     return 0
 
 
-def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any, str, list[Config]]:
-    """The flags of every benchmark, its own options, where results go, its configuration.
+def _read_flags(
+    name: str, module: Any, words: Sequence[str]
+) -> tuple[Flags, bool, Any, str, list[Config]]:
+    """The flags of every benchmark, --json, its own options, where results go, its configuration.
 
     Without --preset and --config the configuration starts from the benchmark's own preset.
     """
-    prog, takes_config = f"distdqn bench {name}", getattr(module, "TAKES_CONFIG", False)
-    source_kind: Any = ConfigFlags if takes_config else FolderFlags
-    parts = [Flags, module.Options, source_kind, *([Config] if takes_config else [])]
-    flags, own, place, *values = read_flags(prog, words, *parts)
+    prog, preset = f"distdqn bench {name}", getattr(module, "DEFAULT_PRESET", None)
+    source_kind: Any = ConfigFlags if preset else FolderFlags
+    parts = [Flags, OutputFlags, module.Options, source_kind, *([Config] if preset else [])]
+    flags, output, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
-    base = module.QUICK if options.quick else module.Options()
     try:
-        wanted = with_values(base, own)
+        wanted = with_values(module.QUICK if options.quick else module.Options(), own)
     except ValueError as error:
         raise UsageError(f"{prog}: {error}") from error
-    if not takes_config:
-        return options, wanted, source.runs_dir, []
-    preset = source.preset
-    if preset is None and source.config is None:
-        preset = module.DEFAULT_PRESET
+    if not preset:
+        return options, "json" in output, wanted, source.runs_dir, []
+    if source.preset is not None or source.config is not None:
+        preset = source.preset
     config = load_config(source.config, preset, values[0])
-    return options, wanted, config.runs_dir, [config]
+    return options, "json" in output, wanted, config.runs_dir, [config]
 
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
     """Writes the files, shows the tables, prints the JSON."""
-    from distdqn.bench.plot import write_png
-    from distdqn.bench.ratios import compare
-    from distdqn.bench.table import show
+    from distdqn.bench.show import compare, show, write_png
 
-    comparison = None if old is None else compare(old, result)
     document = result.to_json()
-    if comparison is not None:
+    comparison = compare(old, result) if old else None
+    if comparison:
         document["comparison"] = dataclasses.asdict(comparison)
     (folder / "result.json").write_text(to_json(document) + "\n")
     write_png(folder / "plot.png", result)
     show(result, comparison)
-    _say(f"see {folder / 'plot.png'}")
+    say(f"see {folder / 'plot.png'}")
     print_json(document)
 
 
 def _print_help(name: str, module: Any) -> None:
     about = (module.__doc__ or "").strip().partition("\n")[0]
-    takes_config = getattr(module, "TAKES_CONFIG", False)
-    besides = [] if takes_config else [FolderFlags()]
-    print_help(f"distdqn bench {name}", about, Flags(), *besides, module.Options())
-    if takes_config:
-        print(
-            f"\nand --preset (default: {module.DEFAULT_PRESET}), --config and every key, "
-            "as `distdqn train --help` lists them"
-        )
+    preset = getattr(module, "DEFAULT_PRESET", None)
+    besides = [] if preset else [FolderFlags()]
+    print_help(f"distdqn bench {name}", about, Flags(), OutputFlags(), *besides, module.Options())
+    if preset:
+        keys = "--config and every key, as `distdqn train --help` lists them"
+        print(f"\nand --preset (default: {preset}), {keys}")
 
 
 def _read(path: Path, name: str) -> Result:
@@ -153,17 +145,13 @@ def _read(path: Path, name: str) -> Result:
     except OSError as error:
         raise DistDQNError(f"--compare {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no JSON, or no text
-        raise DistDQNError(
-            f"--compare {path} is no JSON ({error}); "
-            "give a file that `distdqn bench NAME --json` has written"
-        ) from error
+        hint = "give a file that `distdqn bench NAME --json` has written"
+        raise DistDQNError(f"--compare {path} is no JSON ({error}); {hint}") from error
     except DistDQNError as error:
         raise DistDQNError(f"--compare {path} is {error}") from error
     if result.benchmark != name:
-        raise UsageError(
-            f"distdqn bench {name}: --compare {path} is a result of {result.benchmark!r}; "
-            f"give one of {name!r}"
-        )
+        found = f"a result of {result.benchmark!r}; give one of {name!r}"
+        raise UsageError(f"distdqn bench {name}: --compare {path} is {found}")
     return result
 
 
@@ -179,24 +167,19 @@ def _folder(runs_dir: str, name: str) -> Iterator[Path]:
 
 
 def _unknown(word: str) -> UsageError:
+    names = ", ".join(BENCHMARKS)
     if word.startswith("-"):
-        return UsageError(f"distdqn bench: name a benchmark before {word}: {', '.join(BENCHMARKS)}")
-    hint = did_you_mean(word, BENCHMARKS, "the benchmarks are " + ", ".join(BENCHMARKS))
+        return UsageError(f"distdqn bench: name a benchmark before {word}: {names}")
+    hint = did_you_mean(word, BENCHMARKS, f"the benchmarks are {names}")
     return UsageError(f"distdqn bench: unknown benchmark {word!r}; {hint}")
 
 
 def _help() -> str:
-    width = max(map(len, BENCHMARKS))
-    lines = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in BENCHMARKS.items())
     return f"""usage: distdqn bench NAME [--quick] [--json] [--compare OLD.json] ...
 
 Measures throughput, each figure beside its limit on this machine.
 
 benchmarks:
-{lines}
+{listing(BENCHMARKS, "  ")}
 
 `distdqn bench NAME --help` for a benchmark's own flags."""
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from distdqn.cli.flags import UsageError, read_options
-from distdqn.cli.output import json_only
-from distdqn.config import EnvConfig, Range
-from distdqn.files.named_folder import make_folder
+from distdqn.cli.output import json_only, say
+from distdqn.config import EnvConfig
+from distdqn.config.values import Range
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
-    from distdqn.tabular.result import PlannedRun, Verification
+    from distdqn.tabular.plan import PlannedRun
+    from distdqn.tabular.result import Verification
 
 _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
 _CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
@@ -49,34 +51,32 @@ class Options:
     """Seed of the runs; the ablation has its own."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Makes the runs, writes `verify.json` and `verify.html`; returns the exit status."""
-    options = read_options("distdqn verify", Options, arguments)
+    options, wants_json = read_options("distdqn verify", Options, arguments)
     if options.env.kwargs is not None and options.env.id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
-    with json_only(options.json) as print_json:
+    with json_only(wants_json) as print_json:
+        from distdqn.api import train
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
-        runs, seeds = _plan(options)
+        runs, seeds = plan_of(options)
         folder = make_folder(options.runs_dir, "verify")
-        with _ray(folder, runs):
-            found = verify(folder, runs, seeds, options.seed, _say)
+        with one_ray(folder, runs):
+            make_run = functools.partial(train, display=False)
+            found = verify(folder, runs, seeds, options.seed, make_run, say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
         (folder / "verify.html").write_text(to_html(found))
         _show(found)
-        _say(f"see {folder / 'verify.html'}")
+        say(f"see {folder / 'verify.html'}")
         print_json(found.to_json())
     return int(bool(found.complaints))
 
 
-def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
+def plan_of(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
     """The runs against exact solutions, and the seeds of the ablation."""
     from distdqn.tabular.plan import runs_of, standard_runs
 
@@ -89,7 +89,7 @@ def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
 
 
 @contextlib.contextmanager
-def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
+def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     """A Ray for all runs, which each of them takes for its caller's."""
     from distdqn.run.ray_session import connect
 
@@ -97,28 +97,23 @@ def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     session = connect(None, folder.name, workers + _CPUS_BESIDES, 0, folder / "ray_token")
     try:
         for line in session.warnings:
-            _say(line)
+            say(line)
         yield
     finally:
         session.close()
         (folder / "ray_token").unlink(missing_ok=True)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _show(found: Verification) -> None:
     """The tables, and a line for each thing that does not hold, on stderr."""
     from distdqn.reporting.text_table import print_table
-    from distdqn.tabular import rows
+    from distdqn.tabular import result
 
-    results = [rows.result_row(result) for result in found.results]
-    for columns, lines in (
-        (rows.SHORT_COLUMNS, results),
-        (rows.SHORT_ABLATION_COLUMNS, rows.ablation_rows(found.outcomes)),
-    ):
+    rows = [result.result_row(each) for each in found.results]
+    ablation = result.ablation_rows(found.outcomes)
+    tables = {result.SHORT_COLUMNS: rows, result.SHORT_ABLATION_COLUMNS: ablation}
+    for columns, lines in tables.items():
         if lines:
-            print_table(columns, rows.only(columns, lines))
+            print_table(columns, result.only(columns, lines))
     for line in found.complaints:
-        _say(f"missed {line}")
+        say(f"missed {line}")

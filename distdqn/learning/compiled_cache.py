@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distdqn.machine.cpu_info import cpu_flags
+from distdqn.machine.cpu import cpu_flags
 
 Tensors = Sequence[torch.Tensor]
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
@@ -32,7 +32,7 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 # The files that an update is made of: `learning.update`, the networks, all they import.
 _FILES = (
     "config.sections config.values errors learning.optimizers learning.update networks.pictures "
-    "networks.q_network networks.torsos types value_learning weights.flat_parameters"
+    "networks.q_network types value_learning weights.flat_parameters"
 )
 MADE_OF = tuple(f"distdqn.{name}" for name in _FILES.split())
 _PLAIN = ("collections", "copyreg", "functools")  # containers, and how pickle makes objects
@@ -43,7 +43,7 @@ OPTIONS = {  # of torch's compiler, those that it has; without any it compiles t
     # Compiling the update tells as well whether the compiler knows this CPU's instructions.
     "cpp.vec_isa_ok": True,
 }
-_KEPT_FILES = 64
+KEPT_FILES = 64
 _ROOT = Path(__file__).parents[2]
 
 
@@ -151,7 +151,7 @@ class CompiledCache:
         os.replace(partial, path)
         with contextlib.suppress(OSError):  # somebody else removes files too
             by_age = sorted(self.directory.iterdir(), key=lambda path: path.stat().st_mtime)
-            for old in by_age[:-_KEPT_FILES]:
+            for old in by_age[:-KEPT_FILES]:
                 old.unlink()
         return path
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from distdqn.errors import ResourceError
-from distdqn.machine.cpu_info import cpu_flags
+from distdqn.machine.cpu import cpu_flags
 from distdqn.types import ObservationSpec, ReplayBatch
 
 Tensors = tuple[torch.Tensor, ...]
@@ -137,7 +137,7 @@ class Staging:
         """
         layout = [(array.shape[1:], dtype) for array, dtype in zip(arrays, dtypes, strict=True)]
         if layout != self._layout:  # new memory: an earlier minibatch may still be looked at
-            self._slots = [self._make_slot(layout) for _ in range(self._num_slots)]
+            self._slots = [self.make_slot(layout) for _ in range(self._num_slots)]
             self._layout = layout
         for j in range(len(arrays[0])):
             slot = self._slots[j % self._num_slots]
@@ -157,7 +157,7 @@ class Staging:
             slot.copied.record(self._stream)
         self._streams.current_stream().wait_event(slot.copied)
 
-    def _make_slot(self, layout: _Layout) -> _Slot:
+    def make_slot(self, layout: _Layout) -> _Slot:
         on_gpu = self._device.type == "cuda"
         host = tuple(torch.empty(shape, dtype=dtype, pin_memory=on_gpu) for shape, dtype in layout)
         device = tuple(torch.empty_like(x, device=self._device) for x in host) if on_gpu else host

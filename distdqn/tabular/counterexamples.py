@@ -6,11 +6,23 @@ itself, not by noise, replay or exploration.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 BAIRD_DISCOUNT = 0.99
 BAIRD_STEP_SIZE = 0.01
 _BAIRD_STATES = 7
+BAIRD_SWEEPS = 5_000
+TSITSIKLIS_VAN_ROY_SWEEPS = 100
+TSITSIKLIS_VAN_ROY_DISCOUNTS = (0.7, 0.8, 0.9, 0.99)
+_BAIRD: Mapping[str, Mapping[str, Any]] = {
+    "semi-gradient": {},
+    "semi-gradient, target network held 10 sweeps": {"target_period": 10},
+    "semi-gradient, target network held 1,000 sweeps": {"target_period": 1_000},
+    "residual gradient": {"gradient": "residual"},
+}
 
 
 def baird_features() -> np.ndarray:
@@ -34,13 +46,7 @@ def baird_initial_weights() -> np.ndarray:
     return weights
 
 
-def baird_sweeps(
-    num_sweeps: int,
-    gradient: str = "semi",
-    target_period: int = 1,
-    discount: float = BAIRD_DISCOUNT,
-    step_size: float = BAIRD_STEP_SIZE,
-) -> np.ndarray:
+def baird_sweeps(num_sweeps: int, gradient: str = "semi", target_period: int = 1) -> np.ndarray:
     """`[num_sweeps + 1, 8]` weights before the first and after each expected update.
 
     gradient: "semi" moves v(s) alone, Sutton & Barto 2018, equation 11.9. "residual" moves
@@ -56,9 +62,9 @@ def baird_sweeps(
     for sweep in range(num_sweeps):
         if sweep % target_period == 0:
             target_weights = weights
-        td_errors = discount * x_next @ target_weights - x @ weights  # [7]
-        direction = x - discount * x_next if gradient == "residual" else x
-        weights = weights + step_size / _BAIRD_STATES * td_errors @ direction
+        td_errors = BAIRD_DISCOUNT * x_next @ target_weights - x @ weights  # [7]
+        direction = x - BAIRD_DISCOUNT * x_next if gradient == "residual" else x
+        weights = weights + BAIRD_STEP_SIZE / _BAIRD_STATES * td_errors @ direction
         history.append(weights)
     return np.array(history)
 
@@ -84,3 +90,21 @@ def tsitsiklis_van_roy_sweeps(
         targets = discount * next_features * weights[-1]
         weights.append(float(features @ targets / (features @ features)))
     return np.array(weights)
+
+
+def divergence() -> tuple[dict[str, np.ndarray], dict[float, np.ndarray]]:
+    """Curves of the counterexamples.
+
+    Returns:
+      Baird's max |v| `[sweeps + 1]` by variant, and the weight of Tsitsiklis and Van Roy
+      `[sweeps + 1]` by discount.
+    """
+    features = baird_features()
+    baird = {
+        name: np.abs(baird_sweeps(BAIRD_SWEEPS, **options) @ features.T).max(axis=1)
+        for name, options in _BAIRD.items()
+    }
+    return baird, {
+        discount: tsitsiklis_van_roy_sweeps(TSITSIKLIS_VAN_ROY_SWEEPS, discount)
+        for discount in TSITSIKLIS_VAN_ROY_DISCOUNTS
+    }

@@ -20,10 +20,7 @@ _TIE = 1e-9  # values of one size that rounding alone has set apart
 
 
 def optimal_values(
-    table: TransitionTable,
-    discount: float,
-    tolerance: float = 1e-12,
-    max_sweeps: int = 1_000_000,
+    table: TransitionTable, discount: float, tolerance: float = 1e-12, max_sweeps: int = 1_000_000
 ) -> np.ndarray:
     """`q* [S, A]` by value iteration, Sutton & Barto 2018, equation 4.10 for actions.
 
@@ -35,10 +32,11 @@ def optimal_values(
       RuntimeError: not within `max_sweeps`; with a discount of 1 rewards may never end.
     """
     expected_reward = (table.probabilities * table.rewards).sum(axis=-1)
+    goes_on = table.probabilities * ~table.terminated
     q = np.zeros_like(expected_reward)
     for _ in range(max_sweeps):
         value = np.where(table.allowed, q, -np.inf).max(axis=1)
-        swept = expected_reward + discount * _expected_next(table, value)
+        swept = expected_reward + discount * (goes_on * value[table.next_states]).sum(axis=-1)
         change = np.abs(swept - q).max()
         q = swept
         if change <= tolerance:
@@ -122,9 +120,3 @@ def visiting_frequency(visits: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     if not counted.any():
         raise ValueError("visits must hold at least one of the pairs, all are 0")
     return counted / counted.sum()
-
-
-def _expected_next(table: TransitionTable, value: np.ndarray) -> np.ndarray:
-    """`[S, A]` expectation of `value [S]` after one step, 0 where the episode is over."""
-    goes_on = table.probabilities * ~table.terminated
-    return (goes_on * value[table.next_states]).sum(axis=-1)

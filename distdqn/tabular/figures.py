@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.reporting.plots import EDGE, INK, STYLE, thousands
-from distdqn.tabular.result import Outcome, Result
+from distdqn.tabular.result import Outcome, Result, by_setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,9 +62,8 @@ def divergence_figure(
         left, right = figure.subplots(1, 2)
         for (name, values), color in zip(baird.items(), _FOUR_COLORS, strict=True):
             left.plot(values, label=name, color=color)
-        for (discount, weights), color in zip(
-            tsitsiklis_van_roy.items(), reversed(_FOUR_COLORS), strict=True
-        ):
+        discounts = tsitsiklis_van_roy.items()
+        for (discount, weights), color in zip(discounts, reversed(_FOUR_COLORS), strict=True):
             right.plot(weights, label=f"discount {discount:g}", color=color)
         left.set(title="Baird's star", ylabel="largest |v(s)|; the true value is 0")
         right.set(title="Tsitsiklis and Van Roy: w → 2w", ylabel="w; the true value is 0")
@@ -138,16 +137,8 @@ def _draw_values(axes: Axes, result: Result) -> None:
     ends = [min(q_star.min(), q.min()), max(q_star.max(), q.max())]
     axes.plot(ends, ends, color=EDGE, linewidth=1, zorder=1)
     order = np.argsort(-visits)  # the rare ones on top: they are the ones to look at
-    axes.scatter(
-        q_star[order],
-        q[order],
-        c=visits[order],
-        cmap="viridis",
-        s=16,
-        linewidths=0.3,
-        edgecolors="white",
-        zorder=2,
-    )
+    look: dict[str, Any] = {"s": 16, "linewidths": 0.3, "edgecolors": "white", "zorder": 2}
+    axes.scatter(q_star[order], q[order], c=visits[order], cmap="viridis", **look)
     if np.abs(q_star).max() > _WIDE * np.median(np.abs(q_star)):  # one cliff hides the rest
         axes.set_xscale("symlog", linthresh=10.0)
         axes.set_yscale("symlog", linthresh=10.0)
@@ -168,14 +159,11 @@ def _draw_errors(axes: Axes, result: Result) -> None:
 
 def _draw_start_values(axes: Axes, outcomes: Sequence[Outcome], colors: Sequence[str]) -> None:
     """A line for each run, one colour and one label for each setting."""
-    settings = list(dict.fromkeys(outcome.setting for outcome in outcomes))
-    for setting, color in zip(settings, colors, strict=True):
-        label: str | None = setting.title
-        for outcome in outcomes:
-            if outcome.setting == setting:
-                steps, values = zip(*outcome.start_values, strict=True)
-                axes.plot(steps, values, color=color, label=label, linewidth=1.4, alpha=0.85)
-                label = None
+    for (setting, own), color in zip(by_setting(outcomes).items(), colors, strict=True):
+        for outcome in own:
+            steps, values = zip(*outcome.start_values, strict=True)
+            label = setting.title if outcome is own[0] else None
+            axes.plot(steps, values, color=color, label=label, linewidth=1.4, alpha=0.85)
     axes.set(xlabel="env steps", ylabel="mean of max q(s0, a)")
     axes.xaxis.set_major_formatter(thousands)
     axes.set_xlim(left=0)
@@ -184,21 +172,14 @@ def _draw_start_values(axes: Axes, outcomes: Sequence[Outcome], colors: Sequence
 
 def _draw_level(axes: Axes, value: float, label: str) -> None:
     axes.axhline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(
-        label,
-        (1.0, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8.5,
-    )
+    place: dict[str, Any] = {"xytext": (-2, 3), "textcoords": "offset points", "ha": "right"}
+    axes.annotate(label, (1.0, value), xycoords=("axes fraction", "data"), fontsize=8.5, **place)
 
 
 def _draw_returns(axes: Axes, outcomes: Sequence[Outcome]) -> None:
-    settings = list(dict.fromkeys(outcome.setting for outcome in outcomes))
-    for row, (setting, color) in enumerate(zip(settings, _FIVE_COLORS, strict=True)):
-        returns = [o.greedy_return for o in outcomes if o.setting == setting]
+    settings = by_setting(outcomes)
+    for row, (own, color) in enumerate(zip(settings.values(), _FIVE_COLORS, strict=True)):
+        returns = [outcome.greedy_return for outcome in own]
         axes.plot(returns, [row] * len(returns), "o", color=color, markersize=5, alpha=0.75)
     axes.set_yticks(range(len(settings)), [setting.title for setting in settings], fontsize=8.5)
     axes.set(title="CartPole: greedy return", xlabel="mean return of 50 episodes")

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import datetime
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distdqn.reporting.html_page import figure, page, table
 from distdqn.tabular import figures
-from distdqn.tabular.result import Result, Verification
-from distdqn.tabular.rows import Row, ablation_rows, only, result_row
+from distdqn.tabular.result import Result, Verification, ablation_rows, only, result_row
 from distdqn.version import __version__
 
 _ABOUT = """Each run below is an ordinary <code>distdqn train</code>; its folder stands beside this
@@ -111,5 +110,5 @@ def _residual(results: Sequence[Result]) -> str:
     return f"<p>{_RESIDUAL}</p>" + table(columns, only(columns, list(map(result_row, tables))))
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
     return table(tuple(rows[0]), [tuple(row.values()) for row in rows])

@@ -13,87 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.config import Config, from_values
+from distdqn.config import Config
 from distdqn.envs.tables import TransitionTable
+from distdqn.tabular.plan import Bound, PlannedRun, Setting
 from distdqn.version import __version__
 
-DISCOUNT = 0.99  # of every planned run
 _FROM_SUMMARY = (
-    "run_folder",
-    "env_id",
-    "seed",
-    "env_steps",
-    "gradient_steps",
-    "wall_s",
-    "samples_per_insert",
-    "transitions_collected",
-    "transitions_accepted",
-    "transitions_refused",
-    "transitions_lost",
+    "run_folder", "env_id", "seed", "env_steps", "gradient_steps", "wall_s", "samples_per_insert",
+    "transitions_collected", "transitions_accepted", "transitions_refused", "transitions_lost",
     "weights_sha256",
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """What a run must reach.
-
-    figure: a field of `Point`.
-    at_most: whether `limit` is the largest value allowed, else the smallest.
-    """
-
-    figure: str
-    limit: float
-    at_most: bool
-
-    def holds(self, value: float) -> bool:
-        return value <= self.limit if self.at_most else value >= self.limit
-
-    def __str__(self) -> str:
-        return f"{'at most' if self.at_most else 'at least'} {self.limit:g}"
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedRun:
-    """One row of the result.
-
-    name: of the run, and of its folder.
-    problem: the environment, as people call it; rows of one problem are shown together.
-    learner: what is different about this row: "table", "MLP", "table, residual gradient".
-    values: what is not the default, by dotted configuration key.
-    """
-
-    name: str
-    problem: str
-    learner: str
-    values: Mapping[str, Any]
-    bounds: tuple[Bound, ...] = ()
-
-    def config(self, runs_dir: str, seed: int) -> Config:
-        return from_values(
-            {**self.values, "run_name": self.name, "runs_dir": runs_dir, "seed": seed}
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One row of the ablation; the rest of the configuration is that of its problem.
-
-    has_replay: else each transition is learned from once, in the order of arrival.
-    has_target_network: else the bootstrap value is the online network's.
-    double: the online network selects, the target network evaluates.
-    """
-
-    problem: str
-    has_replay: bool = True
-    has_target_network: bool = True
-    double: bool = False
-
-    @property
-    def title(self) -> str:
-        parts = ["replay" if self.has_replay else "no replay"]
-        parts.append("target network" if self.has_target_network else "no target network")
-        return ", ".join(parts + ["double"] * self.double)
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,11 +101,8 @@ class Outcome:
         return self.start_values[-1][1]
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **dataclasses.asdict(self),
-            "title": self.setting.title,
-            "start_value": self.start_value,
-        }
+        own = {"title": self.setting.title, "start_value": self.start_value}
+        return dataclasses.asdict(self) | own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,11 +124,6 @@ class Result:
         return self.learned.points[-1]
 
     @property
-    def fewest_visits(self) -> int:
-        """Of any pair that counts."""
-        return int(self.learned.visits[self.solution.pairs].min())
-
-    @property
     def missed(self) -> list[Bound]:
         """The bounds that do not hold."""
         bounds = self.planned.bounds
@@ -211,10 +132,11 @@ class Result:
     @property
     def complaints(self) -> list[str]:
         """One line for each bound that is missed, and one for counts that do not close."""
-        name, lines = self.planned.name, []
-        for bound in self.missed:
-            value = getattr(self.point, bound.figure)
-            lines.append(f"{name}: {bound.figure} is {value:.6g}, must be {bound}")
+        name = self.planned.name
+        lines = [
+            f"{name}: {bound.figure} is {getattr(self.point, bound.figure):.6g}, must be {bound}"
+            for bound in self.missed
+        ]
         return lines + account_complaints(name, self.summary)
 
     def to_json(self) -> dict[str, Any]:
@@ -230,7 +152,7 @@ class Result:
             "discount": self.config.learner.discount,
             "max_episode_steps": self.solution.table.max_episode_steps,
             "pairs": int(self.solution.pairs.sum()),
-            "fewest_visits": self.fewest_visits,
+            "fewest_visits": int(self.learned.visits[self.solution.pairs].min()),
             **errors,
             "optimal_return": self.solution.optimal_return,
             "bounds": [
@@ -280,8 +202,7 @@ class Verification:
             "ablation": [outcome.to_json() for outcome in self.outcomes],
             "baird_largest_value": {name: x.tolist() for name, x in self.baird.items()},
             "tsitsiklis_van_roy_weight": {
-                f"discount {discount:g}": x.tolist()
-                for discount, x in self.tsitsiklis_van_roy.items()
+                f"discount {d:g}": x.tolist() for d, x in self.tsitsiklis_van_roy.items()
             },
         }
 
@@ -294,3 +215,89 @@ def account_complaints(name: str, summary: Mapping[str, Any]) -> list[str]:
         return []
     shown = ", ".join(f"{part} {count}" for part, count in counts.items())
     return [f"{name}: {collected} transitions collected, must be the sum of {shown}"]
+
+
+SHORT_COLUMNS = ("run", "max |q - q*|", "value error, visited", "greedy return", "optimum", "bound")
+SHORT_ABLATION_COLUMNS = (
+    "problem", "setting", "value of first states", "exact", "diverged", "greedy return"
+)  # fmt: skip
+
+
+def result_line(result: Result) -> str:
+    """A finished run in one line."""
+    point = result.point
+    return (
+        f"{result.planned.problem}, {result.planned.learner}: max |q - q*| "
+        f"{point.max_error:.4f}, greedy return {point.greedy_return:.4f} of "
+        f"{result.solution.optimal_return:.4f}, {result.summary['wall_s']:.0f} s"
+    )
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """A finished run of the ablation in one line."""
+    return (
+        f"{outcome.setting.problem}, {outcome.setting.title}, seed {outcome.seed}: value of first "
+        f"states {outcome.start_value:.3g}, greedy return {outcome.greedy_return:.2f}"
+        + (", diverged" if outcome.soft_divergence else "")
+    )
+
+
+def result_row(result: Result) -> dict[str, str]:
+    """A run."""
+    point, planned = result.point, result.planned
+    return {
+        "problem": planned.problem,
+        "learner": planned.learner,
+        "max |q - q*|": f"{point.max_error:.4f}",
+        "value error, visited": f"{point.value_error:.2e}",
+        "value error, uniform": f"{point.uniform_value_error:.2e}",
+        "greedy return": f"{point.greedy_return:.4f}",
+        "optimum": f"{result.solution.optimal_return:.4f}",
+        "bound": "; ".join(_bound(result, bound) for bound in planned.bounds) or "-",
+        "env steps": f"{result.summary['env_steps']:,}",
+        "s": f"{result.summary['wall_s']:.0f}",
+        "run": planned.name,
+    }
+
+
+def ablation_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """A row for each setting: the median over seeds, and the range."""
+    return [_ablation_row(setting, own) for setting, own in by_setting(outcomes).items()]
+
+
+def _ablation_row(setting: Setting, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    exact = outcomes[0].exact_start_value
+    return {
+        "problem": setting.problem,
+        "setting": setting.title,
+        "seeds": str(len(outcomes)),
+        "value of first states": _spread([each.start_value for each in outcomes]),
+        "exact": "-" if np.isnan(exact) else f"{exact:.3g}",
+        "largest |q|": _spread([each.q_abs_max for each in outcomes]),
+        "diverged": f"{sum(each.soft_divergence for each in outcomes)} of {len(outcomes)}",
+        "greedy return": _spread([each.greedy_return for each in outcomes]),
+    }
+
+
+def by_setting(outcomes: Sequence[Outcome]) -> dict[Setting, list[Outcome]]:
+    """In order of appearance."""
+    groups: dict[Setting, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.setting, []).append(outcome)
+    return groups
+
+
+def only(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[tuple[str, ...]]:
+    """The cells of some columns."""
+    return [tuple(row[column] for column in columns) for row in rows]
+
+
+def _bound(result: Result, bound: Bound) -> str:
+    name = {"max_error": "error", "greedy_return": "return"}.get(bound.figure, bound.figure)
+    return f"{name} {bound}: {'missed' if bound in result.missed else 'holds'}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """`median (lowest to highest)`."""
+    low, middle, high = (f"{x:,.3g}" for x in np.quantile(values, (0.0, 0.5, 1.0)))
+    return middle if low == high else f"{middle} ({low} to {high})"

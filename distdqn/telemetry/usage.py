@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from distdqn.machine.thread_times import ThreadClock, machine_busy_s, usable_cores
+from distdqn.machine.cpu import ThreadClock, machine_busy_s, usable_cores
 
 MIN_WINDOW_S = 1.0  # reports come four times a second; what is shorter cannot be told
 

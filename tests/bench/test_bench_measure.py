@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import distdqn
-from distdqn.bench.host import describe_machine, new_result
 from distdqn.bench.measure import (
     Rates,
     cpu_clock_of,
@@ -20,7 +19,8 @@ from distdqn.bench.measure import (
     rate_case,
     reset_peak,
 )
-from distdqn.machine.thread_times import usable_cores
+from distdqn.bench.result import describe_machine, new_result
+from distdqn.machine.cpu import usable_cores
 
 
 def test_a_rate_is_the_work_done_over_the_time_it_took(monkeypatch):
@@ -97,7 +97,7 @@ def test_the_peak_of_memory_can_be_counted_anew():
 
 def test_the_machine_is_described_without_loading_what_is_named():
     code = (
-        "import sys; from distdqn.bench.host import describe_machine as d; m = d(); "
+        "import sys; from distdqn.bench.result import describe_machine as d; m = d(); "
         "assert m['ray'] and m['gymnasium'] and m['torch'] and m['numba'], m; "
         "sys.exit(len({'ray', 'torch', 'gymnasium', 'numba'} & set(sys.modules)))"
     )

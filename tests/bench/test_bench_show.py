@@ -7,10 +7,8 @@ import dataclasses
 import pytest
 from bench_parts import made_up_case, made_up_result
 
-from distdqn.bench.plot import write_png
-from distdqn.bench.ratios import compare
 from distdqn.bench.result import Figure, Result
-from distdqn.bench.table import number, panel_rows, panels, percent, show
+from distdqn.bench.show import compare, number, panel_rows, panels, percent, show, write_png
 
 
 def test_a_rate_twice_as_high_is_twice_as_good_and_so_is_a_time_half_as_long():

@@ -168,7 +168,6 @@ def test_help_says_what_each_flag_means_and_its_default(benchmark, capsys):
 
 
 def test_a_benchmark_of_the_whole_takes_every_configuration_key(benchmark, tmp_path, capsys):
-    benchmark["module"].TAKES_CONFIG = True
     benchmark["module"].DEFAULT_PRESET = "minatar"
     words = ["--preset", "cartpole", "--workers.count", "3", "--learner.no-double", "--warm"]
 

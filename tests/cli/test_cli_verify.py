@@ -17,7 +17,7 @@ from tabular_parts import made_up, made_up_result, tiny
 import distdqn.tabular.verification
 from distdqn.cli import verify as command
 from distdqn.cli.main import main
-from distdqn.tabular.result import Bound, PlannedRun
+from distdqn.tabular.plan import Bound, PlannedRun
 
 ERROR_BOUND = Bound("max_error", 0.03, True)
 
@@ -27,13 +27,13 @@ def verified(monkeypatch):
     """Replaces the runs by a made-up verification; keeps what was asked for."""
     asked: dict = {"found": made_up([made_up_result(bounds=(ERROR_BOUND,))])}
 
-    def verify(folder, runs, seeds, seed, say):
+    def verify(folder, runs, seeds, seed, train, say):
         asked.update(folder=folder, runs=runs, seeds=list(seeds), seed=seed)
         say("1/1 done")
         return asked["found"]
 
     monkeypatch.setattr(distdqn.tabular.verification, "verify", verify)
-    monkeypatch.setattr(command, "_ray", lambda folder, runs: contextlib.nullcontext())
+    monkeypatch.setattr(command, "one_ray", lambda folder, runs: contextlib.nullcontext())
     return asked
 
 
@@ -143,7 +143,7 @@ def small_async(name):
 def main_with_runs(names: list[str], *words: str) -> int:
     """`distdqn verify` with small runs and no ablation, in a process of its own."""
     runs = [small_async(name) for name in names]
-    command._plan = lambda options: (runs, ())
+    command.plan_of = lambda options: (runs, ())
     return main(["verify", *words])
 
 

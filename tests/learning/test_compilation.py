@@ -248,7 +248,7 @@ def test_whoever_looks_while_others_publish_sees_an_intact_library(tmp_path, lib
 
 
 def test_the_libraries_unused_for_longest_go(tmp_path, library, monkeypatch):
-    monkeypatch.setattr(compiled_cache, "_KEPT_FILES", 3)
+    monkeypatch.setattr(compiled_cache, "KEPT_FILES", 3)
     cache = CompiledCache(tmp_path / "cache")
     for age, key in enumerate("abc"):
         path = cache.publish(library, key)

@@ -12,7 +12,7 @@ from distdqn.errors import EnvError, RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import load_policy
 from distdqn.tabular.exact import visiting_frequency
-from distdqn.tabular.measure import measure_run, measure_values, policies_over_time, solve
+from distdqn.tabular.verification import measure_run, measure_values, policies_over_time, solve
 
 
 @pytest.fixture(scope="module")

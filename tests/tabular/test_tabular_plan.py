@@ -8,9 +8,15 @@ import pytest
 
 from distdqn.config import EnvConfig, to_values
 from distdqn.envs.tables import transition_table
-from distdqn.tabular.plan import runs_of, standard_runs
-from distdqn.tabular.result import Bound
-from distdqn.tabular.triad import CARTPOLE, LAKE, SETTINGS, planned
+from distdqn.tabular.plan import (
+    CARTPOLE,
+    LAKE,
+    SETTINGS,
+    Bound,
+    planned,
+    runs_of,
+    standard_runs,
+)
 
 FULL = standard_runs(full=True)
 

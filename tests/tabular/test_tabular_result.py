@@ -12,9 +12,10 @@ import pytest
 from tabular_parts import made_up, made_up_outcomes, made_up_result
 
 from distdqn.plain_json import to_json
-from distdqn.tabular import figures, rows
+from distdqn.tabular import figures
+from distdqn.tabular import result as rows
 from distdqn.tabular.page import to_html
-from distdqn.tabular.result import Bound
+from distdqn.tabular.plan import Bound
 
 ERROR_BOUND = Bound("max_error", 0.03, True)
 

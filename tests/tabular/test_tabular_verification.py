@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,15 @@ from distdqn import train
 from distdqn.config import EnvConfig
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import load_policy
-from distdqn.tabular import measure, triad, verification
-from distdqn.tabular.result import Bound
-from distdqn.tabular.verification import divergence, verify
+from distdqn.tabular import plan, verification
+from distdqn.tabular.counterexamples import divergence
+from distdqn.tabular.plan import Bound
+
+unseen = partial(train, display=False)
+
+
+def verify(folder, runs, ablation_seeds=(), seed=1, say=str, train=unseen):
+    return verification.verify(folder, runs, ablation_seeds, seed, train, say)
 
 
 def test_each_planned_run_is_an_ordinary_run_folder_and_a_result(tmp_path):
@@ -40,9 +47,9 @@ def test_each_planned_run_is_an_ordinary_run_folder_and_a_result(tmp_path):
 def small_ablation(monkeypatch):
     """Two settings of a few hundred steps."""
     budget = {"total_env_steps": 320, "replay.capacity": 320, "checkpoint.period_rounds": 4}
-    monkeypatch.setattr(triad, "_CARTPOLE_VALUES", {**triad._CARTPOLE_VALUES, **budget})
-    monkeypatch.setattr(triad, "_LAKE_VALUES", {**triad._LAKE_VALUES, **budget})
-    monkeypatch.setattr(verification, "SETTINGS", (triad.SETTINGS[3], triad.SETTINGS[6]))
+    monkeypatch.setattr(plan, "CARTPOLE_VALUES", {**plan.CARTPOLE_VALUES, **budget})
+    monkeypatch.setattr(plan, "NOISY_LAKE_VALUES", {**plan.NOISY_LAKE_VALUES, **budget})
+    monkeypatch.setattr(verification, "SETTINGS", (plan.SETTINGS[3], plan.SETTINGS[6]))
 
 
 def test_the_ablation_makes_each_setting_with_each_seed(tmp_path, small_ablation):
@@ -63,11 +70,11 @@ def test_the_ablation_makes_each_setting_with_each_seed(tmp_path, small_ablation
 
 def test_start_values_are_means_of_the_best_values_at_first_observations(tmp_path):
     summary = train(tiny().config(str(tmp_path), seed=1), display=False)
-    starts = measure.first_observations(EnvConfig("CartPole-v1"))
+    starts = verification.first_observations(EnvConfig("CartPole-v1"))
     assert starts.shape == (100, 4) and np.abs(starts).max() <= 0.05
-    np.testing.assert_array_equal(starts, measure.first_observations(EnvConfig("CartPole-v1")))
+    np.testing.assert_array_equal(starts, verification.first_observations(EnvConfig("CartPole-v1")))
 
-    values = measure.start_values(summary.run_folder, np.array([0, 4, 4], np.int32))
+    values = verification.start_values(summary.run_folder, np.array([0, 4, 4], np.int32))
 
     assert len(values) == len(checkpoints(summary.run_folder))
     q = load_policy(summary.run_folder, "newest").q_values(np.array([0, 4]))
@@ -78,20 +85,17 @@ def test_start_values_are_means_of_the_best_values_at_first_observations(tmp_pat
     ("stopped_by", "error", "status"),
     [("SIGINT", KeyboardInterrupt, None), ("SIGTERM", SystemExit, 143)],
 )
-def test_what_interrupts_a_run_ends_the_verification(
-    tmp_path, monkeypatch, stopped_by, error, status
-):
+def test_what_interrupts_a_run_ends_the_verification(tmp_path, stopped_by, error, status):
     made = []
 
-    def stopped(config, *, display):
+    def stopped(config):
         made.append(config.run_name)
         return dataclasses.make_dataclass("Summary", ["stopped_by", "exit_status"])(
             stopped_by, {"SIGINT": 130, "SIGTERM": 143}[stopped_by]
         )
 
-    monkeypatch.setattr(verification, "train", stopped)
     with pytest.raises(error) as caught:
-        verify(tmp_path, [tiny("first"), tiny("second")], say=lambda line: None)
+        verify(tmp_path, [tiny("first"), tiny("second")], say=str, train=stopped)
 
     assert made == ["first"]
     assert status is None or caught.value.code == status

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distdqn.machine.thread_times import ThreadTimes
+from distdqn.machine.cpu import ThreadTimes
 from distdqn.telemetry import usage
 from distdqn.telemetry.usage import Meter, RestMeter, Spent
 
