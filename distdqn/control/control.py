@@ -80,8 +80,7 @@ class Control:
         self._learners: dict[int, LearnerReport] = {}
         self._learner = LearnerReport()
         self._rest = RestMeter()
-        self._restarts: dict[str, Any] = collections.Counter()  # by name in the status
-        self._items_lost = 0
+        self._troubles: dict[str, Any] = collections.Counter()  # by name in the status
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
         self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)
         self._evaluations: list[EvaluationReport] = []
@@ -200,10 +199,10 @@ class Control:
         self.count_restart("shard")
         self._dead_shards.add((shard, epoch))
         if known := self._shards.get((shard, epoch)):
-            self._items_lost += known.counters.size
+            self._troubles["items_lost"] += known.counters.size
 
     def count_restart(self, part: str) -> None:
-        self._restarts[f"{part}_restarts"] += 1
+        self._troubles[f"{part}_restarts"] += 1
 
     def poll(self) -> Poll:
         """Status, and the episodes, evaluations and notes since the last poll."""
@@ -263,7 +262,6 @@ class Control:
             env_steps=self.env_steps,
             total_env_steps=self._budget.total_env_steps,
             transitions=self._transitions,
-            items_lost=self._items_lost,
             train_return_mean=float(np.mean(self._returns)) if self._returns else math.nan,
             eval_return_mean=self._eval_mean,
             best_eval_return_mean=self._best_eval_mean,
@@ -271,7 +269,7 @@ class Control:
             td_error_abs_max=learner.td_errors.largest,
             env_steps_per_s=self._env_meter.rate(now, self.env_steps),
             gradient_steps_per_s=self._update_meter.rate(now, learner.gradient_steps),
-            **self._restarts,
+            **self._troubles,
             **_quantiles("td_error_abs", learner.td_errors),
             **self._of_workers(),
             **self._of_shards(),
