@@ -80,8 +80,7 @@ class Control:
         self._learners: dict[int, LearnerReport] = {}
         self._learner = LearnerReport()
         self._rest = RestMeter()
-        self._restarts: dict[str, Any] = collections.Counter()  # by name in the status
-        self._items_lost = 0
+        self._troubles: dict[str, Any] = collections.Counter()  # by name in the status
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
         self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)
         self._evaluations: list[EvaluationReport] = []
@@ -156,7 +155,7 @@ class Control:
         self._evaluations.append(report)
         self._eval_mean = float(np.mean(report.returns))
         self._values.note_evaluation(report.q_start_mean, report.return_start_mean)
-        self._best_eval_mean = float(np.nanmax([self._best_eval_mean, self._eval_mean]))
+        self._best_eval_mean = float(np.fmax(self._best_eval_mean, self._eval_mean))
         if self._stop_at_return is not None and self._eval_mean >= self._stop_at_return:
             self._state = "stopping"
         return self._state != "stopping"
@@ -200,10 +199,10 @@ class Control:
         self.count_restart("shard")
         self._dead_shards.add((shard, epoch))
         if known := self._shards.get((shard, epoch)):
-            self._items_lost += known.counters.size
+            self._troubles["items_lost"] += known.counters.size
 
     def count_restart(self, part: str) -> None:
-        self._restarts[f"{part}_restarts"] += 1
+        self._troubles[f"{part}_restarts"] += 1
 
     def poll(self) -> Poll:
         """Status, and the episodes, evaluations and notes since the last poll."""
@@ -228,12 +227,8 @@ class Control:
 
     def get_state(self) -> dict[str, Any]:
         """What reports do not tell again, for a run that goes on later; plain values."""
-        return {
-            "returns": np.array(self._returns),
-            "eval_mean": self._eval_mean,
-            "best_eval_mean": self._best_eval_mean,
-            "values": self._values.get_state(),
-        }
+        means = {"eval_mean": self._eval_mean, "best_eval_mean": self._best_eval_mean}
+        return {"returns": np.array(self._returns), "values": self._values.get_state(), **means}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self._returns.extend(state["returns"].tolist())
@@ -250,8 +245,8 @@ class Control:
     @property
     def collection_finished(self) -> bool:
         """All env steps were dealt, taken, and every block acknowledged."""
-        alive = self._alive_workers()
-        return self._all_dealt and bool(alive) and all(r.finished for r in alive.values())
+        finished = [report.finished for report in self._alive_workers().values()]
+        return self._all_dealt and bool(finished) and all(finished)
 
     @property
     def _all_dealt(self) -> bool:
@@ -267,7 +262,6 @@ class Control:
             env_steps=self.env_steps,
             total_env_steps=self._budget.total_env_steps,
             transitions=self._transitions,
-            items_lost=self._items_lost,
             train_return_mean=float(np.mean(self._returns)) if self._returns else math.nan,
             eval_return_mean=self._eval_mean,
             best_eval_return_mean=self._best_eval_mean,
@@ -275,7 +269,7 @@ class Control:
             td_error_abs_max=learner.td_errors.largest,
             env_steps_per_s=self._env_meter.rate(now, self.env_steps),
             gradient_steps_per_s=self._update_meter.rate(now, learner.gradient_steps),
-            **self._restarts,
+            **self._troubles,
             **_quantiles("td_error_abs", learner.td_errors),
             **self._of_workers(),
             **self._of_shards(),

@@ -234,8 +234,8 @@ class Learner:
         """
         vectors = {name: x for name, x in self.state.items() if name != "step"}
         if state.keys() != {*vectors, *_COUNTS}:
-            required = sorted((*vectors, *_COUNTS))
-            raise ValueError(f"learner state must hold {required}, got {sorted(state)}")
+            names = sorted((*vectors, *_COUNTS))
+            raise ValueError(f"learner state must hold {names}, got {sorted(state)}")
         for name, vector in vectors.items():
             got, required = list(state[name].shape), list(vector.shape)
             if got != required:

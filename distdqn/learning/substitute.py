@@ -45,8 +45,12 @@ class UpdateInUse:
     def function(self, learning_rate: torch.Tensor, minibatch: Tensors) -> Update:
         """The update for a minibatch of so many arrays: another number takes the eager one."""
         if self._capture_due:
-            self._capture_due = False
-            self._capture(learning_rate, minibatch)
+            self._capture_due, state = False, tuple(self._state.values())
+            try:
+                graph = capture_cuda_graph(self._eager, state, (learning_rate, *minibatch))
+                self.swap(graph, minibatch)
+            except Exception as error:  # capture fails in many ways, none of them ours to end
+                self.refused = f"CUDA graph not captured: {type(error).__name__}: {error}"
         if self._compiled is not None and self._arity == len(minibatch):
             return self._compiled
         return self._eager
@@ -62,16 +66,6 @@ class UpdateInUse:
             return False
         self._compiled, self._arity = candidate, len(minibatch)
         return True
-
-    def _capture(self, learning_rate: torch.Tensor, minibatch: Tensors) -> None:
-        """Tries a CUDA graph; any failure leaves the eager update."""
-        try:
-            state = tuple(self._state.values())
-            replay = capture_cuda_graph(self._eager, state, (learning_rate, *minibatch))
-        except Exception as error:  # capture fails in many ways, none of them ours to end
-            self.refused = f"CUDA graph not captured: {type(error).__name__}: {error}"
-        else:
-            self.swap(replay, minibatch)
 
 
 def capture_cuda_graph(function: Update, state: Tensors, inputs: Tensors) -> Update:

@@ -220,7 +220,8 @@ def _told(values: Mapping[str, Any]) -> dict[str, str]:
     told = collections.defaultdict(lambda: "-")
     for name, value in values.items():
         if isinstance(value, str | int | float | tuple) and value != () and value == value:
-            told[name] = _text(value, DECLARED.get(name, {}).get("form"))  # nan is not itself
+            form = DECLARED[name].get("form") if name in DECLARED else None
+            told[name] = _text(value, form)  # what is nan is not itself
     return told
 
 

@@ -83,7 +83,7 @@ class Verdict:
     cores_used: by stage, and "rest": everything else on the machine, other programs too;
       empty where parts take turns.
     changes: what would help, the best first; "samples_per_insert" changes what is learned.
-    evidence, spare: for the user; spare: what could be taken away, or "".
+    evidence, spare: for the user; what could be taken away, or "".
     """
 
     limit: str

@@ -184,8 +184,8 @@ class Meter:
         return self._spent(max(time.process_time() + queued_s, known_s), queued_s)
 
     def _spent(self, work_s: float, queued_s: float) -> Spent:
-        queued_s = max(queued_s, 0.0)
-        return Spent(1, work_s, queued_s, time.process_time(), self._host, self._cores)
+        cpu_s = time.process_time()
+        return Spent(1, work_s, max(queued_s, 0.0), cpu_s, self._host, self._cores)
 
 
 class RestMeter:
