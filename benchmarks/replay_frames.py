@@ -24,7 +24,7 @@ import numpy as np
 
 from distdqn.acting.n_step import NStepAccumulator
 from distdqn.replay.frame_ring import FrameRing
-from distdqn.replay.memory_budget import planned_frames_per_item
+from distdqn.replay.layout import planned_frames_per_item
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PrioritizedSampler
 from distdqn.types import ObservationSpec, TransitionBlock
@@ -145,7 +145,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     num_items, games, starts = arguments.transitions, game.games, game.starts
     before = pss_bytes()
     replay = make_replay(num_items, arguments.n_step, arguments.compressed)
-    planned = replay._frames.capacity
+    planned = replay.frames.capacity
     while replay.inserts < num_items:
         replay.add(game.block())
     full = pss_bytes()
@@ -157,7 +157,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
         "games": game.games - games,
         "lives lost or games begun": game.starts - starts,
         "frames planned": planned,
-        "frames at the end": replay._frames.capacity,
+        "frames at the end": replay.frames.capacity,
         "bytes per transition": {
             when: {name: round((now[name] - before[name]) / num_items, 1) for name in now}
             for when, now in grown.items()

@@ -42,8 +42,6 @@ Which room holds what, from the ground up. A room imports only from lower floors
 they are first used.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -4,10 +4,8 @@ Everything that can be refused without starting anything is refused here; what a
 then does is in `run/async_run.py` and `lockstep/run.py`.
 """
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,8 @@ def train(
     make_env: makes one `gymnasium.Env`; distdqn vectorises and seeds. None: `env.id`.
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
-    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM
-    end the run with a checkpoint (`stopped_by`), in lockstep at its next one; a second
-    Ctrl-C ends at once.
+    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM end the run
+    with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
     factory = make_factory(config, make_env, make_network)
@@ -75,16 +72,10 @@ def _carry_out(
     factory: Factory, folder: RunFolder, display: bool, call: Callable[[Any], Summary]
 ) -> Summary:
     """A run of the configured mode; call: sets it going."""
-    make: Any
-    if factory.config.mode == "async":
-        from distdqn.run.async_run import AsyncRun
-
-        make = AsyncRun
-    else:
-        from distdqn.lockstep.run import LockstepRun
-
-        make = LockstepRun
-    with _display(factory.config, folder, display) as progress:
+    config, make = factory.config, _kind_of_run(factory.config.mode)
+    ratio, limit = config.replay.samples_per_insert, config.max_log_lines_per_s
+    progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
+    with contextlib.closing(folder), progress:
         run = make(factory, folder, progress)
         with run.interruption.heard():
             progress.say(factory.memory_budget().line())
@@ -94,12 +85,11 @@ def _carry_out(
     return summary
 
 
-@contextlib.contextmanager
-def _display(config: Config, folder: RunFolder, enabled: bool) -> Iterator[Progress]:
-    progress = Progress(
-        config.replay.samples_per_insert,
-        enabled=enabled,
-        max_lines_per_s=config.max_log_lines_per_s,
-    )
-    with contextlib.closing(folder), progress:
-        yield progress
+def _kind_of_run(mode: str) -> Any:
+    if mode == "async":
+        from distdqn.run.async_run import AsyncRun
+
+        return AsyncRun
+    from distdqn.lockstep.run import LockstepRun
+
+    return LockstepRun

@@ -16,8 +16,6 @@ Every class is a plain message; the command line prints it without a traceback
 unless `--debug` is given.
 """
 
-from __future__ import annotations
-
 
 class DistDQNError(Exception):
     """Base of everything that distdqn raises on purpose for a user to read."""

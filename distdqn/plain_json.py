@@ -1,7 +1,5 @@
 """JSON that any reader takes: plain values, and null for a number that JSON does not have."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Needs the run's folder alone: no Ray, and no environment unless a network of the
 own must be told about its observations.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -34,36 +32,28 @@ MakeEnv = Callable[[], Any]
 _MAX_ENVS = 100
 
 
+@dataclasses.dataclass(frozen=True)
 class Policy:
     """Greedy actions and action values of one network.
 
+    network: from `[B, *obs_shape]` to `[B, A]`.
     observation: how one is stored; `obs` must be of its `obs_shape` and dtype.
     num_actions: A.  action_start: the env's own number for its first action.
     """
 
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        observation: ObservationSpec,
-        num_actions: int,
-        action_start: int = 0,
-    ):
-        self._network = network
-        self.observation, self.num_actions = observation, num_actions
-        self.action_start = action_start
+    network: torch.nn.Module
+    observation: ObservationSpec
+    num_actions: int
+    action_start: int = 0
 
     def __call__(self, obs: Any, action_mask: Any = None) -> int | np.ndarray:
-        """The best action, as the env numbers it.
+        """The best action, as the env numbers it: an int, or `[B]` int64 for a batch.
 
         obs: one observation `[*obs_shape]` as the network sees it (an Atari game's four
           newest frames, preprocessed), or a batch `[B, *obs_shape]`.
         action_mask: `[A]` or `[B, A]` bool, True where allowed; None allows all.
-
-        Returns:
-          An int, or `[B]` int64 for a batch. Of equal values the first is taken.
-
-        Raises:
-          ValueError: an observation of another shape or kind.
+        Of equal values the first is taken. Raises ValueError for an observation of another
+        shape or kind.
         """
         values = self.q_values(obs)
         if action_mask is not None:
@@ -77,7 +67,7 @@ class Policy:
         is_single = array.ndim == len(self.observation.obs_shape)
         batch = torch.from_numpy(array[None] if is_single else array)
         with torch.inference_mode():
-            values = self._network(batch).numpy()
+            values = self.network(batch).numpy()
         return values[0] if is_single else values
 
     def _stored(self, obs: Any) -> np.ndarray:
@@ -93,6 +83,18 @@ class Policy:
         return np.array(array, dtype=spec.dtype, order="C")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    """A run's policy and where it comes from."""
+
+    folder: RunFolder
+    config: Config
+    path: Path
+    policy: Policy
+    origin: dict[str, Any]
+    warnings: list[str]
+
+
 def load_policy(
     run: str | Path,
     checkpoint: str | Path = "best",
@@ -102,15 +104,12 @@ def load_policy(
 ) -> Policy:
     """The policy of a run.
 
-    Args:
-      run: its name or folder.
-      checkpoint: "best" (the newest, where there is no best one), "newest", or a path.
-      make_network: what the run was trained with, if anything.
-      observation_space: for `make_network`; by default that of the run's `env.id`.
-
-    Raises:
-      RunError: no such run, or the network cannot be rebuilt.
-      CheckpointError: none there, or a file is truncated or altered.
+    run: its name or folder.
+    checkpoint: "best" (the newest, where there is no best one), "newest", or a path.
+    make_network: what the run was trained with, if anything.
+    observation_space: for `make_network`; by default that of the run's `env.id`.
+    Raises RunError where there is no such run or the network cannot be rebuilt, CheckpointError
+    where there is no checkpoint, or a file is truncated or altered.
     """
     loaded = _load(run, checkpoint, runs_dir, make_network, None, observation_space)
     for line in loaded.warnings:
@@ -129,48 +128,30 @@ def evaluate_run(
     make_network: MakeNetwork | None = None,
     epsilon: float | None = None,
 ) -> dict[str, Any]:
-    """Plays greedy episodes with a run's policy.
+    """Plays greedy episodes with a run's policy; raises as `load_policy` does, and EnvError.
 
     epsilon: probability of a random action; None: the run's `eval.epsilon`.
     video: whether one more episode is recorded, into the run's `videos/`.
     make_env, make_network: what the run was trained with, if anything.
-
-    Returns:
-      `run_name, env_id, checkpoint, env_steps, episodes, seed, epsilon, return_mean, return_std,
-      return_min, return_max, length_mean, num_cut` (episodes that were cut at
-      `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
-
-    Raises:
-      As `load_policy`, and EnvError where the environment fails or renders no picture.
+    Gives `run_name, env_id, checkpoint, env_steps, episodes, seed, epsilon, return_mean,
+    return_std, return_min, return_max, length_mean, num_cut` (episodes that were cut at
+    `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
     """
     loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
+    q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
     epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
-    q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = [_film(loaded, steppers, seed, epsilon)] if video else []
-    return {
-        **loaded.described(),
-        "episodes": episodes,
-        "seed": seed,
-        "epsilon": epsilon,
-        **_figures(result),
-        "videos": videos,
-        "warnings": list(loaded.warnings),
-    }
+    figures = {"episodes": episodes, "seed": seed, "epsilon": epsilon} | _figures(result)
+    return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
 
 
-def _figures(result: EvaluationResult) -> dict[str, float]:
-    returns = result.returns
-    return {
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_min": float(returns.min()),
-        "return_max": float(returns.max()),
-        "length_mean": float(result.lengths.mean()),
-        "num_cut": result.num_cut,
-    }
+def _figures(result: EvaluationResult) -> dict[str, Any]:
+    returns, kinds = result.returns, ("mean", "std", "min", "max")
+    figures = {f"return_{kind}": float(getattr(returns, kind)()) for kind in kinds}
+    return figures | {"length_mean": float(result.lengths.mean()), "num_cut": result.num_cut}
 
 
 def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: float) -> str:
@@ -180,26 +161,6 @@ def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: flo
     max_steps = loaded.config.eval.max_episode_steps
     record_video(make, loaded.policy.q_values, path, seed, max_steps, epsilon)
     return str(path)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Loaded:
-    """A run's policy and where it comes from."""
-
-    folder: RunFolder
-    config: Config
-    path: Path
-    checkpoint: Checkpoint
-    policy: Policy
-    warnings: list[str]
-
-    def described(self) -> dict[str, Any]:
-        return {
-            "run_name": self.folder.name,
-            "env_id": self.config.env.id,
-            "checkpoint": str(self.path),
-            "env_steps": self.checkpoint.env_steps,
-        }
 
 
 def _load(
@@ -214,8 +175,8 @@ def _load(
     config = load_config(folder.config_path)
     path, lines = find_checkpoint(folder.path, which)
     checkpoint = load_checkpoint(path)
-    kind = checkpoint.network
-    observation = _observation(kind["observation"])
+    kind, saved = checkpoint.network, checkpoint.network["observation"]
+    observation = ObservationSpec(**{**saved, "shape": tuple(saved["shape"])})
     if kind.get("custom") and make_network is None:
         raise RunError(
             f"run {folder.name!r} was trained with its own make_network: "
@@ -226,7 +187,13 @@ def _load(
     network = _build(kind, observation, make_network, observation_space)
     _fill(network, checkpoint, path)
     policy = Policy(network, observation, kind["num_actions"], kind["action_start"])
-    return _Loaded(folder, config, path, checkpoint, policy, lines)
+    origin = {
+        "run_name": folder.name,
+        "env_id": config.env.id,
+        "checkpoint": str(path),
+        "env_steps": checkpoint.env_steps,
+    }
+    return _Loaded(folder, config, path, policy, origin, lines)
 
 
 def _build(
@@ -239,14 +206,10 @@ def _build(
     with torch.random.fork_rng(devices=[]):
         if make_network is not None:
             return make_network(observation_space, kind["num_actions"])
+        hidden, dueling = tuple(kind["hidden"]), kind["dueling"]
         try:
             return make_own_network(
-                observation,
-                kind["num_actions"],
-                torso=kind["torso"],
-                hidden=tuple(kind["hidden"]),
-                dueling=kind["dueling"],
-                observation_space=observation_space,
+                observation, kind["num_actions"], kind["torso"], hidden, dueling, observation_space
             )
         except ValueError as error:
             raise RunError(f"the network cannot be rebuilt: {error}") from error
@@ -260,10 +223,6 @@ def _fill(network: torch.nn.Module, checkpoint: Checkpoint, path: Path) -> None:
     except ValueError as error:
         raise CheckpointError(f"checkpoint {path} does not fit the network: {error}") from error
     network.eval()
-
-
-def _observation(fields: Mapping[str, Any]) -> ObservationSpec:
-    return ObservationSpec(**{**fields, "shape": tuple(fields["shape"])})
 
 
 def _observation_space(

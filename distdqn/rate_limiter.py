@@ -4,8 +4,6 @@ One account for all shards, kept by the learner; it never waits itself, it only 
 what may be done now. The invariant is that of Reverb's RateLimiter, on totals.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -35,7 +33,7 @@ class RateLimiter:
     turns true for good: neither eviction nor a lost shard takes it back. Blocks that
     shards accept together may overshoot the upper bound.
 
-    Sampling: ask `can_sample` with everything in flight included, and commit on
+    Sampling: ask `samples_allowed`, count everything in flight, and commit on
     arrival. A superbatch that dies with its shard then was never counted, and a commit
     always passes because inserts only grow.
 
@@ -53,26 +51,14 @@ class RateLimiter:
     ) -> None:
         """total_env_steps: inserts at which workers stop, or None if not known.
 
-        Raises ValueError for a ratio, band or size that would let nothing happen.
+        The configuration refuses what would let nothing happen.
         """
-        for name, value in (("samples_per_insert", samples_per_insert), ("error_band", error_band)):
-            if not SMALLEST <= value < float("inf"):
-                raise ValueError(
-                    f"{name} must be finite and at least {SMALLEST}, got {value}: inserts and "
-                    "samples would wait for each other"
-                )
-        if batch_size < 1 or min_size_to_sample < 1:
-            raise ValueError(
-                f"batch_size and min_size_to_sample must be at least 1, got {batch_size} and "
-                f"{min_size_to_sample}: an empty replay would be sampled"
-            )
-        self.samples = 0
-        self.inserts = 0
-        self._ratio = exact(samples_per_insert)
-        self._min_size = int(min_size_to_sample)
-        self._band = exact(error_band)
+        assert min(samples_per_insert, error_band) >= SMALLEST, (samples_per_insert, error_band)
+        assert min(batch_size, min_size_to_sample) >= 1, (batch_size, min_size_to_sample)
+        self.samples = self.inserts = 0
+        self._ratio, self._band = exact(samples_per_insert), exact(error_band)
+        self._min_size, self._batch_size = min_size_to_sample, batch_size
         self._total = total_env_steps
-        self._batch_size = int(batch_size)
 
     @property
     def latched(self) -> bool:
@@ -83,7 +69,7 @@ class RateLimiter:
     def achieved_samples_per_insert(self) -> float:
         """samples / (inserts - min_size_to_sample); NaN before the first counted insert."""
         counted = self.inserts - self._min_size
-        return self.samples / counted if counted > 0 else float("nan")
+        return self.samples / counted if counted > 0 else math.nan
 
     def observe_inserts(self, total: int) -> None:
         """Takes note of the total of inserts over all shards.
@@ -92,41 +78,30 @@ class RateLimiter:
         """
         self.inserts = max(self.inserts, int(total))
 
-    def can_sample(self, num: int) -> bool:
-        """Whether `num` samples (those in flight included) may follow the committed ones.
-
-        True while latched, if afterwards deficit >= -error_band and samples do not exceed
-        those owed for `total_env_steps`.
-        """
-        return num <= self.samples_allowed()
-
     def samples_allowed(self) -> int:
-        """The largest `num` that `can_sample` grants, at least 0.
+        """Samples (those in flight included) that may follow the committed ones, at least 0.
 
-        Near the end it falls below a whole superbatch: the last one is shorter.
+        While latched as many as leave deficit >= -error_band and do not exceed those owed for
+        `total_env_steps`. Near the end it falls below a whole superbatch: the last is shorter.
         """
         if not self.latched:
             return 0
         deficit = self._ratio * (self.inserts - self._min_size) - self.samples
-        allowed = math.floor(deficit + self._band)
-        return max(0, int(min(allowed, self.samples_left())))
+        return max(0, int(min(math.floor(deficit + self._band), self.samples_left())))
 
     def samples_left(self) -> float:
         """Samples still to come until those owed for `total_env_steps`; inf if not known."""
-        if self._total is None:
-            return math.inf
-        return self.samples_owed(self._total) - self.samples
+        return math.inf if self._total is None else self.samples_owed(self._total) - self.samples
 
     def commit_samples(self, num: int) -> None:
-        """Adds `num` samples; raises RuntimeError if `can_sample(num)` is false."""
-        if num < 0:
-            raise ValueError(f"num must be at least 0, got {num}: samples cannot be taken back")
-        if not self.can_sample(num):
+        """Adds `num` samples; raises RuntimeError where they are more than allowed."""
+        assert num >= 0, num
+        if num > self.samples_allowed():
             raise RuntimeError(
                 f"cannot commit {num} samples after {self.samples} samples and {self.inserts} "
-                f"inserts: {self.samples_allowed()} are allowed; ask can_sample first"
+                f"inserts: {self.samples_allowed()} are allowed; ask samples_allowed first"
             )
-        self.samples += int(num)
+        self.samples += num
 
     def insert_limit(self) -> int:
         """The total of inserts that shards may reach now; never falls.

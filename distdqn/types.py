@@ -7,9 +7,8 @@ Symbols: `F` frames in a block, `B` transitions or batch size, `K` minibatches i
 superbatch, `A` actions, `P` parameters.
 """
 
-from __future__ import annotations
-
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -44,6 +43,31 @@ class ObservationSpec:
         """Of one observation: `[stack, *shape]`, or `shape` where nothing is stacked."""
         return (self.stack, *self.shape) if self.stack > 1 else self.shape
 
+    def stacked(
+        self, frames_at: Callable[[np.ndarray], np.ndarray], newest: np.ndarray, depths: np.ndarray
+    ) -> np.ndarray:
+        """The observations whose newest frames are at the positions `newest [...]`.
+
+        The one at position p whose depth is d (how many of the frames right before it belong
+        to the same observation) is seen as
+
+            [padding, ..., padding, frame p - d, ..., frame p]      `stack` places
+
+        with zeros for padding, or with frame p - d again.
+
+        frames_at: positions `[...]` -> frames `[..., *shape]`, new memory.
+        depths: integers like `newest`.
+
+        Returns `[..., *obs_shape]`.
+        """
+        if self.stack == 1:
+            return frames_at(newest)
+        age, depths = np.arange(self.stack)[::-1], depths[..., None]  # of each place, 0 the newest
+        obs = frames_at(newest[..., None] - np.minimum(age, depths))
+        if self.padding == "zero":
+            obs[age > depths] = 0
+        return obs
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
@@ -52,28 +76,27 @@ class Step:
     Observations are single frames, whatever is stacked of them later. Arrays may be
     shared between fields and steps: read them, do not write to them.
 
-    obs_t: `[N, *shape]` the observation that the action led to; at the end of an
-      episode its final one.
+    obs_t: `[N, *shape]` the observation that the action led to; at the end of an episode its final
+      one.
     r_t: `[N]` float32 reward, scaled and then clipped.
     raw_reward: `[N]` float64 reward as the env gave it.
-    terminated, truncated: `[N]` bool ends of what the learner takes for an episode; a
-      lost life may be terminated.
-    ended: `[N]` bool; the env's own episode, a whole game, ended in this step. May be
-      set where `valid` is not.
-    valid: `[N]` bool; False where the action was not used: the env only reset itself,
-      or the step pressed FIRE, whose `raw_reward` still counts for the game.
-    next_obs: `[N, *shape]` what the next action is chosen from: `obs_t`, but the first
-      observation of the next episode where the env was reset within this step.
+    terminated, truncated: `[N]` bool ends of what the learner takes for an episode; a lost life may
+      be terminated.
+    ended: `[N]` bool; the env's own episode, a whole game, ended in this step. May be set where
+      `valid` is not.
+    valid: `[N]` bool; False where the action was not used: the env only reset itself, or the step
+      pressed FIRE, whose `raw_reward` still counts for the game.
+    next_obs: `[N, *shape]` what the next action is chosen from: `obs_t`, but the first observation
+      of the next episode where the env was reset within this step.
     restarted: `[N]` bool; the env was reset within this step.
-    starts: `[N]` bool; `next_obs` is the first frame of an episode and is stacked with
-      none before it: where the env was restarted, and where it goes on from `obs_t` alone
-      (a lost life, or a step that only reset the env).
-    bad: `[N]` bool; a NaN or infinity in the reward, in `obs_t` or in `next_obs`. No
-      transition may touch it, and the env is to be reset (`reset_envs`). May be set
-      where `valid` is not.
+    starts: `[N]` bool; `next_obs` is the first frame of an episode and is stacked with none before
+      it: where the env was restarted, and where it goes on from `obs_t` alone (a lost life, or a
+      step that only reset the env).
+    bad: `[N]` bool; a NaN or infinity in the reward, in `obs_t` or in `next_obs`. No transition may
+      touch it, and the env is to be reset (`reset_envs`). May be set where `valid` is not.
     bad_what: "reward" or "observation" where any is bad, else "".
-    action_mask_t, next_action_mask: `[N, A]` bool of the actions allowed in `obs_t` and
-      `next_obs`, all True where the env did not say; None if it never does.
+    action_mask_t, next_action_mask: `[N, A]` bool of the actions allowed in `obs_t` and `next_obs`,
+      all True where the env did not say; None if it never does.
     """
 
     obs_t: np.ndarray
@@ -201,7 +224,7 @@ class WeightSnapshot:
 class ShardMap:
     """The shards, by index; a newer generation replaces an older.
 
-    handles: actor handles, None where the shard is dead.
+    handles: actor handles.
     epochs: of the shards, so that a revived one is not taken for its predecessor.
     """
 

@@ -25,7 +25,7 @@ def build_replay(shard, epoch, prioritized):
 
 
 def build_shard(shard, epoch, prioritized):
-    from distdqn.replay.shard_account import ShardAccount
+    from distdqn.replay.shard import ShardAccount
 
     return ShardAccount(build_replay(shard, epoch, prioritized), shard)
 

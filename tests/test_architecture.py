@@ -34,7 +34,7 @@ FLOORS = [
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS, 1) for name in names.split()}
 ENTRIES = {"distdqn", "distdqn.__main__"}  # above all floors
 MOST_FILES_AT_THE_TOP = 12
-MOST_DEPTH = 19
+MOST_DEPTH = 12
 
 RAY_ROOMS = {"run", "cli"}
 RAY_FILES = {  # the Ray shells, and what speaks for them
@@ -45,7 +45,6 @@ RAY_FILES = {  # the Ray shells, and what speaks for them
     "distdqn.learning.prefetch",
     "distdqn.learning.publish",
     "distdqn.lockstep.remote",
-    "distdqn.weights.client",
     "distdqn.weights.server",
     "distdqn.bench.broadcast",
 }

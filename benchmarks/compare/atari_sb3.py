@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from distdqn.bench.result import describe_machine
-from distdqn.machine.thread_times import usable_cores
+from distdqn.machine.cpu import usable_cores
 
 HERE = Path(__file__).parent
 ENVS, BATCH, STEPS_PER_UPDATE, MIN_SIZE = 8, 32, 4, 5_000

@@ -30,7 +30,7 @@ NUM_ACTIONS = 4
 
 _EXPONENT, _EPSILON = 0.6, 1e-6
 _BATCH = 512
-_SLOTS, _ITEMS = 100_000, 1_000_000
+_SLOTS, ITEMS = 100_000, 1_000_000
 _BLOCK = 1_000
 _DRAWS = 64  # slots drawn beforehand, used in turn
 
@@ -135,11 +135,11 @@ def _paths(rng: np.random.Generator) -> tuple[Work, Work]:
 
 
 def _prioritized_item(rng: np.random.Generator) -> Item:
-    sampler = PrioritizedSampler(_ITEMS, _EXPONENT, _EPSILON)
-    ours = Replay(_ITEMS, NUMBERS, NUM_ACTIONS, sampler, seed=0)
-    reference_sampler = ReferenceSampler(_ITEMS, _EXPONENT, _EPSILON)
-    reference = ReferenceReplay(_ITEMS, NUMBERS.shape, reference_sampler)
-    for _ in range(_ITEMS // _BLOCK):
+    sampler = PrioritizedSampler(ITEMS, _EXPONENT, _EPSILON)
+    ours = Replay(ITEMS, NUMBERS, NUM_ACTIONS, sampler, seed=0)
+    reference_sampler = ReferenceSampler(ITEMS, _EXPONENT, _EPSILON)
+    reference = ReferenceReplay(ITEMS, NUMBERS.shape, reference_sampler)
+    for _ in range(ITEMS // _BLOCK):
         block = make_block(NUMBERS, _BLOCK, rng)
         ours.add(block)
         reference.add(*rows_of(block))
@@ -154,7 +154,7 @@ def _prioritized_item(rng: np.random.Generator) -> Item:
         reference_sampler.update(slots, new)
 
     return Item(
-        name=f"sample and update {_BATCH} of {_ITEMS:,} items",
+        name=f"sample and update {_BATCH} of {ITEMS:,} items",
         part="replay",
         ours=draw,
         limit=_gathers(rng),
@@ -165,8 +165,8 @@ def _prioritized_item(rng: np.random.Generator) -> Item:
 
 def _gathers(rng: np.random.Generator) -> Work:
     """`_BATCH` rows of 64 bytes, an item with its observations, from places all over."""
-    rows = np.ones((_ITEMS, 8))
-    places = itertools.cycle([rng.integers(_ITEMS, size=_BATCH) for _ in range(_DRAWS)])
+    rows = np.ones((ITEMS, 8))
+    places = itertools.cycle([rng.integers(ITEMS, size=_BATCH) for _ in range(_DRAWS)])
     return lambda: rows.take(next(places), axis=0)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from distdqn.bench.result import Figure
-from distdqn.machine.thread_times import ThreadClock
+from distdqn.machine.cpu import ThreadClock
 
 SLOT_S = 0.008
 ROUNDS = 12  # of one item in a pass

@@ -7,23 +7,21 @@ taken, when it is told to stop, or when an environment fails.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
 from distdqn.acting.push_window import PushWindow
 from distdqn.errors import EnvFailure
-from distdqn.machine.niceness import give_most_way, give_way
-from distdqn.telemetry.meter import Meter
+from distdqn.machine.cpu import give_most_way, give_way
+from distdqn.telemetry.usage import Meter
 from distdqn.types import ShardMap, WorkerDirective
-from distdqn.weights.client import WeightClient
-
-if TYPE_CHECKING:  # the driver, which places workers, needs no torch
-    from distdqn.acting.rollout import Rollout
+from distdqn.weights.server import WeightClient
 
 _SLICE_S = 0.005  # between looks at weights and directives
 _FLUSH_TIMEOUT_S = 10.0
@@ -39,12 +37,12 @@ class EnvWorker:
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env_timeout_s: one vector step may take this long before the env counts as hung.
-    gives_most_way: whether the learner computes on several cores (see `niceness`).
+    gives_most_way: whether the learner computes on several cores (see `give_most_way`).
     """
 
     def __init__(
         self,
-        build: Callable[[], Rollout],
+        build: Callable[[], Any],
         stream: tuple[int, int],
         control: Any,
         weight_server: Any,
@@ -59,7 +57,7 @@ class EnvWorker:
         self._weights = WeightClient(weight_server)
         self._window = PushWindow(max_in_flight, first_shard=stream[0])
         self._env_timeout_s, self._report_period_s = env_timeout_s, report_period_s
-        self._rollout: Rollout
+        self._rollout: Any  # the driver, which places workers, loads no torch for its type
         self._busy_since: float | None = None
         self._asked: ray.ObjectRef | None = None
         self._next_report = 0.0
@@ -124,9 +122,8 @@ class EnvWorker:
 
     def _finish(self, finished: bool) -> None:
         """Flushes the unfinished windows and waits until every block is acknowledged."""
-        block = self._rollout.flush()
-        deadline = None
-        while block is not None or self._window.in_flight:
+        block, deadline = self._rollout.flush(), math.inf
+        while (block is not None or self._window.in_flight) and time.monotonic() < deadline:
             if block is not None and not self._window.full:
                 self._window.push(block)
                 block = None
@@ -134,10 +131,8 @@ class EnvWorker:
             reply = ray.get(self._report(), timeout=_REPORT_TIMEOUT_S)
             if reply.shards is not None:
                 self._window.set_shards(reply.shards)
-            if reply.stop and deadline is None:
-                deadline = time.monotonic() + _FLUSH_TIMEOUT_S
-            if deadline is not None and time.monotonic() > deadline:
-                break
+            if reply.stop:
+                deadline = min(deadline, time.monotonic() + _FLUSH_TIMEOUT_S)
         ray.get(self._report(finished), timeout=_REPORT_TIMEOUT_S)
 
     def _report(self, finished: bool = False) -> ray.ObjectRef:

@@ -18,13 +18,11 @@ def ladder(num_envs_total: int, base: float, alpha: float) -> np.ndarray:
     Horgan et al. 2018 (Ape-X), section 4.1, with base 0.4 and alpha 7. A single env
     gets `base`.
 
-    Args:
-      num_envs_total: N, over all workers, at least 1.
-      base: in (0, 1].
-      alpha: at least 0.
+    num_envs_total: N, over all workers, at least 1.
+    base: in (0, 1].
+    alpha: at least 0.
 
-    Raises:
-      ValueError: an argument is out of its range.
+    Raises ValueError: an argument is out of its range.
     """
     if num_envs_total < 1 or not 0 < base <= 1 or not alpha >= 0:
         raise ValueError(
@@ -43,12 +41,11 @@ def epsilon_greedy(
 ) -> np.ndarray:
     """`[N]` int64 actions: uniform with probability epsilon, else of the highest value.
 
-    Args:
-      q_values: `[N, A]` float; the first of equal values is the greedy one.
-      epsilons: `[N]` float in [0, 1].
-      action_mask: `[N, A]` bool, True where allowed; both choices keep to it. A row that
-        allows nothing counts as unknown and allows everything: it belongs to an
-        observation whose action is ignored (a final one before an autoreset).
+    q_values: `[N, A]` float; the first of equal values is the greedy one.
+    epsilons: `[N]` float in [0, 1].
+    action_mask: `[N, A]` bool, True where allowed; both choices keep to it. A row that
+      allows nothing counts as unknown and allows everything: it belongs to an
+      observation whose action is ignored (a final one before an autoreset).
     """
     explores, choices = rng.random((2, len(q_values)))
     return _select(q_values, explores < epsilons, choices, action_mask)
@@ -62,9 +59,8 @@ class EpsilonGreedy:
     """
 
     def __init__(self, num_envs: int, num_actions: int, rng: np.random.Generator):
-        self._shape = (STEPS_PER_DRAW, num_envs)
-        self._num_actions = num_actions
-        self._rng = rng
+        self._shape = (2, STEPS_PER_DRAW, num_envs)
+        self._num_actions, self._rng = num_actions, rng
         self._next = STEPS_PER_DRAW
 
     def select(
@@ -72,7 +68,9 @@ class EpsilonGreedy:
     ) -> np.ndarray:
         """`[N]` int64 actions; arguments as those of `epsilon_greedy`."""
         if self._next == STEPS_PER_DRAW:
-            self._draw()
+            self._explores, self._choices = self._rng.random(self._shape)
+            self._random_actions = (self._choices * self._num_actions).astype(np.int64)
+            self._next = 0
         step = self._next
         self._next += 1
         explores = self._explores[step] < epsilons
@@ -81,12 +79,6 @@ class EpsilonGreedy:
         actions = q_values.argmax(1)
         np.copyto(actions, self._random_actions[step], where=explores)
         return actions
-
-    def _draw(self) -> None:
-        self._explores = self._rng.random(self._shape)
-        self._choices = self._rng.random(self._shape)
-        self._random_actions = (self._choices * self._num_actions).astype(np.int64)
-        self._next = 0
 
 
 def _select(

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distdqn.acting.frame_buffer import FrameBuffer
+from distdqn.acting.frames import FrameBuffer
 from distdqn.types import BEFORE_ANY, ObservationSpec, Step, TransitionBlock, WeightsVersion
 
 _FIRST_ROWS = 16  # buffers double from here
@@ -71,12 +71,7 @@ class NStepAccumulator:
         observation: ObservationSpec,
         num_actions: int,
     ):
-        """Raises ValueError: n_step or num_envs below 1, discount outside [0, 1]."""
-        if n_step < 1 or num_envs < 1 or not 0.0 <= discount <= 1.0:
-            raise ValueError(
-                "n-step windows need n_step >= 1, num_envs >= 1 and discount in [0, 1], got "
-                f"n_step {n_step}, num_envs {num_envs}, discount {discount}"
-            )
+        assert n_step >= 1 and num_envs >= 1 and 0 <= discount <= 1, (n_step, num_envs, discount)
         self.num_rows = 0
         self._n_step = n_step
         self._discounts = discount ** np.arange(n_step + 1, dtype=np.float64)  # gamma^m
@@ -102,14 +97,11 @@ class NStepAccumulator:
 
     def begin(self, obs: np.ndarray, action_mask: np.ndarray | None = None) -> None:
         """Starts the streams at frames `obs [N, *shape]`, with masks `[N, A]` where there are any.
-
-        Raises:
-          RuntimeError: steps are pending, which would lose their arrivals.
-        """
+        Raises RuntimeError: steps are pending, which would lose their arrivals."""
         if self.num_pending:
             raise RuntimeError(f"begin needs empty windows, {self.num_pending} steps are pending")
         self.num_rows = 0
-        self._buffer.clear()
+        self._buffer.size = 0
         self._rows["source"][0] = self._buffer.append(obs, self._envs, action_mask) + self._envs
         self._rows["depth"][0] = 0
 
@@ -151,14 +143,12 @@ class NStepAccumulator:
     ) -> TransitionBlock:
         """Takes out all closed windows, in the order of their first steps.
 
-        Args:
-          flush: closes the open ones too, at each env's last observation, with gamma^m
-            like a truncation. The streams may go on afterwards.
-          versions: of the weights that acted in each row held.
+        flush: closes the open ones too, at each env's last observation, with gamma^m
+          like a truncation. The streams may go on afterwards.
+        versions: of the weights that acted in each row held.
 
-        Returns:
-          An unsigned block, empty where no window has closed; its `refused` are the windows
-          that touched a bad step, and are in no array of it.
+        Returns an unsigned block, empty where no window has closed; its `refused` are the windows
+        that touched a bad step, and are in no array of it.
         """
         rows = self._rows[: self.num_rows]
         pending, last = rows["pending"], rows["last"]
@@ -235,13 +225,11 @@ def _windows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums up the window that starts at each pending step.
 
-    Args:
-      rewards: `[R, N]` finite.  pending, last: `[R, N]` bool.
-      discounts: `[n]` float64, gamma^k.
+    rewards: `[R, N]` finite.  pending, last: `[R, N]` bool.
+    discounts: `[n]` float64, gamma^k.
 
-    Returns:
-      `[R, N]` discounted sums, float64 so that the one rounding is the last cast;
-      lengths m, int64; and bool, whether the window is closed.
+    Returns `[R, N]` discounted sums, float64 so that the one rounding is the last cast; lengths m,
+    int64; and bool, whether the window is closed.
     """
     returns = np.zeros(rewards.shape)
     lengths = np.zeros(rewards.shape, np.int64)

@@ -97,25 +97,19 @@ class PushWindow:
             self.refused += sent.block.num_transitions
 
     def _send_homeless(self) -> None:
-        while self._homeless:
-            shard = self._choose()
-            if shard is None:
-                return
+        while self._homeless and (shard := self._choose()) is not None:
             block = self._homeless.pop(0)
             ref = self._map.handles[shard].add.remote(block)
             self._sent[ref] = _Sent(block, shard, self._map.epochs[shard])
 
     def _choose(self) -> int | None:
         """The living shard without a waiting block, if there is one, that was sent least."""
-        handles = self._map.handles
-        rotation = [(self._first + i) % len(handles) for i in range(len(handles))]
-        living = [s for s in rotation if handles[s] is not None and self._alive(s)]
+        epochs = self._map.epochs
+        rotation = [(self._first + i) % len(epochs) for i in range(len(epochs))]
+        living = [s for s in rotation if (s, epochs[s]) not in self._dead]
         if not living:
             return None
         waiting = {sent.shard for sent in self._sent.values()}
         shard = min(living, key=lambda s: (s in waiting, self._num_sent[s]))
         self._num_sent[shard] += 1
         return shard
-
-    def _alive(self, shard: int) -> bool:
-        return (shard, self._map.epochs[shard]) not in self._dead

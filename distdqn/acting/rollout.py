@@ -27,9 +27,8 @@ import numpy as np
 from torch import nn
 
 from distdqn.acting.acting_network import ActingNetwork
-from distdqn.acting.episodes import Episode, EpisodeTracker
 from distdqn.acting.exploration import EpsilonGreedy
-from distdqn.acting.frame_stack import FrameStack
+from distdqn.acting.frames import FrameStack
 from distdqn.acting.n_step import NStepAccumulator
 from distdqn.errors import EnvFailure
 from distdqn.telemetry.reports import WorkerReport
@@ -58,6 +57,55 @@ class RolloutSettings:
     seed: int = 0
     with_priorities: bool = False
     double: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Episode:
+    """One finished episode.
+
+    env: which of the vector env's.
+    episode_return: undiscounted sum of its raw rewards.
+    length: its number of steps.
+    truncated: it was cut off rather than terminated.
+    """
+
+    env: int
+    episode_return: float
+    length: int
+    truncated: bool
+
+
+class EpisodeTracker:
+    """Adds up the running episode of each env: whole games and raw rewards, before scaling,
+    clipping and ends at lost lives.
+
+    The length counts only steps that are transitions, the return also what a press of FIRE
+    gave. An episode that saw a NaN or infinite value has no return: it is not reported.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+
+    def update(self, step: Step) -> list[Episode]:
+        """Episodes that ended in this step, by env."""
+        self._returns += step.raw_reward
+        if step.bad_what:
+            self._returns[step.bad] = np.nan
+        self._lengths += step.valid
+        if not step.ended.any():
+            return []
+        episodes = [
+            Episode(i, float(self._returns[i]), int(self._lengths[i]), bool(step.truncated[i]))
+            for i in np.flatnonzero(step.ended & np.isfinite(self._returns)).tolist()
+        ]
+        self.drop(step.ended)
+        return episodes
+
+    def drop(self, mask: np.ndarray) -> None:
+        """Forgets the running episodes of the envs in `mask` `[N]` bool: they were reset."""
+        self._returns[mask] = 0.0
+        self._lengths[mask] = 0
 
 
 class Rollout:
@@ -90,13 +138,11 @@ class Rollout:
     ):
         """Takes over the stepper and the network (whose parameters become views).
 
-        Args:
-          stepper: an `envs.VectorStepper`, or what answers as it does.
-          epsilons: env-step clock -> `[N]` float; asked once per change of the clock.
-          worker, incarnation: sign the blocks.
+        stepper: an `envs.VectorStepper`, or what answers as it does.
+        epsilons: env-step clock -> `[N]` float; asked once per change of the clock.
+        worker, incarnation: sign the blocks.
 
-        Raises:
-          EnvFailure: an env failed in its reset.
+        Raises EnvFailure: an env failed in its reset.
         """
         num_envs, observation = stepper.num_envs, stepper.observation
         rng = np.random.Generator(np.random.PCG64([settings.seed, worker, incarnation]))
@@ -122,10 +168,7 @@ class Rollout:
 
     def set_weights(self, snapshot: WeightSnapshot) -> None:
         """Acts with these weights from now on. Its clock counts too.
-
-        Raises:
-          ValueError: the vector belongs to another network.
-        """
+        Raises ValueError: the vector belongs to another network."""
         self._acting.set(snapshot)
         self.set_clock(snapshot.env_steps)
 
@@ -139,18 +182,14 @@ class Rollout:
     def collect(self, max_transitions: int, until: float) -> TransitionBlock | None:
         """Acts until a block is due, the allowance is used up, or the time has come.
 
-        Args:
-          max_transitions: valid env steps that this call may take. Envs step together,
-            so in the last vector step surplus ones are dropped: they are in no block and
-            in no count, and close the window before them with gamma^k.
-          until: `time.monotonic()` after which no further vector step begins.
+        max_transitions: valid env steps that this call may take. Envs step together,
+          so in the last vector step surplus ones are dropped: they are in no block and
+          in no count, and close the window before them with gamma^k.
+        until: `time.monotonic()` after which no further vector step begins.
 
-        Returns:
-          A block, or None. With an allowance of 0 it takes no step but still gives a
-          block that has become due by age.
-
-        Raises:
-          EnvFailure: an env failed, or gave a second NaN or infinity within 1,000 steps.
+        Returns a block, or None. With an allowance of 0 it takes no step but still gives a block
+        that has become due by age. Raises EnvFailure: an env failed, or gave a second NaN or
+        infinity within 1,000 steps.
         """
         taken = 0
         while True:
@@ -166,19 +205,16 @@ class Rollout:
     ) -> TransitionBlock | None:
         """A fixed number of vector steps, whatever the clock says, and all that they closed.
 
-        Args:
-          vector_steps: fewer are taken only where `max_transitions` is used up before.
-          max_transitions: as in `collect`.
-          flush: closes the open windows too.
+        vector_steps: fewer are taken only where `max_transitions` is used up before.
+        max_transitions: as in `collect`.
+        flush: closes the open windows too.
 
-        Returns:
-          A block, or None where no window closed. Raises as `collect`.
+        Returns a block, or None where no window closed. Raises as `collect`.
         """
         taken = 0
         for _ in range(vector_steps):
-            if taken >= max_transitions:
-                break
-            taken += self._step(0.0, max_transitions - taken)
+            if taken < max_transitions:
+                taken += self._step(0.0, max_transitions - taken)
         return self._seal(flush)
 
     def flush(self) -> TransitionBlock | None:

@@ -49,18 +49,19 @@ def bare_updates(learner: Learner, count: int, has_mask: bool = False) -> Callab
 
 def compile_now(learner: Learner, has_mask: bool = False) -> str:
     """Puts the compiled update in place (`learner.compiled`); how that went, in a line."""
-    from distdqn.learning.compilation import compile_in_background
+    from distdqn.learning.compilation import BackgroundCompile
     from distdqn.machine.cpu_threads import cpu_threads
 
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
+    began = time.monotonic()
     with cpu_threads(learner.num_threads):
-        compiling = compile_in_background(
+        compiling = BackgroundCompile(
             learner.build_update, learner.example_arguments(has_mask), nice=0
         )
-    deadline = time.monotonic() + _COMPILE_TIMEOUT_S
-    while compiling.state == "compiling" and time.monotonic() < deadline:
+    while compiling.state == "compiling" and time.monotonic() < began + _COMPILE_TIMEOUT_S:
         time.sleep(0.05)
+    seconds = time.monotonic() - began
     function = compiling.poll()
     if function is None:
         reason = compiling.reason or f"not compiled within {_COMPILE_TIMEOUT_S:g} s"
@@ -68,7 +69,7 @@ def compile_now(learner: Learner, has_mask: bool = False) -> str:
         return reason
     if not learner.swap(function):
         return learner.swap_refused
-    return f"compiled in {compiling.seconds:.1f} s ({compiling.state})"
+    return f"compiled in {seconds:.1f} s ({compiling.state})"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

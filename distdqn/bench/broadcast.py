@@ -42,7 +42,7 @@ from distdqn.errors import RunError
 from distdqn.learning.learner import Learner
 from distdqn.learning.publish import Publisher
 from distdqn.learning.training import learner_report
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.networks.q_network import make_network
 from distdqn.run.ray_session import connect
 from distdqn.weights.server import WeightServer
@@ -117,7 +117,7 @@ def run(options: Options, say: Callable[[str], None]) -> Result:
         for torso in options.networks:
             for count in options.workers:
                 found, cpu_s = _measure(torso, workers[:count], learner, options)
-                cases += _cases(torso, count, found, cpu_s, options)
+                cases += cases_of(torso, count, found, cpu_s, options)
                 say(f"{cases[-2].label}: {cases[-2].value.median:.1f} ms to the last worker")
     return new_result("broadcast", options, cases, [_NOTE])
 
@@ -190,7 +190,7 @@ def _publication(workers: Sequence[Any], learner: Any, put_s: float, seconds: fl
     raise RunError(f"the workers did not act with new weights within {_TIMEOUT_S:g} s")
 
 
-def _cases(
+def cases_of(
     torso: Torso, workers: int, found: Sequence[Publication], cpu_s: float, options: Options
 ) -> list[Case]:
     ms = {
@@ -327,7 +327,7 @@ class BroadcastLearner:
         self._stopped.clear()
         learner = _learner(torso)
         publisher = Publisher(
-            server, control, lambda: learner_report(learner), lambda: -1, _REPORT_PERIOD_S
+            server, control, lambda: (learner_report(learner), -1), _REPORT_PERIOD_S
         )
         publisher.start()
         update = bare_updates(learner, 1)

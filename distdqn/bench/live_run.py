@@ -22,7 +22,7 @@ import psutil
 from distdqn.config import Config, to_yaml
 from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.run.factory import Factory
 from distdqn.run.placement import Placement
 from distdqn.run.ray_session import open_session
@@ -33,7 +33,7 @@ from distdqn.telemetry.usage import Usage
 _ENDLESS = 2**53  # env steps
 _POLL_S = 0.2
 _QUICK_POLL_S = 0.05
-_NEWS_TIMEOUT_S = 1.0
+NEWS_TIMEOUT_S = 1.0
 _SAY_PERIOD_S = 5.0
 _COMPILE_TIMEOUT_S = 300.0
 _STOP_TIMEOUT_S = 30.0
@@ -174,7 +174,7 @@ class LiveRun:
         """What was spent until now, just after the learner has told of its updates."""
         known = self._poll(0.0).usage.gradient_steps
         return self._poll_for(
-            _NEWS_TIMEOUT_S, lambda poll: poll.usage.gradient_steps != known, _QUICK_POLL_S
+            NEWS_TIMEOUT_S, lambda poll: poll.usage.gradient_steps != known, _QUICK_POLL_S
         ).usage
 
     def _poll_for(

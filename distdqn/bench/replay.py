@@ -22,8 +22,15 @@ from distdqn.bench.children import Child
 from distdqn.bench.measure import Rates, cpu_clock_of, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
-from distdqn.replay.layout import BUCKET, ITEM, num_buckets, tree_bytes
-from distdqn.replay.memory_budget import check_compression, planned_frames_per_item, replay_bytes
+from distdqn.replay.layout import (
+    BUCKET,
+    ITEM,
+    check_compression,
+    num_buckets,
+    planned_frames_per_item,
+    replay_bytes,
+    tree_bytes,
+)
 from distdqn.types import PriorityUpdate, ReplayBatch, TransitionBlock
 
 Kind = Literal["prioritized", "uniform"]
@@ -310,13 +317,13 @@ class Copying:
         # Not zeros: their pages come only when they are first written, in the midst of a timing.
         self._source = np.ones(_area(num_bytes, source_area), np.uint8)
         self._target = np.ones(_area(num_bytes, target_area), np.uint8)
-        self._from = self._to = 0
+        self.read_at = self.write_at = 0
 
     def __call__(self) -> None:
-        source = self._source[self._from : self._from + self._num]
-        np.copyto(self._target[self._to : self._to + self._num], source)
-        self._from = (self._from + self._num) % len(self._source)
-        self._to = (self._to + self._num) % len(self._target)
+        source = self._source[self.read_at : self.read_at + self._num]
+        np.copyto(self._target[self.write_at : self.write_at + self._num], source)
+        self.read_at = (self.read_at + self._num) % len(self._source)
+        self.write_at = (self.write_at + self._num) % len(self._target)
 
 
 def _area(of_one: int, area: int) -> int:

@@ -21,8 +21,7 @@ import numpy as np
 
 from distdqn.config.values import coerce, field_types
 from distdqn.errors import ConfigError, DistDQNError
-from distdqn.machine.cpu_info import cpu_model
-from distdqn.machine.thread_times import usable_cores
+from distdqn.machine.cpu import cpu_model, usable_cores
 from distdqn.version import __version__
 
 FORMAT = 1

@@ -24,8 +24,7 @@ from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_p
 from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import make_frames
 from distdqn.config import EnvConfig
-from distdqn.envs.bare import BareEnv
-from distdqn.envs.make import make_stepper
+from distdqn.envs.make import BareEnv, make_stepper
 from distdqn.envs.stepper import VectorStepper
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from distdqn.replay.memory_budget import planned_frames_per_item
+from distdqn.replay.layout import planned_frames_per_item
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PlainSampler, PrioritizedSampler, Sampler
 from distdqn.types import BEFORE_ANY, ObservationSpec, TransitionBlock

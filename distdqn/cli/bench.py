@@ -19,10 +19,11 @@ from typing import Any
 from distdqn.bench.result import Result, with_values
 from distdqn.bench.show import compare, show, write_png
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
-from distdqn.cli.output import json_only, say
-from distdqn.config import Config, did_you_mean, load_config
+from distdqn.cli.output import OutputFlags, json_only, listing, say
+from distdqn.config import Config, load_config
+from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
-from distdqn.files.named_folder import make_folder
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 BENCHMARKS = {
@@ -41,12 +42,8 @@ class Flags:
 
     quick: bool = False
     """Fewer, shorter measurements."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
     compare: str | None = None
     """Ratios to an earlier result: OLD.json, or its folder."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,33 +77,35 @@ def run(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(words):
         _print_help(name, module)
         return 0
-    options, wanted, runs_dir, more = _read_flags(name, module, words)
+    options, wants_json, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
-    with json_only(options.json) as print_json, _folder(runs_dir, name) as folder:
+    with json_only(wants_json) as print_json, _folder(runs_dir, name) as folder:
         _finish(folder, module.run(wanted, say, *more), old, print_json)
     return 0
 
 
-def _read_flags(name: str, module: Any, words: Sequence[str]) -> tuple[Any, Any, str, list[Config]]:
-    """The flags of every benchmark, its own options, where results go, its configuration.
+def _read_flags(
+    name: str, module: Any, words: Sequence[str]
+) -> tuple[Flags, bool, Any, str, list[Config]]:
+    """The flags of every benchmark, --json, its own options, where results go, its configuration.
 
     Without --preset and --config the configuration starts from the benchmark's own preset.
     """
     prog, preset = f"distdqn bench {name}", getattr(module, "DEFAULT_PRESET", None)
     source_kind: Any = ConfigFlags if preset else FolderFlags
-    parts = [Flags, module.Options, source_kind, *([Config] if preset else [])]
-    flags, own, place, *values = read_flags(prog, words, *parts)
+    parts = [Flags, OutputFlags, module.Options, source_kind, *([Config] if preset else [])]
+    flags, output, own, place, *values = read_flags(prog, words, *parts)
     options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
     try:
         wanted = with_values(module.QUICK if options.quick else module.Options(), own)
     except ValueError as error:
         raise UsageError(f"{prog}: {error}") from error
     if not preset:
-        return options, wanted, source.runs_dir, []
+        return options, "json" in output, wanted, source.runs_dir, []
     if source.preset is not None or source.config is not None:
         preset = source.preset
     config = load_config(source.config, preset, values[0])
-    return options, wanted, config.runs_dir, [config]
+    return options, "json" in output, wanted, config.runs_dir, [config]
 
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
@@ -126,12 +125,10 @@ def _print_help(name: str, module: Any) -> None:
     about = (module.__doc__ or "").strip().partition("\n")[0]
     preset = getattr(module, "DEFAULT_PRESET", None)
     besides = [] if preset else [FolderFlags()]
-    print_help(f"distdqn bench {name}", about, Flags(), *besides, module.Options())
+    print_help(f"distdqn bench {name}", about, Flags(), OutputFlags(), *besides, module.Options())
     if preset:
-        print(
-            f"\nand --preset (default: {preset}), --config and every key, "
-            "as `distdqn train --help` lists them"
-        )
+        keys = "--config and every key, as `distdqn train --help` lists them"
+        print(f"\nand --preset (default: {preset}), {keys}")
 
 
 def _read(path: Path, name: str) -> Result:
@@ -142,13 +139,13 @@ def _read(path: Path, name: str) -> Result:
     except OSError as error:
         raise DistDQNError(f"--compare {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # no JSON, or no text
-        wanted = "give a file that `distdqn bench NAME --json` has written"
-        raise DistDQNError(f"--compare {path} is no JSON ({error}); {wanted}") from error
+        hint = "give a file that `distdqn bench NAME --json` has written"
+        raise DistDQNError(f"--compare {path} is no JSON ({error}); {hint}") from error
     except DistDQNError as error:
         raise DistDQNError(f"--compare {path} is {error}") from error
     if result.benchmark != name:
-        what = f"--compare {path} is a result of {result.benchmark!r}; give one of {name!r}"
-        raise UsageError(f"distdqn bench {name}: {what}")
+        found = f"a result of {result.benchmark!r}; give one of {name!r}"
+        raise UsageError(f"distdqn bench {name}: --compare {path} is {found}")
     return result
 
 
@@ -172,13 +169,11 @@ def _unknown(word: str) -> UsageError:
 
 
 def _help() -> str:
-    width = max(map(len, BENCHMARKS))
-    lines = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in BENCHMARKS.items())
     return f"""usage: distdqn bench NAME [--quick] [--json] [--compare OLD.json] ...
 
 Measures throughput, each figure beside its limit on this machine.
 
 benchmarks:
-{lines}
+{listing(BENCHMARKS, "  ")}
 
 `distdqn bench NAME --help` for a benchmark's own flags."""

@@ -1,14 +1,12 @@
 """`distdqn evaluate RUN`: greedy episodes with a run's policy."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
-from distdqn.config import Range
+from distdqn.config.values import Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,28 +27,16 @@ class Options:
     """Record an episode as a video."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Plays the episodes and prints what they returned; returns the exit status."""
-    options = read_options("distdqn evaluate", Options, arguments)
-    with json_only(options.json) as print_json:
+    options, wants_json = read_options("distdqn evaluate", Options, arguments)
+    with json_only(wants_json) as print_json:
         from distdqn.policy import evaluate_run
 
-        result = evaluate_run(
-            options.run,
-            checkpoint=options.checkpoint,
-            episodes=options.episodes,
-            seed=options.seed,
-            epsilon=options.epsilon,
-            video=options.video,
-            runs_dir=options.runs_dir,
-        )
-        if not options.json:
+        result = evaluate_run(**vars(options))
+        if not wants_json:
             _show(result)
         print_json(result)
     return 0
@@ -58,14 +44,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show(result: Mapping[str, Any]) -> None:
     """The figures, one a line, on stderr; a list of texts takes a line for each."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
+    from distdqn.reporting.text_table import print_table
 
-    table = Table("", Column(overflow="fold"), show_header=False, box=None)
+    rows = []
     for name, value in result.items():
-        items = value if isinstance(value, (list, tuple)) else [value]
-        for item in items:
+        for item in value if isinstance(value, list | tuple) else [value]:
             shown = f"{item:.2f}" if isinstance(item, float) else str(item)
-            table.add_row(name.replace("_", " "), escape(shown))
-    Console(stderr=True).print(table)
+            rows.append((name.replace("_", " "), shown))
+    print_table(("figure", "value"), rows)

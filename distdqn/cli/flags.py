@@ -5,8 +5,6 @@ dataclass, so flags and YAML are refused with the same words, and a flag may com
 file that could not stand alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import inspect
@@ -17,14 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructTypeInfo,
-)
+from tyro import constructors as rules
 
+from distdqn.cli.output import OutputFlags
 from distdqn.config import Config, Schedule
 from distdqn.config.files import build, key_types
 from distdqn.config.values import coerce, did_you_mean, field_types, is_part, plain_type
@@ -39,7 +32,6 @@ _METAVARS: dict[Any, str] = {
     Schedule: "NUMBER|START:END:ENV_STEPS",
 }
 
-
 _T = TypeVar("_T")
 
 
@@ -53,10 +45,13 @@ class _Words(list[str]):
     """What a flag was given."""
 
 
-def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> _T:
-    """The dataclass `kind` as the flags say; UsageError for what cannot be read, or is refused."""
-    options: _T = make_options(prog, kind, read_flags(prog, words, kind)[0])
-    return options
+def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> tuple[_T, bool]:
+    """The dataclass `kind` as the flags say, and whether --json is among them.
+
+    Raises UsageError for what cannot be read, or is refused.
+    """
+    own, output = read_flags(prog, words, kind, OutputFlags)
+    return make_options(prog, kind, own), "json" in output
 
 
 def make_options(prog: str, kind: Any, given: Mapping[str, Any]) -> Any:
@@ -75,10 +70,7 @@ def read_flags(prog: str, words: Sequence[str], *parts: type) -> list[dict[str, 
     Only what was given is there, and unchecked: numbers are still text. A field without a
     default is a positional argument. `-` and `_` in a flag's name are the same. A bool of
     `Config` is set by `--a.b`, `--a.no-b` or `--a.b true`, a benchmark's by `--b` or `--no-b`.
-
-    Raises:
-      UsageError: one line (exit status 2) for what cannot be read.
-      SystemExit: after --help was printed.
+    Raises UsageError, one line, for what cannot be read, SystemExit after --help was printed.
     """
     tree, unknown = _tyro(prog, [_FALSE.get(_hyphens(word), word) for word in words], parts)
     if unknown:
@@ -136,11 +128,12 @@ def _tyro(
     defaults: Sequence[Any] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """By part and field what was given, or the default; and the words that nothing knows."""
-    registry = ConstructorRegistry()
+    registry = rules.ConstructorRegistry()
     registry.primitive_rule(_as_words)
     registry.struct_rule(_as_dict)
     fields = [(part.__name__, Annotated[(part, *_markers(part))]) for part in parts]
     together: Any = dataclasses.make_dataclass("Flags", fields)
+    positional = tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -151,10 +144,7 @@ def _tyro(
                 args=words,
                 default=together(*defaults) if defaults else tyro.MISSING_NONPROP,
                 return_unknown_args=True,
-                config=(
-                    tyro.conf.PositionalRequiredArgs,
-                    tyro.conf.PositionalMetavarFromFieldName,
-                ),
+                config=positional,
                 registry=registry,
             )
     except SystemExit as ended:
@@ -174,7 +164,7 @@ def _markers(part: type) -> list[Any]:
     return markers
 
 
-def _as_words(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+def _as_words(info: rules.PrimitiveTypeInfo) -> rules.PrimitiveConstructorSpec[Any] | None:
     """tyro's rule for one value: its words are kept as they are."""
     bare, optional = plain_type(info.type)
     kind = get_origin(bare) or bare
@@ -182,7 +172,7 @@ def _as_words(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     is_switch = kind is bool and tyro.conf.FlagConversionOff not in info.markers
     if is_switch or metavar is None:
         return None  # tyro's own
-    return PrimitiveConstructorSpec(
+    return rules.PrimitiveConstructorSpec(
         nargs="*" if kind in (tuple, bool) else 1,
         metavar=metavar + ("|none" if optional else ""),
         instance_from_str=_Words,
@@ -202,19 +192,19 @@ def _metavar(bare: Any) -> str | None:
     return _METAVARS.get(kind)
 
 
-def _as_dict(info: StructTypeInfo) -> StructConstructorSpec | None:
+def _as_dict(info: rules.StructTypeInfo) -> rules.StructConstructorSpec | None:
     """tyro's rule for a dataclass: as its own, but nothing is constructed, and so checked."""
     if not dataclasses.is_dataclass(info.type) or info.type in _asking:
         return None
     _asking.append(info.type)
     try:
-        spec = ConstructorRegistry.get_struct_spec(info)  # asks this rule too
+        spec = rules.ConstructorRegistry.get_struct_spec(info)  # asks this rule too
     finally:
         _asking.pop()
-    assert isinstance(spec, StructConstructorSpec), spec
+    assert isinstance(spec, rules.StructConstructorSpec), spec
     texts = _meanings(info.type)
     fields = (dataclasses.replace(f, helptext=texts.get(f.name, f.helptext)) for f in spec.fields)
-    return StructConstructorSpec(lambda **given: given, tuple(fields))
+    return rules.StructConstructorSpec(lambda **given: given, tuple(fields))
 
 
 _asking: list[type] = []

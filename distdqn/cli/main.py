@@ -3,8 +3,6 @@
 Exit status: 0 done, 1 failed, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import difflib
@@ -17,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from distdqn.cli.output import listing, say
 from distdqn.errors import DistDQNError
 from distdqn.version import __version__
 
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if not words:
-        print(_help(), file=sys.stderr)
+        say(_help())
         return 2
     if words[0] in ("-h", "--help", "help"):
         print(_help())
@@ -48,24 +47,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"distdqn {__version__}")
         return 0
     if words[0] not in VERBS:
-        return _say(_unknown_verb(words[0]), 2)
+        say(_unknown_verb(words[0]))
+        return 2
     return _run(words[0], words[1:], debug)
 
 
 def main_and_exit() -> NoReturn:
     """The command `distdqn`: ends the process with the exit status.
 
-    Everything is flushed and every exit handler run; only the interpreter's own tidying
-    up, half a second after a run, is left out.
+    Every exit handler is run; only the interpreter's own tidying up, half a second after a
+    run, is left out.
     """
     if os.getcwd() not in sys.path:  # as `python -m` does, for the user's own module:function
         sys.path.insert(0, os.getcwd())
-    status = main()
-    atexit._run_exitfuncs()
+    statuses: list[int] = []
+    atexit.register(_end, statuses)  # the first to be registered is run last
+    statuses.append(main())
+    sys.exit(statuses[0])
+
+
+def _end(statuses: list[int]) -> None:
+    """Ends the process at once, with what it has printed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # a reader that is gone
             stream.flush()
-    os._exit(status)
+    if statuses:  # else `main` has raised, which the interpreter still has to show
+        os._exit(statuses[0])
 
 
 def _run(verb: str, arguments: list[str], debug: bool) -> int:
@@ -76,7 +83,8 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
             sys.stdout.flush()
             return status
     except KeyboardInterrupt:
-        return _say("distdqn: interrupted", 130)
+        say("distdqn: interrupted")
+        return 130
     except BrokenPipeError:
         # The reader of our output left; what Python flushes at exit must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -84,7 +92,9 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _say(*_explain(error))
+        line, status = _explain(error)
+        say(line)
+        return status
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -104,24 +114,17 @@ def _unknown_verb(word: str) -> str:
 
 
 def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {meaning}" for verb, meaning in VERBS.items())
     return f"""usage: distdqn COMMAND ...
 
 Distributed deep Q-learning on Ray.
 
 commands:
-{verbs}
+{listing(VERBS, "  ")}
 
 options:
   -h, --help   this help; `distdqn COMMAND --help` for a command's own
   --version    the version
   --debug      with any command: tracebacks instead of one-line errors"""
-
-
-def _say(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
-    return status
 
 
 @contextlib.contextmanager

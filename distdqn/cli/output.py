@@ -1,23 +1,27 @@
-"""What goes to stdout: one JSON document, or nothing.
+"""What a command prints: one JSON document on stdout, or lines for a person.
 
-Everything a person reads goes to stderr. Libraries print where they like (pygame greets
+Everything a person reads goes to stderr (`say`). Libraries print where they like (pygame greets
 on import), so with `--json` their stdout is turned to stderr as well.
 """
 
-from __future__ import annotations
-
 import contextlib
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distdqn.plain_json import to_json
 
 
-def say(line: str) -> None:
-    """A line for a person."""
-    print(line, file=sys.stderr, flush=True)
+@dataclasses.dataclass(frozen=True)
+class OutputFlags:
+    """The flags of every command; `main` has taken --debug out before a verb sees it."""
+
+    json: bool = False
+    """Print JSON on stdout, nothing else."""
+    debug: bool = False
+    """Tracebacks instead of one line."""
 
 
 @contextlib.contextmanager
@@ -43,3 +47,14 @@ def json_only(wanted: bool) -> Iterator[Callable[[Any], None]]:
         os.close(stdout)
     for document in documents:
         print(document)
+
+
+def say(line: str) -> None:
+    """Prints a line for a person, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def listing(meanings: Mapping[str, str], indent: str = "") -> str:
+    """A line for each name, its meaning beside it."""
+    width = max(map(len, meanings))
+    return "\n".join(f"{indent}{name:{width}}  {meaning}" for name, meaning in meanings.items())

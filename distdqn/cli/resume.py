@@ -1,7 +1,5 @@
 """`distdqn resume RUN`: goes on with a run that was broken off."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 
@@ -18,18 +16,14 @@ class Options:
     """A run's name, or its folder."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Trains to the end; returns the exit status."""
-    options = read_options("distdqn resume", Options, arguments)
-    with json_only(options.json) as print_json:
+    options, wants_json = read_options("distdqn resume", Options, arguments)
+    with json_only(wants_json) as print_json:
         from distdqn.api import resume
 
-        summary = resume(options.run, runs_dir=options.runs_dir)
+        summary = resume(**vars(options))
         print_json(summary.to_json())
     return summary.exit_status

@@ -4,14 +4,13 @@ Every configuration key is a flag. All sources are merged before anything is che
 a flag may complete a file that could not stand alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 
 from distdqn.cli.flags import make_options, print_help, read_flags
-from distdqn.cli.output import json_only
-from distdqn.config import Config, load_config, preset_names, read_preset
+from distdqn.cli.output import OutputFlags, json_only, listing
+from distdqn.config import Config, load_config
+from distdqn.config.files import preset_names, read_preset
 
 _PROG = "distdqn train"
 _ABOUT = """Trains a deep Q-network: env workers, replay shards and a learner on Ray.
@@ -31,25 +30,21 @@ class Options:
     """YAML file whose values replace the preset's."""
     list_presets: bool = False
     """Print the presets and end."""
-    json: bool = False
-    """Print the run's summary on stdout as JSON, and nothing else there."""
-    debug: bool = False
-    """Show tracebacks instead of one-line errors."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Trains, or answers --help or --list-presets; returns the exit status."""
     words = [word for word in arguments if word not in ("-h", "--help")]
-    own, values = read_flags(_PROG, words, Options, Config)
+    own, output, values = read_flags(_PROG, words, Options, OutputFlags, Config)
     options = make_options(_PROG, Options, own)
     if options.list_presets:
         print(_presets())
         return 0
     config = load_config(options.config, options.preset, values)
     if len(words) < len(arguments):
-        print_help(_PROG, _ABOUT, options, config)
+        print_help(_PROG, _ABOUT, options, OutputFlags(), config)
         return 0
-    with json_only(options.json) as print_json:
+    with json_only("json" in output) as print_json:
         from distdqn.api import train
 
         summary = train(config)
@@ -59,7 +54,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def _presets() -> str:
     """The presets by name, each with the first comment of its file."""
-    names = preset_names()
-    width = max(map(len, names), default=0)
-    titles = (read_preset(name).partition("\n")[0].removeprefix("# ") for name in names)
-    return "\n".join(f"{name:{width}}  {title}" for name, title in zip(names, titles, strict=True))
+    first_lines = {name: read_preset(name).partition("\n")[0] for name in preset_names()}
+    return listing({name: line.removeprefix("# ") for name, line in first_lines.items()})

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from distdqn.cli.flags import UsageError, read_options
 from distdqn.cli.output import json_only, say
-from distdqn.config import EnvConfig, Range
-from distdqn.files.named_folder import make_folder
+from distdqn.config import EnvConfig
+from distdqn.config.values import Range
+from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
@@ -50,25 +51,21 @@ class Options:
     """Seed of the runs; the ablation has its own."""
     runs_dir: str = "runs"
     """Folder of all runs."""
-    json: bool = False
-    """Print JSON on stdout, nothing else."""
-    debug: bool = False
-    """Tracebacks instead of one line."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Makes the runs, writes `verify.json` and `verify.html`; returns the exit status."""
-    options = read_options("distdqn verify", Options, arguments)
+    options, wants_json = read_options("distdqn verify", Options, arguments)
     if options.env.kwargs is not None and options.env.id is None:
         raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
-    with json_only(options.json) as print_json:
+    with json_only(wants_json) as print_json:
         from distdqn.api import train
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
-        runs, seeds = _plan(options)
+        runs, seeds = plan_of(options)
         folder = make_folder(options.runs_dir, "verify")
-        with _ray(folder, runs):
+        with one_ray(folder, runs):
             make_run = functools.partial(train, display=False)
             found = verify(folder, runs, seeds, options.seed, make_run, say)
         (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
@@ -79,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     return int(bool(found.complaints))
 
 
-def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
+def plan_of(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
     """The runs against exact solutions, and the seeds of the ablation."""
     from distdqn.tabular.plan import runs_of, standard_runs
 
@@ -92,7 +89,7 @@ def _plan(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
 
 
 @contextlib.contextmanager
-def _ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
+def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     """A Ray for all runs, which each of them takes for its caller's."""
     from distdqn.run.ray_session import connect
 
@@ -113,10 +110,9 @@ def _show(found: Verification) -> None:
     from distdqn.tabular import result
 
     rows = [result.result_row(each) for each in found.results]
-    for columns, lines in (
-        (result.SHORT_COLUMNS, rows),
-        (result.SHORT_ABLATION_COLUMNS, result.ablation_rows(found.outcomes)),
-    ):
+    ablation = result.ablation_rows(found.outcomes)
+    tables = {result.SHORT_COLUMNS: rows, result.SHORT_ABLATION_COLUMNS: ablation}
+    for columns, lines in tables.items():
         if lines:
             print_table(columns, result.only(columns, lines))
     for line in found.complaints:

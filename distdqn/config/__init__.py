@@ -10,17 +10,8 @@ package loads without it.
     files    YAML, presets, and the order in which they are merged
 """
 
-from distdqn.config.files import (
-    from_values,
-    from_yaml,
-    key_types,
-    load_config,
-    preset_names,
-    read_preset,
-    to_plain,
-    to_values,
-    to_yaml,
-)
+# ruff: noqa: F401 - these names are what the package hands on
+from distdqn.config.files import from_values, from_yaml, load_config, to_plain, to_values, to_yaml
 from distdqn.config.sections import (
     AtariConfig,
     CheckpointConfig,
@@ -32,31 +23,5 @@ from distdqn.config.sections import (
     ReplayConfig,
     WorkersConfig,
 )
-from distdqn.config.tree import Config, resolved_error_band
-from distdqn.config.values import Range, Schedule, did_you_mean
-
-__all__ = [
-    "AtariConfig",
-    "CheckpointConfig",
-    "Config",
-    "EnvConfig",
-    "EpsilonConfig",
-    "EvalConfig",
-    "LearnerConfig",
-    "NetworkConfig",
-    "Range",
-    "ReplayConfig",
-    "Schedule",
-    "WorkersConfig",
-    "did_you_mean",
-    "from_values",
-    "from_yaml",
-    "key_types",
-    "load_config",
-    "preset_names",
-    "read_preset",
-    "resolved_error_band",
-    "to_plain",
-    "to_values",
-    "to_yaml",
-]
+from distdqn.config.tree import Config
+from distdqn.config.values import Schedule

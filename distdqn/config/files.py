@@ -4,8 +4,6 @@ Every source is first flattened to `{"replay.capacity": 100000}`; later sources 
 single keys of earlier ones, and only the merged whole is checked.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import importlib.resources
@@ -18,6 +16,8 @@ from distdqn.config.tree import Config
 from distdqn.config.values import Schedule, did_you_mean, field_types, is_part
 from distdqn.errors import ConfigError
 
+_PRESETS = importlib.resources.files("distdqn") / "presets"
+
 
 @functools.cache
 def key_types(part: type = Config) -> Mapping[str, Any]:
@@ -28,8 +28,7 @@ def key_types(part: type = Config) -> Mapping[str, Any]:
 def from_values(values: Mapping[str, Any]) -> Config:
     """A configuration of the defaults with the values at some dotted keys replaced.
 
-    Raises:
-      ConfigError: for an unknown key (with the nearest known one), or what `Config` refuses.
+    Raises ConfigError for an unknown key (with the nearest known one), or what `Config` refuses.
     """
     for key in values:
         if key not in key_types():
@@ -67,9 +66,7 @@ def load_config(
     """Merges defaults, then a preset, then a YAML file, then values by dotted key.
 
     path: of a YAML file.  preset: a name from `preset_names`.  values: as flags give them.
-
-    Raises:
-      ConfigError: for an unknown preset or key, an unreadable file, a value out of range.
+    Raises ConfigError for an unknown preset or key, an unreadable file, a value out of range.
     """
     merged: dict[str, Any] = {}
     if preset is not None:
@@ -81,12 +78,8 @@ def load_config(
 
 def preset_names() -> list[str]:
     """The presets in the package, by name."""
-    folder = importlib.resources.files("distdqn") / "presets"
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    names = [entry.name for entry in _PRESETS.iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def read_preset(name: str) -> str:
@@ -95,7 +88,7 @@ def read_preset(name: str) -> str:
     if name not in names:
         hint = did_you_mean(name, names, "the presets are " + ", ".join(names))
         raise ConfigError(f"unknown preset {name!r}; {hint}")
-    return (importlib.resources.files("distdqn") / "presets" / f"{name}.yaml").read_text("utf-8")
+    return (_PRESETS / f"{name}.yaml").read_text("utf-8")
 
 
 def _unknown_key(key: str) -> ConfigError:
@@ -136,10 +129,9 @@ def _read_yaml(text: str, source: str) -> dict[str, Any]:
 
     try:
         tree = yaml.safe_load(text)
+        return dict(_flatten({} if tree is None else tree, ""))
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
-    try:
-        return dict(_flatten({} if tree is None else tree, ""))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 

@@ -4,8 +4,6 @@ The text under a field is its help on the command line; its `Range` says what is
 and why. Construction checks each field by itself, `tree.Config` what holds between them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -13,6 +11,7 @@ from typing import Annotated, Any, Literal
 from distdqn.config.values import Range, Schedule, section
 
 _NO_RESERVE = "Ray cannot reserve less than nothing"
+_Resources = Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)]
 
 
 @section("env.atari.")
@@ -65,9 +64,7 @@ class EnvConfig:
     """Newest frames in an observation; none: 4 for ids ALE/..., else 1."""
     stack_padding: Literal["zero", "repeat"] = "zero"
     """Before an episode's first frame: zero, as ale-py; repeat it, as Gymnasium's wrapper."""
-    reward_scale: Annotated[
-        float, Range("every reward would vanish or change its sign", 0, above=True)
-    ] = 1.0
+    reward_scale: Annotated[float, Range("rewards would vanish or turn sign", 0, above=True)] = 1.0
     """Rewards are multiplied by it, before clipping; reported returns stay raw."""
     reward_clip: Annotated[float | None, Range("every reward would become 0", 0, above=True)] = None
     """Rewards are clipped to [-c, c]; none: not at all."""
@@ -85,9 +82,7 @@ class EpsilonConfig:
 
     kind: Literal["schedule", "ladder"] = "schedule"
     """schedule: value; ladder: base^(1 + alpha i / (N - 1)) for env i of N, over all workers."""
-    value: Annotated[Schedule, Range("epsilon is a probability", 0, 1)] = Schedule(
-        1.0, 0.05, 50_000
-    )
+    value: Annotated[Schedule, Range("it is a probability", 0, 1)] = Schedule(1.0, 0.05, 50_000)
     """Schedule over global env steps, START:END:ENV_STEPS or a number (kind schedule)."""
     base: Annotated[float, Range("epsilon is a probability", 0, 1)] = 0.4
     """Epsilon of the most exploring env, and of a single one (kind ladder)."""
@@ -115,9 +110,7 @@ class WorkersConfig:
     """Env failures, over all workers, that are met with a restart; one more stops the run."""
     num_cpus: Annotated[float, Range(_NO_RESERVE, 0)] = 1.0
     """CPUs that Ray reserves for each worker."""
-    resources: Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)] = dataclasses.field(
-        default_factory=dict
-    )
+    resources: _Resources = dataclasses.field(default_factory=dict)
     """Custom Ray resources for each worker, as JSON or YAML: '{"cpu_node": 0.1}'."""
     epsilon: EpsilonConfig = dataclasses.field(default_factory=EpsilonConfig)
 
@@ -140,9 +133,9 @@ class ReplayConfig:
     """prioritized: by |TD error|^priority_exponent; fifo: each once in turn (lockstep, 1 shard)."""
     priority_exponent: Annotated[float, Range("0 is uniform, 1 fully prioritized", 0, 1)] = 0.6
     """Alpha of prioritized replay."""
-    priority_epsilon: Annotated[
-        float, Range("an item without error would never be drawn again", 0, above=True)
-    ] = 1e-6
+    priority_epsilon: Annotated[float, Range("some would never be drawn again", 0, above=True)] = (
+        1e-6
+    )
     """Added to each |TD error| before the exponent."""
     importance_sampling_exponent: Annotated[
         Schedule, Range("0 corrects nothing, 1 the whole sampling bias", 0, 1)
@@ -164,9 +157,7 @@ class LearnerConfig:
     """Superbatches in flight."""
     gradient: Literal["semi", "residual"] = "semi"
     """residual: through the bootstrap value too, by the online network alone; for comparison."""
-    learning_rate: Annotated[Schedule, Range("updates would climb the loss", 0)] = (
-        Schedule.constant(2.5e-4)
-    )
+    learning_rate: Annotated[Schedule, Range("the loss would climb", 0)] = Schedule.constant(2.5e-4)
     """A number, or START:END:ENV_STEPS over global env steps."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """As torch.optim.Adam (betas 0.9, 0.999) or torch.optim.RMSprop."""
@@ -196,9 +187,7 @@ class LearnerConfig:
     """Share of the online network in that update; 1 copies it, below 1 is Polyak averaging."""
     publish_period: Annotated[int, Range("workers would never get weights", 1)] = 50
     """Gradient steps from one publication of weights to the next."""
-    snapshot_period_s: Annotated[
-        float, Range("the learner would do nothing else", 0, above=True)
-    ] = 5.0
+    snapshot_period_s: Annotated[float, Range("it would do nothing else", 0, above=True)] = 5.0
     """Seconds between the snapshots from which a dead learner comes back."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
@@ -210,9 +199,7 @@ class LearnerConfig:
     """Compile the update as a whole; where that fails it runs eagerly, as it does in lockstep."""
     num_gpus: Annotated[float, Range(_NO_RESERVE, 0)] = 0.0
     """GPUs that Ray reserves for the learner; 0: it uses one of the driver's node unreserved."""
-    resources: Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)] = dataclasses.field(
-        default_factory=dict
-    )
+    resources: _Resources = dataclasses.field(default_factory=dict)
     """Custom Ray resources for the learner, as JSON or YAML."""
 
 

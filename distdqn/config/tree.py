@@ -4,10 +4,9 @@ Construction is the only gate: a `Config` that exists can be run, as far as can 
 without an environment, a machine or a cluster.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
+import operator
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -33,9 +32,7 @@ _CALLS_OF_THE_LEARNER = 18  # to one shard: 16 priority updates, a grant, and on
 class Config:
     """A run: the same names in YAML, as dotted flags and in Python.
 
-    Raises:
-      ConfigError: on construction, one line with the key, its value, the bound and what
-        would follow.
+    Construction raises ConfigError: the key, its value, the bound and what would follow.
     """
 
     total_env_steps: Annotated[int, Range("there would be no run", 1)] = 100_000
@@ -70,7 +67,7 @@ class Config:
 
     def __post_init__(self) -> None:
         settle(self, "")
-        for check in (_sizes, _blocks, _band, _calls, _ignored, _verification, _fifo):
+        for check in (_sizes, _band, _calls, _combinations, _fifo):
             for holds, refusal in check(self):
                 if not holds:
                     raise ConfigError(refusal)
@@ -85,10 +82,9 @@ def resolved_error_band(config: Config) -> float:
 def _smallest_error_band(config: Config) -> Fraction:
     """Half width, in samples, below which acting and learning could wait for each other.
 
-    2 max(shards block_transitions samples_per_insert, prefetch superbatch batch_size): one
-    block on its way to each shard, and all prefetched samples, move the account at once;
-    the band must hold either on each side. Exact, as the account is: 3 x 64 x 12.8 is not
-    in binary.
+    2 max(shards block_transitions samples_per_insert, prefetch superbatch batch_size): one block on
+    its way to each shard, and all prefetched samples, move the account at once; the band must hold
+    either on each side. Exact, as the account is: 3 x 64 x 12.8 is not in binary.
     """
     replay, workers, learner = config.replay, config.workers, config.learner
     inserted = replay.shards * workers.block_transitions * exact(replay.samples_per_insert)
@@ -100,18 +96,21 @@ def _smallest_error_band(config: Config) -> Fraction:
 _Checks = Iterator[tuple[bool, str]]
 
 
+_AT_LEAST = {  # by what would follow otherwise
+    "the first batch could not be filled": "replay.min_size_to_sample >= learner.batch_size",
+    "learning would never start": "replay.capacity >= replay.min_size_to_sample",
+    "a step of all envs would not fit": "workers.block_transitions >= workers.envs_per_worker",
+    "a shard could hold no block": "replay.capacity >= replay.shards x workers.block_transitions",
+}
+
+
 def _sizes(config: Config) -> _Checks:
+    for so, relation in _AT_LEAST.items():
+        key, *factors = re.split(" >= | x ", relation)
+        value, *numbers = operator.attrgetter(key, *factors)(config)
+        bound = " x ".join(f"{name} {n}" for name, n in zip(factors, numbers, strict=True))
+        yield value >= math.prod(numbers), f"{key} is {value}, must be at least {bound}: {so}"
     replay, batch_size = config.replay, config.learner.batch_size
-    yield (
-        replay.min_size_to_sample >= batch_size,
-        f"replay.min_size_to_sample is {replay.min_size_to_sample}, must be at least "
-        f"learner.batch_size {batch_size}: the first batch could not be filled",
-    )
-    yield (
-        replay.capacity >= replay.min_size_to_sample,
-        f"replay.capacity is {replay.capacity}, must be at least "
-        f"replay.min_size_to_sample {replay.min_size_to_sample}: learning would never start",
-    )
     owed = replay.samples_per_insert * (config.total_env_steps - replay.min_size_to_sample)
     yield (
         owed >= batch_size,
@@ -119,22 +118,6 @@ def _sizes(config: Config) -> _Checks:
         f"replay.min_size_to_sample {replay.min_size_to_sample} at "
         f"replay.samples_per_insert {replay.samples_per_insert:g} for one update of "
         f"learner.batch_size {batch_size}: nothing would be learned",
-    )
-
-
-def _blocks(config: Config) -> _Checks:
-    workers, replay = config.workers, config.replay
-    yield (
-        workers.block_transitions >= workers.envs_per_worker,
-        f"workers.block_transitions is {workers.block_transitions}, must be at least "
-        f"workers.envs_per_worker {workers.envs_per_worker}: one step of all envs would not fit "
-        "into a block",
-    )
-    yield (
-        replay.capacity >= replay.shards * workers.block_transitions,
-        f"replay.capacity is {replay.capacity}, must be at least replay.shards {replay.shards} x "
-        f"workers.block_transitions {workers.block_transitions}: a block would overwrite itself "
-        "in its shard",
     )
 
 
@@ -168,27 +151,24 @@ def _calls(config: Config) -> _Checks:
     )
 
 
-def _ignored(config: Config) -> _Checks:
-    stop, momentum = config.eval.stop_at_return, config.learner.optimizer_momentum
+def _combinations(config: Config) -> _Checks:
+    """Values that others make void."""
+    learner, stop = config.learner, config.eval.stop_at_return
     yield (
         stop is None or config.eval.period_env_steps is not None,
         f"eval.stop_at_return is {stop} but eval.period_env_steps is none: without evaluation "
         "the run could not stop there",
     )
     yield (
-        momentum == 0 or config.learner.optimizer != "adam",
-        f"learner.optimizer_momentum is {momentum:g}, must be 0 with learner.optimizer adam: only "
-        "rmsprop has it, so it would be ignored",
+        learner.optimizer_momentum == 0 or learner.optimizer != "adam",
+        f"learner.optimizer_momentum is {learner.optimizer_momentum:g}, must be 0 with "
+        "learner.optimizer adam: only rmsprop has it, so it would be ignored",
     )
     yield (
         config.mode != "lockstep" or config.address is None,
         f"address is {config.address!r}, must be none with mode lockstep, which runs in one "
         "process; mode lockstep_ray has the same schedule over actors",
     )
-
-
-def _verification(config: Config) -> _Checks:
-    learner = config.learner
     yield (
         learner.gradient != "residual" or not learner.double,
         "learner.double is true, must be false with learner.gradient residual: that bootstraps "

@@ -4,25 +4,14 @@ A field's annotation is the only statement of what it accepts. YAML, flags and P
 all end in `settle`, so each of them is refused with the same words.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools
 import math
 import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    TypeVar,
-    Union,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from distdqn.errors import ConfigError
 
@@ -47,12 +36,10 @@ class Range:
 
     def __str__(self) -> str:
         lower = f"above {self.low:g}" if self.above else f"at least {self.low:.12g}"
-        if self.high == math.inf:
-            return lower
-        return f"{lower} and at most {self.high:.12g}"
+        return lower if self.high == math.inf else f"{lower} and at most {self.high:.12g}"
 
 
-@dataclass_transform(frozen_default=True)
+@typing.dataclass_transform(frozen_default=True)
 def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
     """Makes a frozen dataclass that settles its fields on construction.
 
@@ -81,7 +68,7 @@ class Schedule:
     env_steps: Annotated[int, Range("the value could not move from start to end", 1)]
 
     @classmethod
-    def constant(cls, value: float) -> Schedule:
+    def constant(cls, value: float) -> typing.Self:
         return cls(value, value, 1)
 
     def at(self, env_steps: int) -> float:
@@ -100,15 +87,14 @@ class Schedule:
 @functools.cache
 def field_types(part: type) -> Mapping[str, Any]:
     """The annotation of each field of a dataclass, with its `Range`."""
-    hints = get_type_hints(part, include_extras=True)
+    hints = typing.get_type_hints(part, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(part)}
 
 
 def settle(part: object, prefix: str) -> None:
     """Brings every field of a frozen dataclass to its type and checks its range.
 
-    Raises:
-      ConfigError: one line with the dotted key, the value, the bound and what follows.
+    Raises ConfigError, one line with the dotted key, the value, the bound and what follows.
     """
     kind: Any = type(part)
     for name, annotation in field_types(kind).items():
@@ -135,10 +121,8 @@ def is_part(annotation: Any) -> bool:
 def coerce(value: Any, annotation: Any, key: str) -> Any:
     """The value in the annotated type and range.
 
-    Numbers may come as text: YAML 1.1 reads `1e-4`, without a dot, as text.
-
-    Raises:
-      ConfigError: naming `key`, the value, what it must be, and what follows otherwise.
+    Numbers may come as text: YAML 1.1 reads `1e-4`, without a dot, as text. Raises ConfigError,
+    which names `key`, the value, what it must be, and what follows otherwise.
     """
     bare, optional = plain_type(annotation)
     if value is None and optional:
@@ -188,7 +172,7 @@ def _check_range(value: Any, bounds: Range, key: str) -> None:
 
 def _integer(value: Any, *_: Any) -> int:
     number = _number(value, what="a whole number")
-    if number != int(number):
+    if not number.is_integer():
         raise _Refused("a whole number")
     return int(value) if isinstance(value, int) else int(number)
 
@@ -201,18 +185,6 @@ def _number(value: Any, *_: Any, what: str = "a number") -> float:
     if not math.isfinite(number):
         raise _Refused(f"{what}, and finite")
     return number
-
-
-def _truth(value: Any, *_: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _Refused("true or false")
-    return value
-
-
-def _text(value: Any, *_: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise _Refused("text (in YAML, put a number in quotes to have it as text)")
-    return value
 
 
 def _choice(value: Any, bare: Any, key: str) -> str:
@@ -243,12 +215,12 @@ def _schedule(value: Any, *_: Any) -> Schedule:
     form = "a number, {start, end, env_steps}, or START:END:ENV_STEPS"
     if isinstance(value, Schedule):
         return value
-    names = ("start", "end", "env_steps")
+    names = list(field_types(Schedule))
     if isinstance(value, str) and value.count(":") == 2:
         value = dict(zip(names, value.split(":"), strict=True))
     if not isinstance(value, Mapping):
         return Schedule.constant(_number(value, what=form))
-    if set(value) != set(names):
+    if value.keys() != set(names):
         raise _Refused(form)
     try:
         return Schedule(**value)
@@ -257,16 +229,15 @@ def _schedule(value: Any, *_: Any) -> Schedule:
 
 
 def _instance(value: Any, bare: Any, key: str) -> Any:
-    if not isinstance(value, bare):
-        raise _Refused(f"a {bare.__name__}")
+    if not isinstance(value, bare) or value == "":
+        text = "text (in YAML, put a number in quotes to have it as text)"
+        raise _Refused({bool: "true or false", str: text}.get(bare, f"a {bare.__name__}"))
     return value
 
 
 _READERS: Mapping[Any, Callable[..., Any]] = {
     int: _integer,
     float: _number,
-    bool: _truth,
-    str: _text,
     Literal: _choice,
     tuple: _items,
     Mapping: _mapping,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,6 @@ from distdqn.control.step_budget import StepBudget
 from distdqn.control.value_diagnostics import ValueDiagnostics
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream
-from distdqn.telemetry.meter import RestMeter
 from distdqn.telemetry.rates import RateMeter
 from distdqn.telemetry.reports import (
     EvaluationReport,
@@ -30,14 +30,15 @@ from distdqn.telemetry.reports import (
     WorkerReport,
 )
 from distdqn.telemetry.status import RunStatus, shared
-from distdqn.telemetry.usage import Usage, sum_of
+from distdqn.telemetry.usage import RestMeter, Usage, sum_of
 from distdqn.types import LearnerDirective, ShardMap, WorkerDirective
 
 _RETURNS_FOR_MEAN = 100
 _MAX_PENDING_EPISODES = 10_000
 _REPORTS_TO_SETTLE = 2  # the first after a death may have been under way before it
 
-Stream = tuple[int, int]
+Stream = tuple[int, int]  # worker, incarnation
+Epoch = tuple[int, int]  # shard, epoch
 Episodes = collections.deque[tuple[int, float, int]]
 
 
@@ -73,13 +74,13 @@ class Control:
         self._dead: set[Stream] = set()
         self._ledgers: dict[Stream, Ledger] = {}
         self._transitions = Ledger()  # the sum of these
-        self._shards: dict[tuple[int, int], ShardReport] = {}
-        self._dead_shards: set[tuple[int, int]] = set()
+        self._shards: dict[Epoch, ShardReport] = {}
+        self._dead_shards: set[Epoch] = set()
         self._shard_map = ShardMap()
         self._learners: dict[int, LearnerReport] = {}
         self._learner = LearnerReport()
         self._rest = RestMeter()
-        self._restarts = collections.Counter[str]()
+        self._restarts: dict[str, Any] = collections.Counter()  # by name in the status
         self._items_lost = 0
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
         self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)
@@ -88,9 +89,9 @@ class Control:
         self._values = ValueDiagnostics(discount)
         self._notes: list[str] = []
         self._failures: dict[Stream, str] = {}
-        self._unsettled: dict[Stream, collections.Counter[tuple[int, int]]] = {}
+        self._unsettled: dict[Stream, collections.Counter[Epoch]] = {}
         self._state = "starting"
-        self._meters = {"env_steps": RateMeter(), "gradient_steps": RateMeter()}
+        self._env_meter, self._update_meter = RateMeter(), RateMeter()
 
     async def run(self) -> None:
         """Never returns; its failure tells of a death."""
@@ -105,17 +106,17 @@ class Control:
             self._book(stream)
         self._note_episodes(report, before)
         self._values.note_rewards(report.reward_abs_max)
-        rate = report.stepped / max(report.elapsed_s, self._report_period_s)
-        ahead = 0 if stream in self._dead else round(4 * rate * self._report_period_s)
-        if stream in self._dead or self._state == "stopping":
+        if stop := self._state == "stopping" or stream in self._dead:
             allowance = self._budget.allowance(stream)
         else:
+            rate = report.stepped / max(report.elapsed_s, self._report_period_s)
+            ahead = round(4 * rate * self._report_period_s)
             allowance = self._budget.grant(stream, report.stepped, ahead)
         return WorkerDirective(
             allowance=allowance,
             env_steps=self.env_steps,
             finish=self._all_dealt,
-            stop=self._state == "stopping" or stream in self._dead,
+            stop=stop,
             shards=self._newer_map(shard_generation),
         )
 
@@ -191,28 +192,29 @@ class Control:
         stream = (worker, incarnation)
         self._dead.add(stream)
         self._book(stream)
-        self._restarts["worker"] += 1
+        self.count_restart("worker")
         self._unsettled[stream] = collections.Counter()
         return self._failures.get(stream, "")
 
     def bury_shard(self, shard: int, epoch: int) -> None:
-        self._restarts["shard"] += 1
+        self.count_restart("shard")
         self._dead_shards.add((shard, epoch))
-        known = self._shards.get((shard, epoch))
-        self._items_lost += known.counters.size if known else 0
+        if known := self._shards.get((shard, epoch)):
+            self._items_lost += known.counters.size
 
     def count_restart(self, part: str) -> None:
-        self._restarts[part] += 1
+        self._restarts[f"{part}_restarts"] += 1
 
     def poll(self) -> Poll:
         """Status, and the episodes, evaluations and notes since the last poll."""
-        histograms = self._histograms().items()
+        errors, priorities = self._learner.td_errors, self._priorities()
+        histograms = {"losses/td_error_abs": errors, "replay/priorities": priorities}
         return Poll(
             status=self.status(),
             episodes=_drained(self._episodes),
             evaluations=_drained(self._evaluations),
             notes=_drained(self._notes),
-            histograms={tag: drawn.bins() for tag, drawn in histograms if drawn.total},
+            histograms={tag: drawn.bins() for tag, drawn in histograms.items() if drawn.total},
             usage=self._usage(),
         )
 
@@ -257,8 +259,6 @@ class Control:
 
     def status(self) -> RunStatus:
         learner, now = self._learner, time.monotonic()
-        self._meters["env_steps"].observe(now, self.env_steps)
-        self._meters["gradient_steps"].observe(now, learner.gradient_steps)
         same_names = RunStatus(**(shared(learner) | shared(self._values)))
         return dataclasses.replace(
             same_names,
@@ -273,11 +273,9 @@ class Control:
             best_eval_return_mean=self._best_eval_mean,
             learner_wait_fraction=_share(learner.wait_s, learner.elapsed_s),
             td_error_abs_max=learner.td_errors.largest,
-            worker_restarts=self._restarts["worker"],
-            shard_restarts=self._restarts["shard"],
-            learner_restarts=self._restarts["learner"],
-            env_steps_per_s=self._meters["env_steps"].rate,
-            gradient_steps_per_s=self._meters["gradient_steps"].rate,
+            env_steps_per_s=self._env_meter.rate(now, self.env_steps),
+            gradient_steps_per_s=self._update_meter.rate(now, learner.gradient_steps),
+            **self._restarts,
             **_quantiles("td_error_abs", learner.td_errors),
             **self._of_workers(),
             **self._of_shards(),
@@ -298,13 +296,14 @@ class Control:
         items = tuple(report.counters.size for report in shards)
         staleness = CountHistogram()
         for report in self._shards.values():  # the dead ones' too
-            staleness = staleness.merged(report.staleness_counts)
+            staleness.counts += report.staleness_counts
         return {
             "shards_target": self._num_shards,
             "shards_alive": len(shards),
             "shard_items": items,
             "replay_size": sum(items),
             "priority_max": max((report.priority_max for report in shards), default=math.nan),
+            "refused_priorities": sum(r.refused_priorities for r in self._shards.values()),
             "stale_fraction_10": self._over_items("stale_fraction_10"),
             "stale_fraction_100": self._over_items("stale_fraction_100"),
             **_quantiles("priority", self._priorities()),
@@ -314,25 +313,21 @@ class Control:
     def _usage(self) -> Usage:
         """What all incarnations have spent, dead ones too, so that the sums never fall."""
         workers, shards = self._workers.values(), self._shards.values()
-        learners, newest = self._learners.values(), self._learner
-        told = [report.spent for reports in (workers, shards, learners) for report in reports]
-        known = [spent for spent in told if spent is not None]
+        learners = self._learners.values()
+        spent = [r.spent for reports in (workers, shards, learners) for r in reports if r.spent]
         return Usage(
+            **shared(self._learner, Usage),  # updates, device, whether compiled
+            workers=sum_of(len(self._alive_workers()), (r.spent for r in workers)),
+            shards=sum_of(len(self._alive_shards()), (r.spent for r in shards)),
+            learner=sum_of(min(len(learners), 1), (r.spent for r in learners)),
             at_s=time.monotonic(),
             env_steps=self.env_steps,
-            gradient_steps=newest.gradient_steps,
             env_s=sum(report.env_s for report in workers),
             inference_s=sum(report.inference_s for report in workers),
             adding_s=sum(report.adding_s for report in shards),
             replay_s=sum(report.busy_s for report in shards),
-            workers=sum_of(len(self._alive_workers()), (r.spent for r in workers)),
-            shards=sum_of(len(self._alive_shards()), (r.spent for r in shards)),
-            learner=sum_of(min(len(learners), 1), (r.spent for r in learners)),
-            rest_cpu_s=self._rest.cpu_s(known),
-            cores=self._rest.cores(known),
-            compiled=newest.compiled,
-            compiling=newest.compiling,
-            device=newest.device,
+            rest_cpu_s=self._rest.cpu_s(spent),
+            cores=self._rest.cores(spent),
         )
 
     def _book(self, stream: Stream) -> None:
@@ -349,19 +344,12 @@ class Control:
     def _alive_workers(self) -> dict[Stream, WorkerReport]:
         return {s: r for s, r in self._workers.items() if s not in self._dead}
 
-    def _alive_shards(self) -> dict[tuple[int, int], ShardReport]:
+    def _alive_shards(self) -> dict[Epoch, ShardReport]:
         return {s: r for s, r in self._shards.items() if s not in self._dead_shards}
 
     def _priorities(self) -> LogHistogram:
-        priorities = LogHistogram()
-        for report in self._alive_shards().values():
-            priorities = priorities.merged(report.diagnostics.priorities)
-        return priorities
-
-    def _histograms(self) -> dict[str, LogHistogram]:
-        """By TensorBoard tag; the shards' together."""
-        errors = self._learner.td_errors
-        return {"losses/td_error_abs": errors, "replay/priorities": self._priorities()}
+        told = [report.diagnostics.priorities for report in self._alive_shards().values()]
+        return functools.reduce(LogHistogram.merged, told, LogHistogram())
 
     def _over_items(self, name: str) -> float:
         """A diagnostic of the shards, each weighing as much as it holds; nan with no item."""

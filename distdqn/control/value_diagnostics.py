@@ -38,13 +38,10 @@ class ValueDiagnostics:
     """
 
     def __init__(self, discount: float | None):
-        self._horizon = math.nan
-        if discount is not None and discount < 1.0:
-            self._horizon = 1.0 / (1.0 - discount)
-        self.reward_abs_max = 0.0
-        self.announced = False
-        self.q_abs_max = math.nan
-        self.q_start_mean = self.return_start_mean = math.nan
+        ahead = 0.0 if discount is None else 1.0 - discount
+        self._horizon = 1.0 / ahead if ahead > 0.0 else math.nan
+        self.reward_abs_max, self.announced = 0.0, False
+        self.q_abs_max = self.q_start_mean = self.return_start_mean = math.nan
 
     @property
     def q_bound(self) -> float:
@@ -52,10 +49,9 @@ class ValueDiagnostics:
 
     @property
     def soft_divergence(self) -> bool | None:
-        bound = self.q_bound
-        if math.isnan(bound) or math.isnan(self.q_abs_max):
+        if math.isnan(self.q_bound) or math.isnan(self.q_abs_max):
             return None
-        return self.q_abs_max > bound * (1.0 + _TOLERANCE)
+        return self.q_abs_max > self.q_bound * (1.0 + _TOLERANCE)
 
     def note_rewards(self, reward_abs_max: float) -> None:
         """reward_abs_max: largest absolute reward that a worker has seen so far."""

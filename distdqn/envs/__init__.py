@@ -4,7 +4,7 @@ The only package that knows Gymnasium, and the only place where `terminated` and
 `truncated` are told apart before they become a discount.
 
     make.py          native vector env or single envs in series; the stepper over them; what
-                     a run must know before it starts
+                     a run must know before it starts; the env without distdqn, for benchmarks
     registry.py      ids, and what Gymnasium has registered under them
     atari.py         what env.atari.* decides: ale-py's vector env, Gymnasium's wrapper
     minatar.py       MinAtar games
@@ -12,9 +12,7 @@ The only package that knows Gymnasium, and the only place where `terminated` and
     stepper.py       VectorStepper: reset, step -> Step, for every autoreset mode
     observations.py  any supported space -> one stored array; final observations
     actions.py       Discrete actions, action masks
-    lives.py         lost lives as ends, FIRE at starts
-    values.py        reward scaling; NaN and infinity
+    learner_view.py  reward scaling; lost lives as ends, FIRE at starts; NaN and infinity
     failures.py      one-line messages
     tables.py        the whole env as arrays, for envs that expose their transition table
-    bare.py          the env without distdqn, for benchmarks
 """

@@ -5,7 +5,7 @@ Inside distdqn an action is a number from 0; only the vector env sees `start`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -17,10 +17,7 @@ from distdqn.envs.failures import shorten
 
 def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]:
     """Number of actions and the env's number for action 0 of a Discrete space.
-
-    Raises:
-      UnsupportedSpaceError: any other space.
-    """
+    Raises UnsupportedSpaceError: any other space."""
     if not isinstance(space, gymnasium.spaces.Discrete):
         raise errors.UnsupportedSpaceError(
             f"environment {label!r} has the action space {shorten(space)}; distdqn learns "
@@ -28,17 +25,6 @@ def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]
             "multi-discrete or composite ones"
         )
     return int(space.n), int(space.start)
-
-
-def action_names(vector_env: Any, numbers: Sequence[int]) -> tuple[str, ...]:
-    """The env's own words for its actions (`get_action_meanings()`), else their numbers.
-
-    numbers: of the actions, as the env counts them.
-    """
-    envs = getattr(vector_env, "envs", None)
-    meanings = getattr(envs[0].unwrapped, "get_action_meanings", None) if envs else None
-    names = tuple(map(str, meanings())) if callable(meanings) else ()
-    return names if len(names) == len(numbers) else tuple(map(str, numbers))
 
 
 class ActionMasks:
@@ -56,10 +42,7 @@ class ActionMasks:
 
     def first(self, info: Mapping[str, Any]) -> np.ndarray | None:
         """`[N, A]` bool masks after a reset of every env, None for an env without.
-
-        Raises:
-          EnvFailure: a mask of another shape, or one that allows nothing.
-        """
+        Raises EnvFailure: a mask of another shape, or one that allows nothing."""
         self._given = self._given or "action_mask" in info
         return self.read(info)
 
@@ -68,13 +51,11 @@ class ActionMasks:
     ) -> np.ndarray | None:
         """`[N, A]` bool masks, None for an env that gives none.
 
-        Args:
-          terminal: `[N]` bool of the states in which nobody acts: they may allow
-            nothing.
+        terminal: `[N]` bool of the states in which nobody acts: they may allow
+          nothing.
 
-        Raises:
-          EnvFailure: a mask of another shape, one that allows nothing, or one where
-            the first reset gave none.
+        Raises EnvFailure: a mask of another shape, one that allows nothing, or one where the first
+        reset gave none.
         """
         if "action_mask" not in info:
             return np.ones(self._shape, bool) if self._given else None
@@ -98,10 +79,14 @@ class ActionMasks:
         try:
             pairs = zip(info["action_mask"], present, strict=True)
             mask = np.stack([np.asarray(row, bool) if has else every for row, has in pairs])
-        except (ValueError, TypeError) as error:
-            raise self._failure("one that does not fit") from error
-        if mask.shape != self._shape:
-            raise self._failure(f"one of shape {mask.shape[1:]}")
+        except (ValueError, TypeError):
+            mask = None
+        if mask is None or mask.shape != self._shape:
+            got = "that does not fit" if mask is None else f"of shape {mask.shape[1:]}"
+            raise errors.EnvFailure(
+                f"environment {self._label!r} must give info['action_mask'] with the shape "
+                f"({self._shape[1]},), gave one {got}"
+            )
         return mask
 
     def _require_allowed(self, mask: np.ndarray, terminal: np.ndarray | None) -> None:
@@ -115,9 +100,3 @@ class ActionMasks:
                 f"environment {self._label!r} allows no action: info['action_mask'] of env "
                 f"{np.flatnonzero(empty)[0]} is all zero in a state that is not terminal"
             )
-
-    def _failure(self, got: str) -> errors.EnvFailure:
-        return errors.EnvFailure(
-            f"environment {self._label!r} must give info['action_mask'] with the shape "
-            f"({self._shape[1]},), gave {got}"
-        )

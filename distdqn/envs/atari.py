@@ -48,10 +48,7 @@ _REPLACED = {
 
 def check_kwargs(settings: EnvConfig) -> None:
     """Refuses constructor arguments that `env.atari.*` replaces, or that nobody would read.
-
-    Raises:
-      ConfigError: naming the field to use.
-    """
+    Raises ConfigError: naming the field to use."""
     for name in settings.kwargs:
         if name in _REPLACED:
             raise errors.ConfigError(
@@ -67,10 +64,7 @@ def check_kwargs(settings: EnvConfig) -> None:
 
 def check_unused(settings: EnvConfig, env: str) -> None:
     """Refuses changes of `env.atari.*` for `env`, which is no Atari game of ours.
-
-    Raises:
-      ConfigError: naming the first field that was changed.
-    """
+    Raises ConfigError: naming the first field that was changed."""
     for field in dataclasses.fields(AtariConfig):
         value = getattr(settings.atari, field.name)
         if value != field.default:
@@ -80,18 +74,9 @@ def check_unused(settings: EnvConfig, env: str) -> None:
             )
 
 
-def max_steps(atari: AtariConfig) -> int:
-    """Agent steps after which a game is truncated."""
-    return math.ceil(atari.max_frames / atari.frame_skip)
-
-
 def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> AtariFrames:
     """One game behind Gymnasium's wrapper.
-
-    Raises:
-      MissingExtraError: OpenCV is not installed.
-      EnvFailure: the game cannot be made.
-    """
+    Raises MissingExtraError: OpenCV is not installed; EnvFailure: the game cannot be made."""
     atari = settings.atari
     with explained(settings.id, "make"):
         importlib.import_module("cv2")
@@ -107,12 +92,6 @@ def make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> 
             render_mode=render_mode,
         )
         return AtariFrames(env, atari)
-
-
-def fire_action(vector_env: Any) -> int | None:
-    """The number of FIRE, None in games without it."""
-    names = vector_env.get_action_meanings()
-    return names.index("FIRE") if "FIRE" in names else None
 
 
 def ale_vector_env(spec: EnvSpec, atari: AtariConfig, num_envs: int, noop_max: int) -> Any:
@@ -172,11 +151,9 @@ class AleVectorEnv:
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Resets all games, or those in `options["reset_mask"]` `[N]` bool.
 
-        Args:
-          seed: one for each game; None goes on with the emulators' generators.
+        seed: one for each game; None goes on with the emulators' generators.
 
-        Returns:
-          `[N, *shape]` frames and infos of all games.
+        Returns `[N, *shape]` frames and infos of all games.
         """
         mask = np.ones(self.num_envs, bool) if options is None else options["reset_mask"]
         seeds = None if seed is None else np.array(seed, np.int64)

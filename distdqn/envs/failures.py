@@ -16,13 +16,9 @@ from distdqn import errors
 MAX_MESSAGE = 300  # characters of a foreign message that are passed on
 
 # What stands in an id or in the message of a missing package -> extra of distdqn.
-_EXTRAS = {
-    "box2d": "box2d",
-    "ale": "atari",
-    "ale_py": "atari",
-    "cv2": "atari",
-    "minatar": "minatar",
-}
+_EXTRAS = {"box2d": "box2d", "minatar": "minatar"} | dict.fromkeys(
+    ("ale", "ale_py", "cv2"), "atari"
+)
 
 
 def one_line(error: BaseException) -> str:
@@ -52,14 +48,19 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
 
     A missing package becomes a `MissingExtraError`, everything else an `EnvFailure`.
 
-    Args:
-      label: names the environment.  where: "step", "reset", "make".
-      env: which of the envs of a vector env, where that is known.
+    label: names the environment.  where: "step", "reset", "make".
+    env: which of the envs of a vector env, where that is known.
     """
     if isinstance(error, ModuleNotFoundError) and error.name:
         return missing_extra(label, error.name.partition(".")[0])
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return _missing_dependency(label, error)
+        # Gymnasium's own message names the package first: "Box2D is not installed, ..."
+        package = str(error).partition(" ")[0]
+        if package.lower() in _EXTRAS:
+            return missing_extra(label, package)
+        return errors.MissingExtraError(
+            f"environment {label!r} needs a package that is not installed: {one_line(error)}"
+        )
     which = "" if env is None else f" (env {env})"
     return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
 
@@ -73,13 +74,3 @@ def explained(label: str, where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise env_error(label, where, error) from error
-
-
-def _missing_dependency(label: str, error: Exception) -> errors.MissingExtraError:
-    """Gymnasium's own message names the package first: "Box2D is not installed, ..."."""
-    package = str(error).partition(" ")[0]
-    if package.lower() in _EXTRAS:
-        return missing_extra(label, package)
-    return errors.MissingExtraError(
-        f"environment {label!r} needs a package that is not installed: {one_line(error)}"
-    )

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.atari import (
     AleVectorEnv,
+    ale_vector_env,
     check_kwargs,
     check_unused,
-    fire_action,
     make_single,
-    max_steps,
 )
-from distdqn.envs.failures import env_error, explained, one_line
-from distdqn.envs.lives import Lives
+from distdqn.envs.failures import explained, one_line
+from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.stepper import VectorStepper
@@ -76,7 +78,7 @@ def describe(settings: EnvConfig, make_env: MakeEnv | None = None) -> EnvDescrip
         if make_env is not None:
             limit = time_limit(stepper.spec, {})
         elif settings.is_atari:
-            limit = max_steps(settings.atari)
+            limit = math.ceil(settings.atari.max_frames / settings.atari.frame_skip)
         else:
             limit = time_limit(find_spec(settings.id), settings.kwargs)
         return EnvDescription(
@@ -95,20 +97,16 @@ def make_stepper(
     render_mode: str | None = None,
 ) -> VectorStepper:
     """A stepper over `num_envs` new environments.
-
-    Raises:
-      EnvError, ConfigError: see `make_vector_env` and `VectorStepper`.
-    """
+    Raises EnvError, ConfigError: see `make_vector_env` and `VectorStepper`."""
     vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
     atari = settings.atari if settings.is_atari and make_env is None else None
-    stack = settings.frame_stack
-    if stack is None:
-        stack = ATARI_STACK if atari else 1
+    stack = settings.frame_stack or (ATARI_STACK if atari else 1)
     try:
-        fire = fire_action(vector_env) if atari and atari.fire_on_reset else None
+        names = vector_env.get_action_meanings() if atari and atari.fire_on_reset else ()
+        fire = names.index("FIRE") if "FIRE" in names else None
         return VectorStepper(
             vector_env,
-            _label(settings, make_env),
+            settings.id if make_env is None else "make_env()",
             reward_scale=settings.reward_scale,
             reward_clip=settings.reward_clip,
             frame_stack=stack,
@@ -120,11 +118,6 @@ def make_stepper(
         raise
 
 
-def _label(settings: EnvConfig, make_env: MakeEnv | None) -> str:
-    """How messages name the environment."""
-    return settings.id if make_env is None else "make_env()"
-
-
 def make_vector_env(
     settings: EnvConfig,
     num_envs: int,
@@ -133,19 +126,14 @@ def make_vector_env(
 ) -> Any:
     """A vector env of `num_envs`, not yet reset.
 
-    Args:
-      make_env: builds one env; replaces `settings.id` and `settings.kwargs`.
-      render_mode: as for `gymnasium.make`; rendering is left to single envs, whose
-        renderers need no display.
+    make_env: builds one env; replaces `settings.id` and `settings.kwargs`.
+    render_mode: as for `gymnasium.make`; rendering is left to single envs, whose
+      renderers need no display.
 
-    Returns:
-      A `gymnasium.vector.VectorEnv`, an `AleVectorEnv` or a `SerialVectorEnv`.
-
-    Raises:
-      UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure, EnvError:
-        one line each; the last where the env cannot be rendered as asked.
-      ConfigError: `settings.kwargs` of an Atari game that `settings.atari` replaces, or
-        `settings.atari` changed for anything else.
+    Returns a `gymnasium.vector.VectorEnv`, an `AleVectorEnv` or a `SerialVectorEnv`. Raises
+    UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure, EnvError: one line each;
+    the last where the env cannot be rendered as asked; ConfigError: `settings.kwargs` of an Atari
+    game that `settings.atari` replaces, or `settings.atari` changed for anything else.
     """
     if make_env is not None:
         check_unused(settings, "make_env()")
@@ -154,10 +142,9 @@ def make_vector_env(
     if settings.is_atari:
         return _make_atari(spec, settings, num_envs, render_mode)
     check_unused(settings, f"env.id {settings.id!r}")
-    if render_mode is None and _fits_native(spec, settings.kwargs):
-        native = _make_native(spec, settings.kwargs, num_envs)
-        if native is not None:
-            return native
+    native = _make_native(spec, settings.kwargs, num_envs) if render_mode is None else None
+    if native is not None:
+        return native
     envs = [_make_single(spec, settings, render_mode) for _ in range(num_envs)]
     return _make_serial(envs, settings.id, render_mode)
 
@@ -171,20 +158,17 @@ def _make_atari(spec: EnvSpec, settings: EnvConfig, num_envs: int, render_mode: 
     return _make_serial(games, settings.id, render_mode)
 
 
-def _fits_native(spec: EnvSpec, kwargs: Mapping[str, Any]) -> bool:
-    """Whether the vector entry point can stand for `gymnasium.make` at all."""
-    if spec.vector_entry_point is None or spec.additional_wrappers:
-        return False
-    # Gymnasium's None and -1 mean something to `make` only.
-    return "max_episode_steps" not in kwargs or (kwargs["max_episode_steps"] or 0) > 0
-
-
 def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any | None:
-    """The env's own vector env; None where it refuses the arguments or the time limit.
+    """The env's own vector env; None without one that does what `gymnasium.make` would do.
 
     `make_vec` hands over the registered `max_episode_steps`, but an entry point may
     swallow it: only one that shows the same limit as its attribute is trusted.
     """
+    if spec.vector_entry_point is None or spec.additional_wrappers:
+        return None
+    # Gymnasium's None and -1 mean something to `make` only.
+    if "max_episode_steps" in kwargs and (kwargs["max_episode_steps"] or 0) <= 0:
+        return None
     with explained(spec.id, "make"):
         try:
             native = gymnasium.make_vec(
@@ -203,20 +187,18 @@ def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any
 def _make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> Any:
     """One env; without Gymnasium's checker, which would only repeat our own checks."""
     kwargs: dict[str, Any] = {"disable_env_checker": True, **settings.kwargs}
-    try:
+    with explained(settings.id, "make"), warnings.catch_warnings():
         if render_mode is None:
             return gymnasium.make(spec, **kwargs)
         # Drawing to arrays needs no screen; SDL would look for one, and complain to stderr.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-        with warnings.catch_warnings():  # that the mode is not offered becomes an error below
-            warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # that the mode is not offered becomes an error below
+        try:
             return gymnasium.make(spec, **{**kwargs, "render_mode": render_mode})
-    except TypeError as error:
-        if render_mode is not None and "render_mode" in str(error):
+        except TypeError as error:
+            if "render_mode" not in str(error):
+                raise
             raise _not_rendered(settings.id, one_line(error)) from error
-        raise env_error(settings.id, "make", error) from error
-    except Exception as error:
-        raise env_error(settings.id, "make", error) from error
 
 
 def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
@@ -252,3 +234,40 @@ def _require_rendered(env: Any, label: str, render_mode: str) -> None:
 
 def _not_rendered(label: str, reason: str) -> errors.EnvError:
     return errors.EnvError(f"environment {label!r} cannot be rendered: {reason}")
+
+
+class BareEnv:
+    """`num_envs` envs as their makers give them, reset: what stepping costs without distdqn.
+
+    For benchmarks. Gymnasium's native vector env where there is one, else its
+    `SyncVectorEnv`; for Atari games ale-py's. Actions are random, and episodes begin anew by
+    the env's own means. Nothing looks at rewards, observations and lost lives.
+    """
+
+    def __init__(self, settings: EnvConfig, num_envs: int) -> None:
+        """Raises EnvError: see `find_spec`, or an action space that is not Discrete."""
+        spec = find_spec(settings.id)
+        if settings.is_atari:
+            self._env = ale_vector_env(spec, settings.atari, num_envs, settings.atari.noop_max)
+        else:
+            mode = "sync" if spec.vector_entry_point is None else "vector_entry_point"
+            self._env = gymnasium.make_vec(spec, num_envs=num_envs, vectorization_mode=mode)
+        self._num_envs = num_envs
+        space = self._env.single_action_space
+        self._num_actions, self._start = discrete_actions(space, settings.id)
+        self._dtype = space.dtype
+        self._resets_later = self._env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+        self._rng, self._num_resetting = np.random.default_rng(0), 0
+        self._env.reset(seed=0)
+
+    def step(self) -> int:
+        """One vector step; the env steps in it, without those that only reset an env."""
+        actions = self._rng.integers(self._num_actions, size=self._num_envs, dtype=self._dtype)
+        _, _, terminated, truncated, _ = self._env.step(actions + self._start)
+        taken = self._num_envs - self._num_resetting
+        if self._resets_later:
+            self._num_resetting = int(np.count_nonzero(terminated | truncated))
+        return taken
+
+    def close(self) -> None:
+        self._env.close()

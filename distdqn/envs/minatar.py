@@ -31,10 +31,7 @@ PALETTE = np.array(
 
 def register() -> None:
     """Registers `MinAtar/<Game>-v0` with Gymnasium, in place of the package's own.
-
-    Raises:
-      ImportError: the package is not installed.
-    """
+    Raises ImportError: the package is not installed."""
     with _quiet():
         importlib.import_module("minatar")
     for game in GAMES:
@@ -63,11 +60,9 @@ class MinAtarEnv(gymnasium.Env[np.ndarray, np.int64]):
         difficulty_ramping: bool = True,
         render_mode: str | None = None,
     ) -> None:
-        """
-        Args:
-          game: one of `GAMES`.
-          sticky_action_prob: of the action before being repeated.
-          difficulty_ramping: the game becomes faster, where it knows how.
+        """game: one of `GAMES`.
+        sticky_action_prob: of the action before being repeated.
+        difficulty_ramping: the game becomes faster, where it knows how.
         """
         with _quiet():
             from minatar import Environment

@@ -44,8 +44,10 @@ class _Leaf:
     stop: int
     one_hot: np.ndarray | None
 
-    def read(self, observation: Any, lead: tuple[int, ...] = ()) -> np.ndarray:
-        """The leaf's `[*lead, ...]` array; raises _ChangedError where it breaks the space.
+    def read(
+        self, observation: Any, label: str, lead: tuple[int, ...] = (), where: str = ""
+    ) -> np.ndarray:
+        """The leaf's `[*lead, ...]` array; raises EnvFailure where it breaks the space.
 
         lead: shape before that of a single observation, `(N,)` for a batch.
         """
@@ -55,21 +57,18 @@ class _Leaf:
                 observation = observation[key]
             array = np.asarray(observation)
         except (KeyError, IndexError, TypeError, ValueError):
-            raise _ChangedError(f"changed the structure of its observation{_at(self)}") from None
+            raise self._changed(label, "structure", "", where) from None
         required = space.shape or ()
         if array.shape != lead + required:
             got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
-            raise _ChangedError(
-                f"changed its observation shape{_at(self)} from {required} to {got}"
-            )
+            raise self._changed(label, "shape", f" from {required} to {got}", where)
         if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            change = f"from {space.dtype} to {array.dtype}"
-            raise _ChangedError(f"changed its observation dtype{_at(self)} {change}")
+            raise self._changed(label, "dtype", f" from {space.dtype} to {array.dtype}", where)
         return array
 
-
-class _ChangedError(Exception):
-    """What an observation changed against its space."""
+    def _changed(self, label: str, what: str, change: str, where: str) -> errors.EnvFailure:
+        message = f"changed its observation {what}{_at(self)}{change}{where}"
+        return errors.EnvFailure(f"environment {label!r} {message}")
 
 
 class ObservationEncoder:
@@ -89,14 +88,12 @@ class ObservationEncoder:
     ) -> None:
         """Chooses the encoding.
 
-        Args:
-          space: of a single observation, one frame where they are stacked.
-          label: names the env in messages.
-          stack, padding: see `ObservationSpec`.
+        space: of a single observation, one frame where they are stacked.
+        label: names the env in messages.
+        stack, padding: see `ObservationSpec`.
 
-        Raises:
-          UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype
-            that is no number, a space without elements, or no Box where frames are stacked.
+        Raises UnsupportedSpaceError: Text, Graph, Sequence, OneOf, a custom space, a dtype that is
+        no number, a space without elements, or no Box where frames are stacked.
         """
         self._space, self._label = space, label
         self._leaves = list(_leaves(space, label))
@@ -108,21 +105,32 @@ class ObservationEncoder:
         frame = _spec(space, self._leaves[-1].stop)
         self.spec = dataclasses.replace(frame, stack=stack, padding=padding)
         self._dtype = np.dtype(self.spec.dtype)
-        is_array = isinstance(space, (spaces.Box, spaces.MultiBinary, spaces.Discrete))
-        self._encode = self._encode_array if is_array else self._encode_flat
+        self._is_array = isinstance(space, (spaces.Box, spaces.MultiBinary, spaces.Discrete))
 
     def encode(self, batch: Any, num_rows: int) -> np.ndarray:
         """`[num_rows, *shape]` in the stored dtype.
 
-        Args:
-          batch: observations as a vector env gives them: each array of the space with
-            `num_rows` as its leading axis.
+        batch: observations as a vector env gives them: each array of the space with
+          `num_rows` as its leading axis.
 
-        Raises:
-          EnvFailure: the observation does not have the space's structure, shape or
-            kind of dtype, or a discrete value is out of range.
+        Raises EnvFailure: the observation does not have the space's structure, shape or kind of
+        dtype, or a discrete value is out of range.
         """
-        return self._encode(batch, num_rows)
+        if self._is_array:
+            values = self._leaves[0].read(batch, self._label, (num_rows,))
+            if self.spec.num_categories:
+                values = self._indices(self._leaves[0], values)
+            return np.array(values, self._dtype)
+        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
+        rows = np.arange(num_rows)[:, None]
+        for leaf in self._leaves:
+            values = leaf.read(batch, self._label, (num_rows,))
+            if leaf.one_hot is None:
+                out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
+            else:
+                indices = self._indices(leaf, values).reshape(num_rows, -1)
+                out[rows, leaf.one_hot + indices] = 1.0
+        return out
 
     def encode_final(self, info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
         """`[E, *shape]` final observations of the E envs in `ended` `[N]` bool.
@@ -132,9 +140,8 @@ class ObservationEncoder:
         the last ones in `info["final_obs"]` as `[N]` objects, each an observation or None;
         native ones also batched like those of `step`.
 
-        Raises:
-          EnvFailure: an episode ended without a final observation, or with one that
-            breaks the space.
+        Raises EnvFailure: an episode ended without a final observation, or with one that breaks the
+        space.
         """
         final: Any = info.get("final_obs")
         envs = np.flatnonzero(ended)
@@ -152,47 +159,14 @@ class ObservationEncoder:
 
     def joined(self, rows: Sequence[Any], where: str, envs: Iterable[int], out: Any) -> Any:
         """Single observations of `envs` as one batch of the space, written to `out`.
-
-        Raises:
-          EnvFailure: one does not fit; names its env, and `where` it came from.
-        """
+        Raises EnvFailure: one does not fit; names its env, and `where` it came from."""
         try:
             return concatenate(self._space, rows, out)
         except Exception as error:
             for env, row in zip(envs, rows, strict=True):
-                try:
-                    for leaf in self._leaves:
-                        leaf.read(row)
-                except _ChangedError as change:
-                    raise errors.EnvFailure(
-                        f"environment {self._label!r} {change} in {where} (env {env})"
-                    ) from error
+                for leaf in self._leaves:
+                    leaf.read(row, self._label, where=f" in {where} (env {env})")
             raise env_error(self._label, where, error) from error
-
-    def _encode_array(self, batch: Any, num_rows: int) -> np.ndarray:
-        values = self._checked(self._leaves[0], batch, num_rows)
-        if self.spec.num_categories:
-            values = self._indices(self._leaves[0], values)
-        return np.array(values, self._dtype)
-
-    def _encode_flat(self, batch: Any, num_rows: int) -> np.ndarray:
-        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
-        rows = np.arange(num_rows)[:, None]
-        for leaf in self._leaves:
-            values = self._checked(leaf, batch, num_rows)
-            if leaf.one_hot is None:
-                out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
-            else:
-                indices = self._indices(leaf, values).reshape(num_rows, -1)
-                out[rows, leaf.one_hot + indices] = 1.0
-        return out
-
-    def _checked(self, leaf: _Leaf, batch: Any, num_rows: int) -> np.ndarray:
-        """The leaf's `[num_rows, ...]` array, refused where it breaks the space."""
-        try:
-            return leaf.read(batch, (num_rows,))
-        except _ChangedError as change:
-            raise errors.EnvFailure(f"environment {self._label!r} {change}") from None
 
     def _indices(self, leaf: _Leaf, values: np.ndarray) -> np.ndarray:
         """Values of a Discrete or MultiDiscrete leaf counted from 0, in range."""
@@ -213,12 +187,11 @@ def _leaves(
     space: spaces.Space[Any], label: str, path: tuple[Any, ...] = (), start: int = 0
 ) -> Iterator[_Leaf]:
     """Arrays of a space in the order in which `gymnasium.spaces.flatten` joins them."""
-    parts: Any = None
     if isinstance(space, spaces.Dict):
-        parts = list(space.spaces.items())
+        parts: list[tuple[Any, spaces.Space[Any]]] = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
         parts = list(enumerate(space.spaces))
-    if parts is None:
+    else:
         _require_supported(space, label)
         one_hot = _one_hot_columns(space, start)
         yield _Leaf(path, space, start, start + spaces.flatdim(space), one_hot)
@@ -238,21 +211,18 @@ def _spec(space: spaces.Space[Any], num_columns: int) -> ObservationSpec:
         return ObservationSpec((num_columns,), "float32")
     image = space.dtype == np.uint8 and len(space.shape) in (2, 3)
     scale = 1 / 255 if image and np.all(space.high == 255) else 1.0  # type: ignore[union-attr]
-    return ObservationSpec(tuple(space.shape), _stored_dtype(space.dtype), scale=scale)
-
-
-def _stored_dtype(dtype: Any) -> str:
-    dtype = np.dtype(dtype)
-    if dtype.kind == "b":
-        return "uint8"
-    return "float32" if dtype.kind == "f" and dtype.itemsize > 4 else dtype.name
+    stored = {"bool": "uint8", "float64": "float32", "float128": "float32"}
+    dtype = np.dtype(space.dtype).name
+    return ObservationSpec(tuple(space.shape), stored.get(dtype, dtype), scale=scale)
 
 
 def _require_supported(space: spaces.Space[Any], label: str) -> None:
     supported = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
-    if not isinstance(space, supported) or np.dtype(space.dtype).kind not in "biuf":
-        raise _unsupported(space, label)
-    if not 0 < spaces.flatdim(space) <= np.iinfo(np.int32).max:  # indices are int32
+    if (
+        not isinstance(space, supported)
+        or np.dtype(space.dtype).kind not in "biuf"
+        or not 0 < spaces.flatdim(space) <= np.iinfo(np.int32).max  # indices are int32
+    ):
         raise _unsupported(space, label)
 
 

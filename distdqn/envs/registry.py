@@ -6,6 +6,7 @@ older ids fix in many variants, come from one place, `env.atari.*`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import re
@@ -31,11 +32,9 @@ _OLD_ID = re.compile(r"(ALE/)?(\w+?)((?:-ram)?(?:NoFrameskip|Deterministic)?)-v(
 def find_spec(env_id: str) -> EnvSpec:
     """What Gymnasium has registered under `Id-v0`, `namespace/Id-v0` or `module:Id-v0`.
 
-    Raises:
-      UnknownEnvError: nothing is registered under the id, there is no such module, or the
-        id is an old one of an Atari game.
-      MissingExtraError: the package that registers the id's namespace is not installed.
-      EnvFailure: the module raised when it was imported.
+    Raises UnknownEnvError: nothing is registered under the id, there is no such module, or the id
+    is an old one of an Atari game; MissingExtraError: the package that registers the id's namespace
+    is not installed; EnvFailure: the module raised when it was imported.
     """
     module, _, name = env_id.rpartition(":")
     if module:
@@ -104,15 +103,14 @@ def _old_id(name: str) -> re.Match[str] | None:
 
 def _refuse_old_id(name: str) -> None:
     """Refuses ids of earlier generations, which fix what `env.atari.*` decides.
-
-    Raises:
-      UnknownEnvError: with the right id, or those of the games closest to it.
-    """
+    Raises UnknownEnvError: with the right id, or those of the games closest to it."""
     match = _old_id(name)
     if match is None:
         return
-    games = {spec_id: spec_id[4:-3] for spec_id in _game_ids()}
-    by_lower = {game.lower(): spec_id for spec_id, game in games.items()}
+    with contextlib.suppress(ImportError):
+        importlib.import_module("ale_py")
+    games = [name for name in gymnasium.registry if re.fullmatch(r"ALE/\w+-v5", name)]
+    by_lower = {spec_id[4:-3].lower(): spec_id for spec_id in games}
     found = by_lower.get(match[2].lower())
     if found is None and not match[1] and not match[3]:
         return  # nothing says that this is an Atari game
@@ -123,12 +121,3 @@ def _refuse_old_id(name: str) -> None:
     else:
         hint = f"use {found}, with frame skip, sticky actions and the rest in env.atari.*"
     raise errors.UnknownEnvError(f"environment {name!r} is an Atari id of the old style; {hint}")
-
-
-def _game_ids() -> list[str]:
-    """`ALE/<Game>-v5` of every game, none without ale-py."""
-    try:
-        importlib.import_module("ale_py")
-    except ImportError:
-        return []
-    return [name for name in gymnasium.registry if re.fullmatch(r"ALE/\w+-v5", name)]

@@ -29,6 +29,8 @@ class SerialVectorEnv:
     the final observation is copied out before a reset can overwrite the env's own
     buffer, as it can in SAME_STEP. Observations returned are one reused buffer.
 
+    envs: the single envs, in order.
+
     Life: `reset()` once, then `step` and, for rows that ended, `reset` with
     `options={"reset_mask": mask}`.
     """
@@ -38,17 +40,12 @@ class SerialVectorEnv:
 
     def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]], label: str) -> None:
         """Takes over the envs, which must be alike.
-
-        Raises:
-          EnvError: their spaces differ.
-          UnsupportedSpaceError: see `ObservationEncoder`.
-        """
+        Raises EnvError: their spaces differ; UnsupportedSpaceError: see `ObservationEncoder`."""
         self.num_envs = len(envs)
+        self.envs, self._label, self.spec = list(envs), label, envs[0].spec
         self.single_observation_space = envs[0].observation_space
         self.single_action_space = envs[0].action_space
-        self.spec = envs[0].spec
         self.metadata = {**envs[0].metadata, **self.metadata}
-        self._envs, self._label = list(envs), label
         self._encoder = ObservationEncoder(self.single_observation_space, label)
         self._require_alike()
         self._observations: list[Any] = [None] * self.num_envs
@@ -59,21 +56,17 @@ class SerialVectorEnv:
     ) -> tuple[Any, dict[str, Any]]:
         """Resets all envs, or those in `options["reset_mask"]` `[N]` bool.
 
-        Args:
-          seed: one for each env; None goes on with the envs' own generators.
+        seed: one for each env; None goes on with the envs' own generators.
 
-        Returns:
-          Observations of all envs, and `action_mask` and `lives` of those that were reset.
-
-        Raises:
-          EnvError: an env raised, or broke its observation space.
+        Returns observations of all envs, and `action_mask` and `lives` of those that were reset.
+        Raises EnvError: an env raised, or broke its observation space.
         """
         mask = None if options is None else options.get("reset_mask")
         infos: dict[int, dict[str, Any]] = {}
         for i in range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist():
             try:
                 env_seed = None if seed is None else seed[i]
-                self._observations[i], infos[i] = self._envs[i].reset(seed=env_seed)
+                self._observations[i], infos[i] = self.envs[i].reset(seed=env_seed)
             except Exception as error:
                 raise env_error(self._label, "reset", error, i) from error
         return self._joined("reset"), self._batched(infos)
@@ -82,15 +75,12 @@ class SerialVectorEnv:
         self, actions: np.ndarray
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps every env; the arguments and results of `gymnasium.vector.VectorEnv.step`.
-
-        Raises:
-          EnvError: an env raised, or broke its observation space.
-        """
+        Raises EnvError: an env raised, or broke its observation space."""
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, bool)
         truncated = np.zeros(self.num_envs, bool)
         infos: dict[int, dict[str, Any]] = {}
-        for i, (env, action) in enumerate(zip(self._envs, actions, strict=True)):
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             try:
                 result = env.step(action)
                 self._observations[i], rewards[i], terminated[i], truncated[i], infos[i] = result
@@ -100,19 +90,14 @@ class SerialVectorEnv:
 
     def get_action_meanings(self) -> list[str]:
         """Names of the actions by their numbers, of envs that have them."""
-        return self._envs[0].unwrapped.get_action_meanings()  # type: ignore[attr-defined]
+        return self.envs[0].unwrapped.get_action_meanings()  # type: ignore[attr-defined]
 
     def render(self) -> list[Any]:
         """One frame of each env."""
-        return [env.render() for env in self._envs]
-
-    @property
-    def envs(self) -> Sequence[gymnasium.Env[Any, Any]]:
-        """The single envs, in order."""
-        return self._envs
+        return [env.render() for env in self.envs]
 
     def close(self) -> None:
-        for env in self._envs:
+        for env in self.envs:
             env.close()
 
     def _joined(self, where: str) -> Any:
@@ -133,12 +118,9 @@ class SerialVectorEnv:
         return batched
 
     def _require_alike(self) -> None:
-        for i, env in enumerate(self._envs):
-            pairs = (
-                ("observation", env.observation_space, self.single_observation_space),
-                ("action", env.action_space, self.single_action_space),
-            )
-            for name, space, first in pairs:
+        for i, env in enumerate(self.envs):
+            for name in ("observation", "action"):
+                space, first = (getattr(e, f"{name}_space") for e in (env, self.envs[0]))
                 if space != first:
                     raise errors.EnvError(
                         f"environment {self._label!r} has different {name} spaces: {first} in "

@@ -9,7 +9,7 @@ depends on the mode that the env declares in `metadata["autoreset_mode"]`:
     NEXT_STEP   obs_t final, next_obs the same        ignores the action, is not valid, and
                                                       arrives at the reset observation
 
-A lost life may end an episode and begin the next without any of this: `lives.py`.
+A lost life may end an episode and begin the next without any of this: `learner_view.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from distdqn import errors
-from distdqn.envs.actions import ActionMasks, action_names, discrete_actions
+from distdqn.envs.actions import ActionMasks, discrete_actions
 from distdqn.envs.failures import env_error, explained
-from distdqn.envs.lives import Lives
+from distdqn.envs.learner_view import Lives, find_bad, nonfinite_rows, scaled_reward
 from distdqn.envs.observations import ObservationEncoder, stacked_space
-from distdqn.envs.values import find_bad, nonfinite_rows, scaled_reward
 from distdqn.types import Step
 
 DEFAULT_FPS = 30  # of a video where the env does not say
@@ -64,14 +63,12 @@ class VectorStepper:
     ) -> None:
         """Takes over a `gymnasium.vector.VectorEnv`, or what answers as one.
 
-        Args:
-          label: names the environment in messages.
-          reward_scale, reward_clip, frame_stack, stack_padding: see `EnvConfig`.
-          lives: None where lost ones do not count and nothing is pressed at starts.
+        label: names the environment in messages.
+        reward_scale, reward_clip, frame_stack, stack_padding: see `EnvConfig`.
+        lives: None where lost ones do not count and nothing is pressed at starts.
 
-        Raises:
-          UnsupportedSpaceError: of its action or observation space.
-          EnvError: it does not declare a known autoreset mode.
+        Raises UnsupportedSpaceError: of its action or observation space; EnvError: it does not
+        declare a known autoreset mode.
         """
         self.num_envs = int(vector_env.num_envs)
         actions, space = vector_env.single_action_space, vector_env.single_observation_space
@@ -95,9 +92,13 @@ class VectorStepper:
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """The env's own words for the actions, or their numbers."""
-        start = self.action_start
-        return action_names(self._vector_env, range(start, start + self.num_actions))
+        """The env's own words for its actions (`get_action_meanings()`), else their numbers."""
+        envs = getattr(self._vector_env, "envs", None)
+        meanings = getattr(envs[0].unwrapped, "get_action_meanings", None) if envs else None
+        names = tuple(map(str, meanings())) if callable(meanings) else ()
+        if len(names) == self.num_actions:
+            return names
+        return tuple(str(self.action_start + action) for action in range(self.num_actions))
 
     @property
     def frames_per_second(self) -> int:
@@ -107,15 +108,11 @@ class VectorStepper:
     def reset(self, seed: int | Sequence[int] | None = None) -> np.ndarray:
         """Resets every env.
 
-        Args:
-          seed: one number, from which each env gets a seed of its own, or N numbers;
-            None goes on with the envs' own generators.
+        seed: one number, from which each env gets a seed of its own, or N numbers;
+          None goes on with the envs' own generators.
 
-        Returns:
-          `[N, *shape]` first observations.
-
-        Raises:
-          EnvFailure: the env raised, gave a NaN or infinity, or allows no action.
+        Returns `[N, *shape]` first observations. Raises EnvFailure: the env raised, gave a NaN or
+        infinity, or allows no action.
         """
         kwargs = {} if seed is None else {"seed": self._env_seeds(seed)}
         obs, info = self._reset_env(**kwargs)
@@ -128,15 +125,10 @@ class VectorStepper:
     def reset_envs(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Resets the envs in `mask`; all of them where the vector env cannot do less.
 
-        Args:
-          mask: `[N]` bool.
+        mask: `[N]` bool.
 
-        Returns:
-          `[N, *shape]` the observations that the next actions start from, and `[N]`
-          bool, which envs were reset.
-
-        Raises:
-          EnvFailure: as for `reset`.
+        Returns `[N, *shape]` the observations that the next actions start from, and `[N]` bool,
+        which envs were reset. Raises EnvFailure: as for `reset`.
         """
         assert self._obs is not None, "reset_envs needs a reset before it"
         assert mask.shape == (self.num_envs,) and mask.dtype == bool, mask
@@ -151,9 +143,8 @@ class VectorStepper:
     def step(self, actions: np.ndarray) -> Step:
         """Steps every env with `actions [N]`, integers from 0.
 
-        Raises:
-          RuntimeError: called before `reset`.
-          EnvFailure: the env raised, broke its observation space, or allows no action.
+        Raises RuntimeError: called before `reset`; EnvFailure: the env raised, broke its
+        observation space, or allows no action.
         """
         if self._obs is None:
             raise RuntimeError("step needs a reset before it: the envs have no state yet")
@@ -189,9 +180,8 @@ class VectorStepper:
     def render(self) -> np.ndarray:
         """`[H, W, 3]` uint8 picture of the first env.
 
-        Raises:
-          MissingExtraError: the package that draws is not installed.
-          EnvError: the env raised, or gave no such picture.
+        Raises MissingExtraError: the package that draws is not installed; EnvError: the env raised,
+        or gave no such picture.
         """
         with explained(self._label, "render"):
             frame = np.asarray(self._vector_env.render()[0])
@@ -279,10 +269,7 @@ class VectorStepper:
 
 def _autoreset_mode(vector_env: Any, label: str) -> AutoresetMode:
     """The mode that a vector env declares.
-
-    Raises:
-      EnvError: it declares none, or one that is not known here.
-    """
+    Raises EnvError: it declares none, or one that is not known here."""
     declared = vector_env.metadata.get("autoreset_mode")
     try:
         return AutoresetMode(declared)

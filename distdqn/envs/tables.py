@@ -19,8 +19,8 @@ from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.atari import check_unused
 from distdqn.envs.failures import explained, one_line, shorten
+from distdqn.envs.learner_view import scaled_reward
 from distdqn.envs.registry import find_spec, time_limit
-from distdqn.envs.values import scaled_reward
 
 WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
 
@@ -63,12 +63,10 @@ class TransitionTable:
 def transition_table(settings: EnvConfig) -> TransitionTable:
     """Reads an environment's own table, `env.unwrapped.P`, as Gymnasium's toy text has it.
 
-    Raises:
-      EnvError: it has no table or one that cannot be read, observations that are no
-        states, or action masks that cannot be had for every state.
-      UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure: as when a run
-        makes its env.
-      ConfigError: `settings.atari` changed for an env that is no Atari game.
+    Raises EnvError: it has no table or one that cannot be read, observations that are no states, or
+    action masks that cannot be had for every state; UnknownEnvError, MissingExtraError,
+    UnsupportedSpaceError, EnvFailure: as when a run makes its env; ConfigError: `settings.atari`
+    changed for an env that is no Atari game.
     """
     spec = find_spec(settings.id)
     if not settings.is_atari:
@@ -77,17 +75,17 @@ def transition_table(settings: EnvConfig) -> TransitionTable:
         env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
     with contextlib.closing(env):
         num_actions, first_action = discrete_actions(env.action_space, settings.id)
-        source, space = _require_table(env, settings.id)
-        numbers = _Numbers(int(space.n), int(space.start), num_actions, first_action)
+        actions = range(first_action, first_action + num_actions)
+        states = _require_table(env, settings.id)
         try:
-            arrays = _read(source, numbers)
+            arrays = _read(env.unwrapped, states, actions)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise errors.EnvError(
                 f"environment {settings.id!r} has a transition table that cannot be read "
                 f"({one_line(error)}): P[state][action] must be a list of (probability, next "
                 "state, reward, terminated), initial_state_distrib [states] a distribution"
             ) from error
-        allowed = _action_masks(env, settings.id, numbers)
+        allowed = _action_masks(env, settings.id, states, actions)
     rewards = scaled_reward(arrays["raw_rewards"], settings.reward_scale, settings.reward_clip)
     return TransitionTable(
         **arrays,
@@ -97,42 +95,27 @@ def transition_table(settings: EnvConfig) -> TransitionTable:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Numbers:
-    """How many states and actions there are, and the env's own numbers for the first."""
-
-    num_states: int
-    first_state: int
-    num_actions: int
-    first_action: int
-
-
-def _require_table(env: Any, label: str) -> tuple[Any, Any]:
-    """The env that has the table `P`, without its wrappers, and its observation space."""
-    source = env.unwrapped
-    if not isinstance(getattr(source, "P", None), (Mapping, list, tuple)):
+def _require_table(env: Any, label: str) -> range:
+    """The env's own numbers of its states; refuses envs without a table `P` of them."""
+    space = env.observation_space
+    if not isinstance(getattr(env.unwrapped, "P", None), (Mapping, list, tuple)):
         raise errors.EnvError(
             f"environment {label!r} has no transition table (env.unwrapped.P), which exact "
             f"values need; Gymnasium's {WITH_A_TABLE} have one"
         )
-    if not isinstance(env.observation_space, gymnasium.spaces.Discrete):
+    if not isinstance(space, gymnasium.spaces.Discrete):
         raise errors.EnvError(
             f"environment {label!r} has a transition table, but its observations are "
-            f"{shorten(env.observation_space)}; exact values need the state itself, Discrete, "
+            f"{shorten(space)}; exact values need the state itself, Discrete, "
             f"as in {WITH_A_TABLE}"
         )
-    return source, env.observation_space
+    return range(int(space.start), int(space.start + space.n))
 
 
-def _read(source: Any, numbers: _Numbers) -> dict[str, np.ndarray]:
+def _read(source: Any, states: range, actions: range) -> dict[str, np.ndarray]:
     """The lists of outcomes as arrays `[S, A, K]`, and the distribution of first states."""
-    actions = range(numbers.num_actions)
-    outcomes = [
-        [source.P[s + numbers.first_state][a + numbers.first_action] for a in actions]
-        for s in range(numbers.num_states)
-    ]
-    width = max(len(listed) for row in outcomes for listed in row)
-    shape = (numbers.num_states, numbers.num_actions, width)
+    outcomes = [[source.P[state][action] for action in actions] for state in states]
+    shape = len(states), len(actions), max(len(listed) for row in outcomes for listed in row)
     probabilities, raw_rewards = np.zeros(shape), np.zeros(shape)
     next_states, terminated = np.zeros(shape, np.int64), np.zeros(shape, bool)
     for s, row in enumerate(outcomes):
@@ -140,11 +123,11 @@ def _read(source: Any, numbers: _Numbers) -> dict[str, np.ndarray]:
             for k, outcome in enumerate(listed):
                 at = s, a, k
                 probabilities[at], next_state, raw_rewards[at], terminated[at] = outcome
-                next_states[at] = next_state - numbers.first_state
-    if next_states.min() < 0 or next_states.max() >= numbers.num_states:
-        raise ValueError(f"a next state outside of the {numbers.num_states} states")
+                next_states[at] = next_state - states.start
+    if next_states.min() < 0 or next_states.max() >= len(states):
+        raise ValueError(f"a next state outside of the {len(states)} states")
     initial = np.asarray(source.initial_state_distrib, np.float64)
-    if initial.shape != (numbers.num_states,):
+    if initial.shape != (len(states),):
         raise ValueError(f"initial_state_distrib of shape {initial.shape}")
     for what, parts in (("P", probabilities), ("initial_state_distrib", initial)):
         if parts.min() < 0 or not np.allclose(parts.sum(axis=-1), 1.0):
@@ -158,13 +141,12 @@ def _read(source: Any, numbers: _Numbers) -> dict[str, np.ndarray]:
     }
 
 
-def _action_masks(env: Any, label: str, numbers: _Numbers) -> np.ndarray:
+def _action_masks(env: Any, label: str, states: range, actions: range) -> np.ndarray:
     """`[S, A]` bool from the env's own `action_mask(state)`."""
     action_mask: Callable[[int], Any] | None = getattr(env.unwrapped, "action_mask", None)
-    shape = numbers.num_states, numbers.num_actions
+    shape = len(states), len(actions)
     with explained(label, "action_mask" if callable(action_mask) else "reset"):
         if callable(action_mask):
-            states = range(numbers.first_state, numbers.first_state + numbers.num_states)
             rows = [np.asarray(action_mask(state)) for state in states]
             return np.array(rows).astype(bool).reshape(shape)
         info = env.reset(seed=0)[1]

@@ -4,24 +4,19 @@ Pulls weights as a worker does and evaluates whenever its period of env steps ha
 passed; the clock in the snapshot decides, so a slow evaluator skips, never queues.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
 
-from distdqn.machine.niceness import give_most_way
+from distdqn.machine.cpu import give_most_way
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.types import WeightSnapshot
-from distdqn.weights.client import WeightClient
-
-if TYPE_CHECKING:  # the driver, which places the evaluator, needs no torch
-    from distdqn.evaluation.greedy import Greedy
+from distdqn.weights.server import WeightClient
 
 _PAUSE_S = 0.1
 
@@ -35,7 +30,7 @@ class Evaluator:
 
     def __init__(
         self,
-        build: Callable[[], Greedy],
+        build: Callable[[], Any],
         control: Any,
         weight_server: Any,
         period_env_steps: int,
@@ -71,12 +66,9 @@ class Evaluator:
         return self._greedy.record(online, seed)
 
     def _report(self, snapshot: WeightSnapshot) -> EvaluationReport:
+        seed = int(self._rng.integers(2**31))
         report = self._greedy.evaluate(
-            snapshot.online,
-            self._episodes,
-            int(self._rng.integers(2**31)),
-            snapshot.version,
-            snapshot.env_steps,
+            snapshot.online, self._episodes, seed, snapshot.version, snapshot.env_steps
         )
         mean = float(np.mean(report.returns))
         is_best, self._best = mean > self._best, max(self._best, mean)

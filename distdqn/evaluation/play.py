@@ -1,21 +1,30 @@
-"""Greedy episodes, the same number for every env.
+"""Greedy episodes, the same number for every env, and whoever plays them.
 
 A vector env finishes short episodes first: taking the first E to end would report
 the short ones. Each env therefore plays a number of episodes that is fixed before.
 """
 
-from __future__ import annotations
-
+import copy
 import dataclasses
+import tempfile
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from distdqn import errors
+from distdqn.acting.acting_network import ActingNetwork
 from distdqn.acting.exploration import epsilon_greedy
-from distdqn.acting.frame_stack import FrameStack
-from distdqn.types import Step
+from distdqn.acting.frames import FrameStack
+from distdqn.errors import EnvFailure
+from distdqn.evaluation.video import record_video
+from distdqn.telemetry.reports import EvaluationReport
+from distdqn.types import BEFORE_ANY, Step, WeightSnapshot, WeightsVersion
+from distdqn.weights.flat_parameters import FlatParameters
+
+_MAX_ENVS = 100
 
 QValues = Callable[[np.ndarray], np.ndarray]
 """Observations `[N, *obs_shape]` in the stored dtype to action values `[N, A]`."""
@@ -27,14 +36,13 @@ class EvaluationResult:
 
     An episode is a whole one of the env, an Atari game with all its lives.
 
-    returns: `[E]` float64 undiscounted sums of raw rewards, those of steps that were no
-      choice of the policy's (a FIRE at the start) included.
+    returns: `[E]` float64 undiscounted sums of raw rewards, those of steps that were no choice of
+      the policy's (a FIRE at the start) included.
     lengths: `[E]` int64 steps, without such ones.
-    discounted_returns: `[E]` float64 discounted sums of `r_t` (scaled and clipped) from
-      the first step to the first termination: what the action values of the first
-      observation estimate. Where a lost life terminates, that is where this sum ends. An
-      episode that was cut, here or by the env's own time limit, lacks what the values
-      promise for the steps after it.
+    discounted_returns: `[E]` float64 discounted sums of `r_t` (scaled and clipped) from the first
+      step to the first termination: what the action values of the first observation estimate. Where
+      a lost life terminates, that is where this sum ends. An episode that was cut, here or by the
+      env's own time limit, lacks what the values promise for the steps after it.
     start_values: `[E]` float64 largest value of an allowed action there.
     num_cut: episodes that reached `max_episode_steps`; they count as far as they got.
     """
@@ -44,6 +52,12 @@ class EvaluationResult:
     discounted_returns: np.ndarray
     start_values: np.ndarray
     num_cut: int
+
+
+def _zeros(number: int) -> dict[str, Any]:
+    """The figures of so many episodes."""
+    floats = ("returns", "discounted_returns", "start_values")
+    return {"lengths": np.zeros(number, int)} | {name: np.zeros(number) for name in floats}
 
 
 def play_episodes(
@@ -57,17 +71,14 @@ def play_episodes(
 ) -> EvaluationResult:
     """Plays `episodes` greedy episodes, masks respected, from freshly seeded envs.
 
-    Args:
-      stepper: a `VectorStepper` of N envs; env i plays `episodes // N` episodes, the first
-        `episodes % N` envs one more. It may be used again afterwards.
-      q_values: of the policy; the first of equal values is taken.
-      max_episode_steps: steps after which an episode is cut.
-      discount: of `discounted_returns` alone.
-      epsilon: probability of a random action, as the protocols of Atari have it.
-
-    Raises:
-      ValueError: `episodes` or `max_episode_steps` is below 1.
-      EnvFailure: the env raised, or gave a NaN or infinite reward or observation.
+    stepper: a `VectorStepper` of N envs; env i plays `episodes // N` episodes, the first
+      `episodes % N` envs one more. It may be used again afterwards.
+    q_values: of the policy; the first of equal values is taken.
+    max_episode_steps: steps after which an episode is cut.
+    discount: of `discounted_returns` alone.
+    epsilon: probability of a random action, as the protocols of Atari have it.
+    Raises ValueError where `episodes` or `max_episode_steps` is below 1, EnvFailure where the
+    env raised, or gave a NaN or infinite reward or observation.
     """
     rng, epsilons = np.random.default_rng(seed), np.full(stepper.num_envs, epsilon)
     play = _Play(stepper, episodes, max_episode_steps, discount)
@@ -97,9 +108,7 @@ class _Play:
     finished: every env has played its episodes.
     """
 
-    def __init__(
-        self, stepper: Any, episodes: int, max_episode_steps: int, discount: float
-    ) -> None:
+    def __init__(self, stepper: Any, episodes: int, max_episode_steps: int, discount: float):
         if episodes < 1 or max_episode_steps < 1:
             raise ValueError(
                 "an evaluation needs at least one episode of one step, got "
@@ -111,15 +120,9 @@ class _Play:
         self._quota = episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)  # [N]
         self._played = np.zeros(num_envs, np.int64)
         self._waiting = np.zeros(num_envs, bool)
-        # Of the running episodes, [N] each:
-        self._return = np.zeros(num_envs)
-        self._discounted_return = np.zeros(num_envs)
-        self._length = np.zeros(num_envs, np.int64)
-        self._start_value = np.zeros(num_envs)
         self._terminated = np.zeros(num_envs, bool)  # for the learner: perhaps a lost life
-        # Of the finished ones, [E] each:
-        self._returns, self._discounted_returns = np.zeros(episodes), np.zeros(episodes)
-        self._lengths, self._start_values = np.zeros(episodes, np.int64), np.zeros(episodes)
+        # The figures of the running episodes, [N] each, and of the finished ones, [E] each.
+        self._running, self._finished = _zeros(num_envs), _zeros(episodes)
         self._num_cut = 0
 
     @property
@@ -128,28 +131,25 @@ class _Play:
 
     def begin(self, values: np.ndarray, action_mask: np.ndarray | None) -> None:
         """Notes the value of the first observation of episodes that begin with it."""
-        fresh = self._length == 0
+        fresh = self._running["lengths"] == 0
         if fresh.any():
             allowed = values if action_mask is None else np.where(action_mask, values, -np.inf)
-            self._start_value[fresh] = allowed.max(axis=1)[fresh]
+            self._running["start_values"][fresh] = allowed.max(axis=1)[fresh]
 
     def add(self, step: Step) -> None:
         """Adds one vector step, and closes the episodes that end with it."""
         plays = ~self._waiting & (self._played < self._quota)
         if (step.bad & plays).any():
-            raise errors.EnvFailure(
-                f"evaluation met a NaN or infinite {step.bad_what} in env "
-                f"{np.flatnonzero(step.bad & plays)[0]}"
-            )
-        chose = plays & step.valid
-        discounts = self._discount**self._length  # [N]
-        self._return += np.where(plays, step.raw_reward, 0.0)
-        promised = chose & ~self._terminated
-        self._discounted_return += np.where(promised, discounts * step.r_t, 0.0)
+            env = np.flatnonzero(step.bad & plays)[0]
+            raise EnvFailure(f"evaluation met a NaN or infinite {step.bad_what} in env {env}")
+        chose, running, lengths = plays & step.valid, self._running, self._running["lengths"]
+        promised = np.where(chose & ~self._terminated, self._discount**lengths * step.r_t, 0.0)
+        running["discounted_returns"] += promised
+        running["returns"] += np.where(plays, step.raw_reward, 0.0)
         self._terminated |= chose & step.terminated
-        self._length += chose
+        lengths += chose
         ended = plays & step.ended
-        cut = plays & ~ended & (self._length >= self._max_episode_steps)
+        cut = plays & ~ended & (lengths >= self._max_episode_steps)
         for env in np.flatnonzero(ended | cut).tolist():
             self._close(env)
         self._num_cut += int(cut.sum())
@@ -166,20 +166,67 @@ class _Play:
         return mask
 
     def result(self) -> EvaluationResult:
-        return EvaluationResult(
-            returns=self._returns,
-            lengths=self._lengths,
-            discounted_returns=self._discounted_returns,
-            start_values=self._start_values,
-            num_cut=self._num_cut,
-        )
+        return EvaluationResult(**self._finished, num_cut=self._num_cut)
 
     def _close(self, env: int) -> None:
         position = self._played[env] * len(self._quota) + env
-        self._returns[position] = self._return[env]
-        self._discounted_returns[position] = self._discounted_return[env]
-        self._lengths[position] = self._length[env]
-        self._start_values[position] = self._start_value[env]
+        for name, figures in self._running.items():
+            self._finished[name][position] = figures[env]
+            figures[env] = 0
         self._played[env] += 1
-        self._return[env] = self._discounted_return[env] = self._length[env] = 0
         self._terminated[env] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy:
+    """Plays without exploration, or nearly so.
+
+    network: `[B, *obs_shape]` to `[B, A]`.
+    make_stepper: (number of envs, render mode or None) to a vector stepper.
+    max_episode_steps: agent steps after which an episode is cut.
+    discount: of the discounted returns.
+    epsilon: probability of a random action.
+    """
+
+    network: nn.Module
+    make_stepper: Callable[[int, str | None], Any]
+    max_episode_steps: int
+    discount: float = 1.0
+    epsilon: float = 0.0
+    _steppers: dict[int, Any] = dataclasses.field(default_factory=dict, init=False)
+
+    def q_function(self, online: np.ndarray, num_envs: int) -> Callable[[np.ndarray], np.ndarray]:
+        """`[N, *obs_shape]` to `[N, A]` with the parameters `online [P]`, for N = `num_envs`."""
+        acting = ActingNetwork(copy.deepcopy(self.network), num_envs, double=False)
+        acting.set(WeightSnapshot(BEFORE_ANY, BEFORE_ANY, 0, online))
+        return acting.q_values
+
+    def evaluate(
+        self,
+        online: np.ndarray,
+        episodes: int,
+        seed: int,
+        version: WeightsVersion = BEFORE_ANY,
+        env_steps: int = 0,
+    ) -> EvaluationReport:
+        """`episodes` greedy episodes; at most 100 envs at once, kept for the next time.
+
+        online, version, env_steps: of the snapshot, `[P]`, its version and its clock.
+        """
+        num_envs = min(episodes, _MAX_ENVS)
+        if num_envs not in self._steppers:
+            self._steppers[num_envs] = self.make_stepper(num_envs, None)
+        stepper, q_values = self._steppers[num_envs], self.q_function(online, num_envs)
+        result = play_episodes(
+            stepper, q_values, episodes, seed, self.max_episode_steps, self.discount, self.epsilon
+        )
+        layout = FlatParameters(self.network).layout
+        return EvaluationReport(env_steps, version, online=online, layout=layout, **vars(result))
+
+    def record(self, online: np.ndarray, seed: int) -> bytes:
+        """One episode as the bytes of an mp4 file."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "episode.mp4"
+            make, q_values = partial(self.make_stepper, 1, "rgb_array"), self.q_function(online, 1)
+            record_video(make, q_values, path, seed, self.max_episode_steps, self.epsilon)
+            return path.read_bytes()

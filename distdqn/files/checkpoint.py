@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import functools
 import json
 import os
 import re
@@ -33,7 +33,7 @@ import safetensors.numpy
 
 from distdqn.errors import CheckpointError, CodecError
 from distdqn.files.codec import decode, encode
-from distdqn.files.durable import listing, read_file, sync_folder, write_file
+from distdqn.files.durable import left_over, listing, read_file, sync_folder, write_file
 from distdqn.files.replay_files import check_replay, prune_segments
 from distdqn.version import __version__
 
@@ -43,7 +43,6 @@ RUN_STATE = "run_state.msgpack"
 
 _ARRAYS = ("online", "target", "optimizer")
 _STEP_FOLDER = re.compile(r"step_(\d+)")
-_IN_WORK = re.compile(r"\..*\.partial-.*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,39 +82,35 @@ def save_checkpoint(directory: str | Path, checkpoint: Checkpoint) -> Path:
     this returns. Raises CheckpointError where it cannot be written (the disk is full).
     """
     directory = Path(directory)
+    partial = directory.with_name(f".{directory.name}.partial-{secrets.token_hex(4)}")
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        partial = directory.parent / f".{directory.name}.partial-{secrets.token_hex(4)}"
-        partial.mkdir()
-        try:
-            _write_files(partial, checkpoint)
-            _put_in_place(partial, directory)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write_files(partial, checkpoint)
+        _put_in_place(partial, directory)
     except OSError as error:
         raise CheckpointError(
             f"cannot save checkpoint {directory}: {error.strerror or error}"
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return directory
 
 
 def load_checkpoint(directory: str | Path) -> Checkpoint:
     """Reads a checkpoint whose every file is as it was written.
 
-    Raises:
-      CheckpointError: a missing, truncated or altered file, which it names, or another
-        format.
+    Raises CheckpointError for another format, or a file, which it names, that is not.
     """
     directory = _complete(Path(directory))
     manifest = _read_manifest(directory)
-    arrays = {name: _read_arrays(directory, f"{name}.safetensors", manifest) for name in _ARRAYS}
+    read = functools.partial(_read, directory, manifest)
     return Checkpoint(
-        **arrays,
+        **{name: read(f"{name}.safetensors", safetensors.numpy.load) for name in _ARRAYS},
         counters=manifest["counters"],
         network=manifest["network"],
         env_id=manifest["env_id"],
         replay=manifest.get("replay", ()),
-        run_state=_read_run_state(directory, manifest),
+        run_state=read(RUN_STATE, decode) if RUN_STATE in manifest["files"] else None,
     )
 
 
@@ -131,50 +126,29 @@ def step_folder(run_folder: str | Path, env_steps: int) -> Path:
     return Path(run_folder) / "checkpoints" / f"step_{env_steps}"
 
 
-def newest_valid(run_folder: str | Path) -> tuple[Path, list[str]]:
-    """The newest checkpoint that is intact, and one line for each newer one that is not.
+def newest(run_folder: str | Path, resumable: bool = False) -> tuple[Path, Checkpoint, list[str]]:
+    """The newest intact checkpoint, where it lies, and a line for each newer one that is harmed.
 
-    Raises:
-      CheckpointError: there is none; says of each what is wrong with it.
+    resumable: only one from which the run can go on, replay and all.
+    Raises CheckpointError where there is none; says of each what is wrong with it.
     """
-    path, _, warnings = _newest(run_folder, "read", load_checkpoint)
-    return path, warnings
-
-
-def newest_resumable(run_folder: str | Path) -> tuple[Checkpoint, list[str]]:
-    """The newest intact checkpoint from which the run can go on, replay and all.
-
-    Returns it and one line for each newer one that is damaged. Raises CheckpointError
-    where there is none; says of each what is wrong with it.
-    """
-
-    def load(path: Path) -> Checkpoint | None:
-        checkpoint = load_checkpoint(path)
-        for entry in checkpoint.replay:
-            check_replay(run_folder, entry)
-        return None if checkpoint.run_state is None else checkpoint
-
-    _, checkpoint, warnings = _newest(run_folder, "resume from", load)
-    return checkpoint, warnings
-
-
-def _newest(
-    run_folder: str | Path, purpose: str, load: Callable[[Path], Checkpoint | None]
-) -> tuple[Path, Checkpoint, list[str]]:
-    """load: gives None where a checkpoint is intact, but has weights alone."""
     harmed: list[str] = []
     alone: list[str] = []
     for path in reversed(checkpoints(run_folder)):
         try:
-            checkpoint = load(path)
+            checkpoint = load_checkpoint(path)
+            for entry in checkpoint.replay if resumable else ():
+                check_replay(run_folder, entry)
         except CheckpointError as error:
             harmed.append(str(error))
             continue
-        if checkpoint is not None:
+        if checkpoint.run_state is not None or not resumable:
             return path, checkpoint, [f"{line}; using {path.name}" for line in harmed]
         alone.append(f"{path.name} has weights alone")
-    what = "; ".join(harmed + alone) or "it has none yet"
-    raise CheckpointError(f"no checkpoint to {purpose} in {run_folder}: {what}")
+    purpose, what = "resume from" if resumable else "read", "; ".join(harmed + alone)
+    raise CheckpointError(
+        f"no checkpoint to {purpose} in {run_folder}: {what or 'it has none yet'}"
+    )
 
 
 def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple[Path, list[str]]:
@@ -187,7 +161,8 @@ def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple
     if which == "best" and _complete(best).exists():
         return best, []
     if which in ("best", "newest"):
-        return newest_valid(run_folder)
+        path, _, lines = newest(run_folder)
+        return path, lines
     for path in (Path(which), Path(run_folder) / which, Path(run_folder) / "checkpoints" / which):
         if (path / MANIFEST).exists():
             return path, []
@@ -202,9 +177,11 @@ def prune(run_folder: str | Path, keep: int) -> list[Path]:
     if keep < 1:
         raise ValueError(f"keep must be >= 1, got {keep}: a run would lose its last checkpoint")
     places = (Path(run_folder), Path(run_folder) / "checkpoints")
-    hidden = [path for place in places for path in place.glob(".*") if path.is_dir()]
-    unfinished = [path for path in hidden if _IN_WORK.fullmatch(path.name)]
-    replaced = [path for path in hidden if path.suffix == ".old" and _replacement(path).exists()]
+    unfinished = [path for place in places for path in left_over(place) if path.is_dir()]
+    whole = [
+        path for path in (Path(run_folder) / "best", *checkpoints(run_folder)) if path.exists()
+    ]
+    replaced = [_old(path) for path in whole if _old(path).exists()]
     gone = [*checkpoints(run_folder)[:-keep], *unfinished, *replaced]
     for path in gone:
         # Without its manifest it is no checkpoint, should the removal be broken off.
@@ -242,7 +219,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         "files": {name: listing(data) for name, data in contents.items()},
     }
     text = _to_json(manifest)
-    signed = json.loads(text) | {"sha256": _sha256(text.encode())}
+    signed = json.loads(text) | {"sha256": listing(text.encode())["sha256"]}
     write_file(folder / MANIFEST, _to_json(signed).encode())
     sync_folder(folder)
 
@@ -267,11 +244,6 @@ def _old(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.old")
 
 
-def _replacement(old: Path) -> Path:
-    """The inverse of `_old`."""
-    return old.with_name(old.name.removeprefix(".").removesuffix(".old"))
-
-
 def _read_manifest(directory: Path) -> dict[str, Any]:
     path = directory / MANIFEST
     try:
@@ -286,43 +258,23 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
             f"checkpoint {directory} has format {written} (distdqn {manifest.get('distdqn')}), "
             f"this distdqn {__version__} reads format {FORMAT}: install the other version"
         )
-    if digest != _sha256(_to_json(manifest).encode()):
+    if digest != listing(_to_json(manifest).encode())["sha256"]:
         raise CheckpointError(f"checkpoint file {path} is altered: its SHA-256 differs")
     return manifest
 
 
-def _read_arrays(directory: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _read(
+    directory: Path, manifest: Mapping[str, Any], name: str, unpack: Callable[[bytes], Any]
+) -> Any:
+    """What a listed file holds; unpack: makes it of the file's bytes."""
     try:
-        return safetensors.numpy.load(_read(directory, name, manifest))
-    except safetensors.SafetensorError as error:
-        raise _does_not_fit(directory / name) from error
-
-
-def _read_run_state(directory: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if RUN_STATE not in manifest["files"]:
-        return None
-    try:
-        return decode(_read(directory, RUN_STATE, manifest))
-    except CodecError as error:
-        raise _does_not_fit(directory / RUN_STATE) from error
-
-
-def _read(directory: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
-    try:
-        listed = manifest["files"][name]
-        return read_file(directory / name, listed)
-    except (KeyError, TypeError) as error:
-        raise _does_not_fit(directory / name) from error
-
-
-def _does_not_fit(path: Path) -> CheckpointError:
-    return CheckpointError(f"checkpoint file {path} does not fit its manifest")
+        return unpack(read_file(directory / name, manifest["files"][name]))
+    except (KeyError, TypeError, CodecError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"checkpoint file {directory / name} does not fit its manifest"
+        ) from error
 
 
 def _to_json(value: Any) -> str:
     """The same text for the same value, numpy numbers as plain ones."""
     return json.dumps(value, indent=1, sort_keys=True, default=lambda number: number.item())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

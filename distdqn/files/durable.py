@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from distdqn.errors import CheckpointError
-
-_IN_WORK = re.compile(r"\..*\.partial-[0-9a-f]{8}")
 
 
 def listing(data: bytes) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def left_over(folder: Path) -> Iterator[Path]:
     """What broken-off writers left in `folder`."""
-    return (path for path in folder.glob(".*") if _IN_WORK.fullmatch(path.name))
+    return folder.glob(".*.partial-*")
 
 
 def sync_folder(folder: Path) -> None:

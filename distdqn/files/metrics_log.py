@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ import numpy as np
 from distdqn.plain_json import to_json
 
 _FLUSH_PERIOD_S = 1.0
-
-
 _BUFFER_BYTES = 1 << 18
 
 
 class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events, side by side.
+    """Both files of one run's folder.
 
     Buffers up to 256 kB each and hands them over once a second, when something is
     written. TensorBoard's own EventFileWriter is passed by: it has a thread per file and
@@ -40,6 +38,11 @@ class MetricsLog:
         self._add_event(file_version="brain.Event:2")
 
     def write(self, scalars: Mapping[str, float], global_step: int) -> None:
+        """One line and one event.
+
+        scalars: by TensorBoard tag; those that are not finite are left out.
+        global_step: env steps.
+        """
         from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
         finite = {tag: float(value) for tag, value in scalars.items() if math.isfinite(value)}
@@ -52,9 +55,20 @@ class MetricsLog:
         if time.monotonic() >= self._flush_at:
             self.flush()
 
+    def write_episodes(self, episodes: Iterable[tuple[int, float, int]]) -> None:
+        """Training episodes as (env steps, raw return, length), one by one."""
+        for env_steps, value, length in episodes:
+            self.write(
+                {"charts/episodic_return": value, "charts/episodic_length": length}, env_steps
+            )
+
     def write_histogram(
         self, tag: str, counts: np.ndarray, edges: np.ndarray, global_step: int
     ) -> None:
+        """A distribution for TensorBoard alone; `metrics.jsonl` has its quantiles.
+
+        counts: `[n]` of values between `edges [n + 1]`, ascending and finite.
+        """
         from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 
         middles = (edges[:-1] + edges[1:]) / 2
@@ -78,6 +92,7 @@ class MetricsLog:
         self._add_event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def flush(self) -> None:
+        """Hands over what is buffered."""
         self._lines.flush()
         self._events.flush()
         self._flush_at = time.monotonic() + _FLUSH_PERIOD_S

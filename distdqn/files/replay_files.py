@@ -86,18 +86,13 @@ def save_replay(
     try:
         _make_folder(folder)
         for piece in _split(new) if has_new else ():
-            numbers = _numbers(piece)
-            name = f"{numbers['first_item']:012d}"
-            segments.append(_write(run_folder, folder, name, piece) | numbers)
-        entry = {
-            "shard": shard,
-            "state": _write(run_folder, folder, "state", light),
-            "segments": segments,
-        }
+            name = f"{piece['first_item']:012d}"
+            segments.append(_write(run_folder, folder, name, piece) | _numbers(piece))
+        written = _write(run_folder, folder, "state", light)
         sync_folder(folder)
     except OSError as error:
         raise CheckpointError(f"cannot save replay {folder}: {error.strerror or error}") from error
-    return entry
+    return {"shard": shard, "state": written, "segments": segments}
 
 
 def _make_folder(folder: Path) -> None:
@@ -136,10 +131,10 @@ def prune_segments(
     """
     run_folder = Path(run_folder)
     in_use = {run_folder / listed["file"] for entry in entries_in_use for listed in _files(entry)}
-    gone = []
-    for folder in (run_folder / _FOLDER).glob("shard_*"):
-        written = {*folder.glob("*.msgpack"), *left_over(folder)}
-        gone += sorted(written - in_use)
+    folders = list((run_folder / _FOLDER).glob("shard_*"))
+    written = {path for folder in folders for path in folder.glob("*.msgpack")}
+    left = [path for folder in folders for path in left_over(folder)]
+    gone = sorted(written - in_use) + left
     for path in gone:
         path.unlink(missing_ok=True)
     return gone
@@ -182,11 +177,7 @@ def _split(segment: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             first, end = numbers[f"first_{what}"], numbers[f"end_{what}"]
             rows[what] = slice(*((end - first) * i // count for i in (k, k + 1)))
             firsts[f"first_{what}"] = first + rows[what].start
-        items = {
-            name: column[rows["item"]]
-            for name, column in columns.items()
-            if name not in FRAME_COLUMNS
-        }
+        items = {name: x[rows["item"]] for name, x in columns.items() if name not in FRAME_COLUMNS}
         yield {**firsts, **items, **frame_columns(segment, rows["frame"])}
 
 

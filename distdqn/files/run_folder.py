@@ -9,13 +9,15 @@ finished run is not mistaken for a live one.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
+import functools
+import itertools
 import json
-import os
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ import numpy as np
 import psutil
 
 from distdqn.errors import RunError
+from distdqn.files.durable import write_file
 from distdqn.files.metrics_log import MetricsLog, is_up_to
-from distdqn.files.named_folder import cannot_make, make_folder
 from distdqn.plain_json import to_json
 
 _LIVE_STATES = ("starting", "running", "stopping")
@@ -40,7 +42,6 @@ class RunFolder:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.name = self.path.name
-        self._metrics: MetricsLog | None = None
 
     @classmethod
     def create(
@@ -58,9 +59,9 @@ class RunFolder:
                 path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
-            folder._update_run_json(**_this_process(), state="starting")
+            folder.tell(**_this_process(), state="starting")
         except OSError as error:
-            raise cannot_make(runs_dir, error) from error
+            raise _cannot_make(runs_dir, error) from error
         return folder
 
     @classmethod
@@ -84,7 +85,7 @@ class RunFolder:
         with open(self.path / "run.json") as lock:  # read and written by one at a time
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.require_resumable()
-            self._update_run_json(**_this_process(), state="starting")
+            self.tell(**_this_process(), state="starting")
 
     def require_resumable(self) -> None:
         """Raises RunError where the run is live, or has finished."""
@@ -104,6 +105,11 @@ class RunFolder:
     def token_path(self) -> Path:
         """Where the token of an embedded Ray is kept, for other shells of this user."""
         return self.path / "ray_token"
+
+    @functools.cached_property
+    def metrics(self) -> MetricsLog:
+        """Opened when something is written."""
+        return MetricsLog(self.path)
 
     @property
     def config_path(self) -> Path:
@@ -132,15 +138,12 @@ class RunFolder:
         except (psutil.Error, KeyError):
             return False
 
-    def set_running(self, address: str, namespace: str, token_file: str) -> None:
-        """Tells other shells how to reach the run's actors."""
-        self._update_run_json(
-            state="running", address=address, namespace=namespace, token_file=token_file
-        )
+    def tell(self, **fields: Any) -> None:
+        """Tells other shells in `run.json`, above all how to reach the run's actors.
 
-    def set_state(self, state: str) -> None:
-        """ "starting", "running", "stopping", "stopped", "finished" or "failed"."""
-        self._update_run_json(state=state)
+        state: "starting", "running", "stopping", "stopped", "finished" or "failed".
+        """
+        self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """`summary.json`; numbers that are not finite become null."""
@@ -153,28 +156,6 @@ class RunFolder:
         path.write_bytes(data)
         return path
 
-    def write_scalars(self, scalars: Mapping[str, float], global_step: int) -> None:
-        """One line of `metrics.jsonl` and one TensorBoard event.
-
-        scalars: by TensorBoard tag; those that are not finite are left out.
-        global_step: env steps.
-        """
-        self._open_metrics().write(scalars, global_step)
-
-    def write_histogram(
-        self, tag: str, counts: np.ndarray, edges: np.ndarray, global_step: int
-    ) -> None:
-        """A distribution for TensorBoard alone; `metrics.jsonl` has its quantiles.
-
-        counts: `[n]` of values between `edges [n + 1]`, ascending and finite.
-        """
-        self._open_metrics().write_histogram(tag, counts, edges, global_step)
-
-    def flush(self) -> None:
-        """Hands over what is buffered, before a checkpoint that says how far the run is."""
-        if self._metrics is not None:
-            self._metrics.flush()
-
     def rewind(self, env_steps: int) -> None:
         """Takes back what was written after `env_steps`: a resumed run writes it again.
 
@@ -185,7 +166,7 @@ class RunFolder:
             lines = path.read_text().splitlines(keepends=True)
             kept = [line for line in lines if is_up_to(line, env_steps)]
             self._replace("metrics.jsonl", "".join(kept))
-        self._open_metrics().rewind(env_steps)
+        self.metrics.rewind(env_steps)
 
     def write_visits(self, visits: np.ndarray) -> None:
         """`visits.safetensors`: `[S, A]` int64, how often each state and action was added."""
@@ -194,33 +175,14 @@ class RunFolder:
         data = safetensors.numpy.save({"visits": np.ascontiguousarray(visits)})
         (self.path / "visits.safetensors").write_bytes(data)
 
-    def write_episodes(self, episodes: Iterable[tuple[int, float, int]]) -> None:
-        """Training episodes as (env steps, raw return, length), one by one."""
-        for env_steps, episode_return, length in episodes:
-            self.write_scalars(
-                {"charts/episodic_return": episode_return, "charts/episodic_length": length},
-                env_steps,
-            )
-
     def close(self) -> None:
         """Puts what is buffered on the disk; may be called twice."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
-
-    def _open_metrics(self) -> MetricsLog:
-        if self._metrics is None:
-            self._metrics = MetricsLog(self.path)
-        return self._metrics
-
-    def _update_run_json(self, **fields: Any) -> None:
-        self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
+        if metrics := self.__dict__.pop("metrics", None):
+            metrics.close()
 
     def _replace(self, name: str, text: str) -> None:
         """Another shell reads the old text or the new one, never half of it."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text)
-        os.replace(partial, self.path / name)
+        write_file(self.path / name, text.encode())
 
 
 def list_runs(runs_dir: str | Path) -> list[Path]:
@@ -229,27 +191,48 @@ def list_runs(runs_dir: str | Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+def make_folder(runs_dir: str | Path, kind: str) -> Path:
+    """`<kind>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
+
+    Creating it is what takes the name: of two commands at once each has its own. Raises
+    RunError where `runs_dir` cannot be written.
+    """
+    stem = f"{kind}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        Path(runs_dir).mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = Path(runs_dir) / (stem if number == 1 else f"{stem}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                break
+        return folder
+    except OSError as error:
+        raise _cannot_make(runs_dir, error) from error
+
+
+def _cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot make a folder in {runs_dir}: {error.strerror}; "
+        "choose another place with --runs-dir"
+    )
+
+
 def _take_name(path: Path) -> Path:
     """Creating the folder is what takes the name: of two processes one succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.mkdir()
     except FileExistsError as error:
-        raise RunError(_name_taken(RunFolder(path))) from error
+        folder = RunFolder(path)
+        run = folder.read_run_json()
+        who = f"process {run.get('pid')} on {run.get('host')}"
+        raise RunError(
+            f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
+            if folder.is_live
+            else f"run name {path.name!r} is taken: {path} is there; "
+            "choose another --run-name, or move the folder away"
+        ) from error
     return path
-
-
-def _name_taken(folder: RunFolder) -> str:
-    run = folder.read_run_json()
-    if folder.is_live:
-        return (
-            f"run name {folder.name!r} is in use by process {run.get('pid')} on "
-            f"{run.get('host')}; stop that run or choose another --run-name"
-        )
-    return (
-        f"run name {folder.name!r} is taken: {folder.path} is there; "
-        "choose another --run-name, or move the folder away"
-    )
 
 
 def _this_process() -> dict[str, Any]:

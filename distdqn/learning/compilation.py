@@ -4,10 +4,10 @@ A compile takes ten seconds of a core and loading its result one millisecond, so
 child process compiles at low priority, what it built is kept for later runs, and
 training goes on eagerly meanwhile.
 
-    describe(build) --source_key--> cache -----------------------------> load
-                                      | miss                              ^
-                                      v                                   |
-                    child: trace --cache_key--> cache --miss--> compile --+
+    describe(build) --key--> cache ------------------------------> load
+                               | miss                               ^
+                               v                                    |
+                             child: trace --> compile --> publish --+
 
 The function is in place and positional: tensors in, a list of tensors out, state
 written where it lies. Only the CPU is served; on a GPU the update is a CUDA graph.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import os
 import pickle
 import shutil
@@ -26,10 +27,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -46,11 +45,8 @@ from distdqn.learning.compiled_cache import (
     source_key,
 )
 
-__all__ = ["BackgroundCompile", "CompiledCache", "compile_in_background", "trace"]
-
 InPlace = Callable[..., Sequence[torch.Tensor]]
 Build = Callable[[], InPlace]
-State = Literal["cached", "compiling", "ready", "failed"]
 
 _CHILD = (sys.executable, "-m", __name__)
 
@@ -67,25 +63,6 @@ def trace(function: InPlace, arguments: Tensors) -> torch.fx.GraphModule:
     return make_fx(lambda *tensors: function(*tensors))(*copies)
 
 
-def compile_in_background(
-    build: Build,
-    arguments: Tensors,
-    cache: CompiledCache | None = None,
-    nice: int = 19,
-    command: Sequence[str] = _CHILD,
-) -> BackgroundCompile:
-    """Starts to compile the function that `build` makes, for arguments like these; never raises.
-
-    build: makes a function that is in place and positional. If `describe` knows it
-      (`partial(f, module, settings)`) a cached result costs milliseconds; if it cannot be
-      pickled, the function is traced here, before this returns, which takes two seconds.
-    arguments: CPU tensors; their layouts count, their values do not.
-    nice: of the child process. At 19 it takes only what training leaves.
-    command: starts the child; another one in tests.
-    """
-    return BackgroundCompile(build, arguments, cache or CompiledCache(), nice, command)
-
-
 class BackgroundCompile:
     """A compile on its way; any failure is a state and one line, never an exception.
 
@@ -93,6 +70,12 @@ class BackgroundCompile:
     "ready" or "failed". It has no thread: it looks after the child when it is asked.
     The child ends with this process, however that ends.
 
+    build: makes a function that is in place and positional. If `describe` knows it
+      (`partial(f, module, settings)`) a cached result costs milliseconds; what a user's own
+      network makes is traced here, before this returns, which takes two seconds.
+    arguments: CPU tensors; their layouts count, their values do not.
+    nice: of the child process. At 19 it takes only what training leaves.
+    command: starts the child; another one in tests.
     reason: one line where it failed, else empty.
     """
 
@@ -100,35 +83,27 @@ class BackgroundCompile:
         self,
         build: Build,
         arguments: Tensors,
-        cache: CompiledCache,
-        nice: int,
-        command: Sequence[str],
+        cache: CompiledCache | None = None,
+        nice: int = 19,
+        command: Sequence[str] = _CHILD,
     ) -> None:
-        self._arguments, self._cache = arguments, cache
-        self._state: State = "compiling"
-        self._began, self._ended = time.monotonic(), 0.0
+        self._arguments, self._cache = arguments, cache or CompiledCache()
+        self._state = "compiling"
         self._function: CompiledFunction | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: Path | None = None
+        self._folder = ""
         self.reason = ""
-        try:
-            self._start(build, nice, command)
-        except Exception as error:
-            self._fail(_one_line(error))
+        self._attempt(functools.partial(self._start, build, nice, command))
 
     @property
-    def state(self) -> State:
-        self._refresh()
+    def state(self) -> str:
+        self.poll()
         return self._state
-
-    @property
-    def seconds(self) -> float:
-        """Until the function was there or the compile failed; so far, while it goes on."""
-        return (self._ended or time.monotonic()) - self._began
 
     def poll(self) -> CompiledFunction | None:
         """The compiled function when it is there; else None, at once."""
-        self._refresh()
+        if self._process is not None and self._process.poll() is not None:
+            self._attempt(self._finish)
         return self._function
 
     def cancel(self) -> None:
@@ -136,101 +111,79 @@ class BackgroundCompile:
         if self._state == "compiling":
             self._fail("cancelled")
 
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            self._fail(_one_line(error))
+
     def _start(self, build: Build, nice: int, command: Sequence[str]) -> None:
         if any(argument.device.type != "cpu" for argument in self._arguments):
             return self._fail("CUDA uses graphs")
-        key: str | None
-        if _can_be_pickled(build):
-            description = describe(build)
-            key = None if description is None else source_key(description, self._arguments)
+        source: Build | torch.fx.GraphModule = build
+        if (description := describe(build)) is not None:
+            key = source_key(description, self._arguments)
         else:
-            graph = trace(build(), self._arguments)
-            key, build = cache_key(graph, self._arguments), functools.partial(_identity, graph)
-        if key is not None and (library := self._cache.lookup(key)) is not None:
-            return self._load(library, "cached")
+            source = trace(build(), self._arguments)
+            key = cache_key(source, self._arguments)
+        if (library := self._cache.lookup(key)) is not None:
+            self._function = CompiledFunction(library, self._arguments)
+            return self._end("cached")
         if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
             return self._fail(f"no C++ compiler, {compiler} is not on the PATH")
         # In a file without a name: nobody else can put something to unpickle there.
         with tempfile.TemporaryFile() as job:
             threads, directory = torch.get_num_threads(), str(self._cache.directory)
-            pickle.dump((build, layouts(self._arguments), threads, directory, key), job)
+            pickle.dump((source, layouts(self._arguments), threads, directory, key), job)
             job.seek(0)
             self._launch(job.fileno(), nice, command)
 
     def _launch(self, job: int, nice: int, command: Sequence[str]) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="distdqn-compile-"))  # mode 0700
-        with open(self._folder / "log", "wb") as log:
+        self._folder = tempfile.mkdtemp(prefix="distdqn-compile-")  # mode 0700
+        own = {
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+            "TMPDIR": self._folder,  # everything that the compile writes
+            "TORCHINDUCTOR_CACHE_DIR": f"{self._folder}/inductor",
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        with open(Path(self._folder, "log"), "wb") as log:
             self._process = subprocess.Popen(
-                [*command, str(self._folder), str(job)],
+                [*command, self._folder, str(job)],
                 stdin=subprocess.PIPE,  # its closing tells the child that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_child_environment(self._folder),
+                env=os.environ | own,
                 pass_fds=[job],
                 start_new_session=True,  # a group of its own, to be killed as one
             )
         with contextlib.suppress(OSError):  # over already
             os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
 
-    def _refresh(self) -> None:
-        if self._process is None or self._process.poll() is None:
-            return
-        try:
-            self._load(self._library(self._process.returncode), "ready")
-        except Exception as error:
-            self._fail(_one_line(error))
-
-    def _library(self, returncode: int) -> Path:
-        """What the child left behind; RuntimeError with its last words if it failed."""
-        assert self._folder is not None
-        if returncode == 0:
-            return Path((self._folder / "library").read_text())
-        log = (self._folder / "log").read_text(errors="replace").strip().splitlines()
-        last = log[-1] if log else "it said nothing"
-        raise RuntimeError(f"compiler process ended with {returncode}: {last}")
-
-    def _load(self, library: Path, state: State) -> None:
+    def _finish(self) -> None:
+        """Loads what the child left behind; RuntimeError with its last words if it failed."""
+        assert self._process is not None
+        if status := self._process.returncode:
+            log = Path(self._folder, "log").read_text(errors="replace").strip().splitlines()
+            last = log[-1] if log else "it said nothing"
+            raise RuntimeError(f"compiler process ended with {status}: {last}")
+        library = Path(self._folder, "library").read_text()
         self._function = CompiledFunction(library, self._arguments)
-        self._end(state)
+        self._end("ready")
 
     def _fail(self, reason: str) -> None:
         self.reason = f"update not compiled, training goes on eagerly: {reason}"
         self._end("failed")
 
-    def _end(self, state: State) -> None:
-        self._state, self._ended = state, time.monotonic()
-        if self._process is not None:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-        if self._folder is not None:
+    def _end(self, state: str) -> None:
+        self._state = state
+        if (process := self._process) is not None:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            self._process = None
+        if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._process = self._folder = None
-
-
-def _child_environment(folder: Path) -> dict[str, str]:
-    """Everything that the compile writes lies in `folder`."""
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "TMPDIR": str(folder),
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-
-
-def _can_be_pickled(build: Build) -> bool:
-    try:
-        pickle.dumps(build)
-    except Exception:  # pickle raises what it likes
-        return False
-    return True
-
-
-def _identity(graph: torch.fx.GraphModule) -> InPlace:
-    return graph
 
 
 def _one_line(error: Exception) -> str:
@@ -240,18 +193,18 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {line.strip()}"[:300]
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(folder: str, descriptor: str) -> None:
     """The child, `python -m <this module> FOLDER FD`: compiles the job in file FD.
 
     Writes the library's path to `FOLDER/library`; or ends with 1, its last line the reason.
     """
-    folder, descriptor = Path(arguments[0]), int(arguments[1])
     threading.Thread(target=_die_with_parent, args=[folder], daemon=True).start()
     gc.disable()  # a sixth of the Python time, in a process that ends soon
     status = 1
     try:
-        with os.fdopen(descriptor, "rb") as file:
-            (folder / "library").write_text(str(_compile(*pickle.load(file))))
+        importlib.import_module("torch._dynamo")  # without it no graph can be unpickled
+        with os.fdopen(int(descriptor), "rb") as file:
+            Path(folder, "library").write_text(str(_compile(*pickle.load(file))))
         status = 0
     except Exception as error:
         print(_one_line(error), flush=True)
@@ -259,42 +212,41 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _compile(
-    build: Build, layouts_: list[Layout], num_threads: int, directory: str, key: str | None
+    source: Build | torch.fx.GraphModule,
+    layouts_: Sequence[Layout],
+    num_threads: int,
+    directory: str,
+    key: str,
 ) -> Path:
     torch.set_num_threads(num_threads)
-    arguments = [
+    arguments = tuple(
         torch.empty_strided(shape, strides, dtype=dtype).zero_()
         for shape, strides, dtype in layouts_
-    ]
-    cache = CompiledCache(directory)
-    graph = trace(build(), arguments)
-    graph_key = cache_key(graph, arguments)
-    library = cache.lookup(graph_key)  # another source may have led to the same graph
-    if library is None:
-        library = _compile_graph(graph, arguments)
+    )
+    function = source if isinstance(source, torch.fx.GraphModule) else source()
+    library = _compile_graph(trace(function, arguments), arguments)
     CompiledFunction(library, arguments)  # what does not load does no harm here
     with contextlib.suppress(OSError):  # without a cache it is loaded from where it lies
-        for each in filter(None, (graph_key, key)):
-            library = cache.publish(library, each)
+        library = CompiledCache(directory).publish(library, key)
     return library
 
 
-def _compile_graph(graph: torch.fx.GraphModule, arguments: Tensors) -> Path:
+def _compile_graph(graph: torch.fx.GraphModule, arguments: tuple[torch.Tensor, ...]) -> Path:
     import torch._inductor
 
     known = torch._inductor.list_options()
     options = {name: value for name, value in OPTIONS.items() if name in known}
     with torch.no_grad():
-        program = torch.export.export(graph, tuple(arguments), strict=False)
+        program = torch.export.export(graph, arguments, strict=False)
         module = program.module(check_guards=False)
         try:
-            library = torch._inductor.aot_compile(module, tuple(arguments), options=options)
+            library = torch._inductor.aot_compile(module, arguments, options=options)
         except Exception:  # a compiler that does not know what this CPU has
-            library = torch._inductor.aot_compile(module, tuple(arguments))
+            library = torch._inductor.aot_compile(module, arguments)
     return Path(str(library))
 
 
-def _die_with_parent(folder: Path) -> None:
+def _die_with_parent(folder: str) -> None:
     """Waits for the parent's end of the pipe to close, and takes the compiler along.
 
     The kernel's parent-death signal would come when the thread that started this process
@@ -306,4 +258,4 @@ def _die_with_parent(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

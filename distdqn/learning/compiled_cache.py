@@ -1,16 +1,15 @@
 """What compiled functions are known by, kept under, and called through.
 
-A key is a digest of everything that decides the machine code; one that misses
-something would load yesterday's update in silence. There are two: of the traced graph,
-which is exact, and of the source that an update is made of with a description of what it
-closes over, which needs no tracing and is refused (None) where it could miss something.
+A key is a digest of everything that decides the machine code; one that misses something
+would load yesterday's update in silence. It is made from the source of an update and a
+description of what it closes over, which needs no tracing; where a description could miss
+something there is none, and the key is made from the traced graph.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import io
 import operator
 import os
@@ -25,25 +24,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from distdqn.machine.cpu_info import cpu_flags
+from distdqn.machine.cpu import cpu_flags
 
 Tensors = Sequence[torch.Tensor]
 Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 
 # The files that an update is made of: `learning.update`, the networks, all they import.
-MADE_OF = (
-    "distdqn.config.sections",
-    "distdqn.config.values",
-    "distdqn.errors",
-    "distdqn.learning.optimizers",
-    "distdqn.learning.update",
-    "distdqn.networks.pictures",
-    "distdqn.networks.q_network",
-    "distdqn.networks.torsos",
-    "distdqn.types",
-    "distdqn.value_learning",
-    "distdqn.weights.flat_parameters",
+_FILES = (
+    "config.sections config.values errors learning.optimizers learning.update networks.pictures "
+    "networks.q_network types value_learning weights.flat_parameters"
 )
+MADE_OF = tuple(f"distdqn.{name}" for name in _FILES.split())
 _PLAIN = ("collections", "copyreg", "functools")  # containers, and how pickle makes objects
 OPTIONS = {  # of torch's compiler, those that it has; without any it compiles too, more slowly
     # Precompiling torch's headers pays from the third compile on; ours is one.
@@ -52,25 +43,21 @@ OPTIONS = {  # of torch's compiler, those that it has; without any it compiles t
     # Compiling the update tells as well whether the compiler knows this CPU's instructions.
     "cpp.vec_isa_ok": True,
 }
-_KEPT_FILES = 64
+KEPT_FILES = 64
+_ROOT = Path(__file__).parents[2]
 
 
 def cache_key(graph: torch.fx.GraphModule, arguments: Tensors) -> str:
-    """Hex digest of all that decides the machine code for a traced function.
-
-    That is the graph with its constants, the arguments' layouts, torch, the CPU and the
-    number of threads.
-    """
+    """Of the graph with its constants, the arguments' layouts, torch, CPU, number of threads."""
     targets = [str(node.target) for node in graph.graph.find_nodes(op="get_attr")]
     constants = [f"{name} {_tensor_text(operator.attrgetter(name)(graph))}" for name in targets]
-    return _digest(_toolchain(), str(layouts(arguments)), graph.code, *constants)
+    return _digest(arguments, graph.code, *constants)
 
 
 def source_key(description: str, arguments: Tensors) -> str:
     """As `cache_key`, from what `describe` says and the source of `MADE_OF`; no tracing."""
-    specs = [importlib.util.find_spec(name) for name in MADE_OF]
-    sources = [Path(str(spec.origin)).read_text() for spec in specs if spec is not None]
-    return _digest(_toolchain(), str(layouts(arguments)), description, *sources)
+    files = [_ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in MADE_OF]
+    return _digest(arguments, description, *(file.read_text() for file in files))
 
 
 def layouts(arguments: Tensors) -> list[Layout]:
@@ -85,8 +72,10 @@ def describe(value: Any) -> str | None:
     Whatever else occurs anywhere inside, the answer is None: its source could change unseen.
     """
     stream = io.BytesIO()
+    describer = _Describer(stream)
+    describer.fast = True  # by value: whether two equal strings are one object tells nothing
     try:
-        _Describer(stream).dump(value)
+        describer.dump(value)
     except Exception:  # objects raise what they like when they are taken apart
         return None
     return hashlib.sha256(stream.getvalue()).hexdigest()
@@ -94,10 +83,6 @@ def describe(value: Any) -> str | None:
 
 class _Describer(pickle.Pickler):
     """Pickles the names of known code, parameters without their values, buffers with them."""
-
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream)
-        self.fast = True  # by value: whether two equal strings are one object tells nothing
 
     def persistent_id(self, value: Any) -> str | None:
         if isinstance(value, nn.Parameter):  # their values are arguments
@@ -112,20 +97,18 @@ class _Describer(pickle.Pickler):
         return f"{module}.{name}"
 
 
-def _toolchain() -> str:
-    versions = (torch.__version__, torch.version.git_version, os.environ.get("CXX"))
-    capability = torch.backends.cpu.get_cpu_capability()
-    cpu = (platform.machine(), capability, cpu_flags(), torch.get_num_threads())
-    return repr((versions, cpu, OPTIONS))
-
-
 def _tensor_text(tensor: torch.Tensor) -> str:
     values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return f"{layouts([tensor])} {hashlib.sha256(values.tobytes()).hexdigest()}"
 
 
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+def _digest(arguments: Tensors, *texts: str) -> str:
+    """Of these texts, and of what counts for every function: layouts, torch, the CPU."""
+    versions = (torch.__version__, torch.version.git_version, os.environ.get("CXX"), OPTIONS)
+    capability = torch.backends.cpu.get_cpu_capability()
+    cpu = (platform.machine(), capability, cpu_flags(), torch.get_num_threads())
+    always = repr((versions, cpu, layouts(arguments)))
+    return hashlib.sha256("\0".join((always, *texts)).encode()).hexdigest()
 
 
 class CompiledCache:
@@ -140,16 +123,18 @@ class CompiledCache:
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
-        self.directory = _default_directory() if directory is None else Path(directory)
+        if directory is None:
+            own, users = os.environ.get("DISTDQN_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+            directory = Path(own or Path(users or "~/.cache").expanduser() / "distdqn", "compiled")
+        self.directory = Path(directory)
 
     def lookup(self, key: str) -> Path | None:
         """The library under `key`, intact, or None."""
         with contextlib.suppress(OSError):  # a cache that cannot be read is an empty one
-            found = sorted(self.directory.glob(f"{key}.*.so"))
-            if not found or not _only_mine(self.directory):
+            if not _only_mine(self.directory):
                 return None
-            for path in found:
-                if _only_mine(path) and path.name == _name(key, path):
+            for path in self.directory.glob(f"{key}.*.so"):
+                if _only_mine(path) and path.name == _name(key, path.read_bytes()):
                     os.utime(path)
                     return path
                 path.unlink()
@@ -158,30 +143,21 @@ class CompiledCache:
     def publish(self, library: str | Path, key: str) -> Path:
         """Copies a library in under `key`; whoever looks sees all of it or nothing."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(".partial", key, self.directory)  # mode 0600
-        partial = Path(name)
+        data = Path(library).read_bytes()
+        path = self.directory / _name(key, data)
+        descriptor, partial = tempfile.mkstemp(".partial", key, self.directory)  # mode 0600
         with os.fdopen(descriptor, "wb") as file:
-            file.write(Path(library).read_bytes())
-        path = self.directory / _name(key, partial)
+            file.write(data)
         os.replace(partial, path)
-        self._prune()
+        with contextlib.suppress(OSError):  # somebody else removes files too
+            by_age = sorted(self.directory.iterdir(), key=lambda path: path.stat().st_mtime)
+            for old in by_age[:-KEPT_FILES]:
+                old.unlink()
         return path
 
-    def _prune(self) -> None:
-        with contextlib.suppress(OSError):  # somebody else prunes
-            by_age = sorted(self.directory.iterdir(), key=lambda path: path.stat().st_mtime)
-            for path in by_age[:-_KEPT_FILES]:
-                path.unlink()
 
-
-def _default_directory() -> Path:
-    if own := os.environ.get("DISTDQN_CACHE_DIR"):
-        return Path(own) / "compiled"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distdqn/compiled"
-
-
-def _name(key: str, path: Path) -> str:
-    return f"{key}.{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.so"
+def _name(key: str, data: bytes) -> str:
+    return f"{key}.{hashlib.sha256(data).hexdigest()[:32]}.so"
 
 
 def _only_mine(path: Path) -> bool:
@@ -202,8 +178,7 @@ class CompiledFunction:
         # torch._inductor.aoti_load_package does it too, after two seconds of imports,
         # and unpacks into a temporary folder that a killed process leaves behind.
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1)
-        self._layouts = layouts(arguments)
-        self._checked = False
+        self._required, self._checked = layouts(arguments), False
 
     def __call__(self, *arguments: torch.Tensor) -> list[torch.Tensor]:
         """The outputs.
@@ -212,14 +187,10 @@ class CompiledFunction:
         microseconds, a tenth of a small update. Compiled code itself would not notice
         and read past their ends, so a caller must keep to what it began with.
         """
-        if not self._checked:
-            self._check(arguments)
-        return self._runner.run(list(arguments))
-
-    def _check(self, arguments: Tensors) -> None:
-        if layouts(arguments) != self._layouts:
+        if not self._checked and (got := layouts(arguments)) != self._required:
             raise ValueError(
                 "compiled code must get the layouts it was compiled for: required "
-                f"(shape, strides, dtype) {self._layouts}, got {layouts(arguments)}"
+                f"(shape, strides, dtype) {self._required}, got {got}"
             )
         self._checked = True
+        return self._runner.run(list(arguments))

@@ -42,12 +42,13 @@ from distdqn.learning.update import (
 from distdqn.machine.cpu_threads import cpu_threads, default_num_threads
 from distdqn.types import ObservationSpec, PriorityUpdate, ReplayBatch
 from distdqn.value_learning import importance_weights
-from distdqn.weights.flat_parameters import FlatParameters, Layout
+from distdqn.weights.flat_parameters import FlatParameters
 
 _SLOW_BFLOAT16 = (
     "this device has no arithmetic in bfloat16: --learner.precision float32 is more exact and "
     "likely faster"
 )
+_COUNTS = ("gradient_steps", "target_copies")
 _CHUNK = 2**15  # entries: eight vectors of it fit into a core's second-level cache
 
 
@@ -62,6 +63,7 @@ class Learner:
     device: where the updates run.
     dtype: of the parameters.
     parameters: the map between vectors and the network (a copy of the one given).
+    layout: names and shapes of the parameters, in the order of the vectors.
     state: what the update writes in place, by name, in its order.
     diagnostics: what the updates have shown.
     gradient_steps: updates made; equals the state's `step`.
@@ -89,6 +91,7 @@ class Learner:
         self.dtype, on_gpu = DTYPES[settings.precision], self.device.type == "cuda"
         network = copy.deepcopy(network).to(device=self.device, dtype=self.dtype)
         self.parameters, self.settings = FlatParameters(network), settings
+        self.layout = self.parameters.layout
         self.num_threads = settings.num_threads or (1 if on_gpu else default_num_threads(network))
         self._observation, self._num_actions = observation, num_actions
         self.state = initial_state(self.parameters.flatten(), settings)
@@ -113,11 +116,6 @@ class Learner:
     def swap_refused(self) -> str:
         """Why the last `swap`, or the capture, was refused; else empty."""
         return self._update.refused
-
-    @property
-    def layout(self) -> Layout:
-        """Names and shapes of the parameters, in the order of the vectors."""
-        return self.parameters.layout
 
     def learn(
         self,
@@ -177,9 +175,8 @@ class Learner:
         with_action_mask: whether the batches have masks; a compiled update fits one kind
         alone, and batches of the other kind then take the eager one.
         """
-        rate = self._learning_rate.clone()
-        minibatch = self.example_minibatch(with_action_mask)
-        return (*(x.clone() for x in self.state.values()), rate, *minibatch)
+        own = (*self.state.values(), self._learning_rate)
+        return (*(x.clone() for x in own), *self.example_minibatch(with_action_mask))
 
     def example_minibatch(self, with_action_mask: bool = False) -> Tensors:
         """An arbitrary minibatch, on the device."""
@@ -226,9 +223,8 @@ class Learner:
         `online`, `target` and the optimizer's slots by name, `[P]` arrays;
         `gradient_steps` and `target_copies`, ints.
         """
-        vectors = {name: _to_numpy(vector) for name, vector in self._vectors().items()}
-        counts = {"gradient_steps": self.gradient_steps, "target_copies": self.target_copies}
-        return vectors | counts
+        vectors = {name: _to_numpy(x) for name, x in self.state.items() if name != "step"}
+        return vectors | {name: getattr(self, name) for name in _COUNTS}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `get_state()`, bit for bit.
@@ -236,24 +232,18 @@ class Learner:
         Raises:
           ValueError: a state of another network or optimizer; this one is unchanged.
         """
-        vectors = self._vectors()
-        required = {*vectors, "gradient_steps", "target_copies"}
-        if state.keys() != required:
-            raise ValueError(f"learner state must hold {sorted(required)}, got {sorted(state)}")
+        vectors = {name: x for name, x in self.state.items() if name != "step"}
+        if state.keys() != {*vectors, *_COUNTS}:
+            required = sorted((*vectors, *_COUNTS))
+            raise ValueError(f"learner state must hold {required}, got {sorted(state)}")
         for name, vector in vectors.items():
-            if state[name].shape != tuple(vector.shape):
-                raise ValueError(
-                    f"{name} must be {list(vector.shape)} for this network, "
-                    f"got {list(state[name].shape)}"
-                )
+            got, required = list(state[name].shape), list(vector.shape)
+            if got != required:
+                raise ValueError(f"{name} must be {required} for this network, got {got}")
         for name, vector in vectors.items():
             vector.copy_(torch.from_numpy(np.array(state[name])))
-        self.gradient_steps = int(state["gradient_steps"])
-        self.target_copies = int(state["target_copies"])
+        self.gradient_steps, self.target_copies = (int(state[name]) for name in _COUNTS)
         self.state["step"].fill_(self.gradient_steps)
-
-    def _vectors(self) -> dict[str, torch.Tensor]:
-        return {name: x for name, x in self.state.items() if name != "step"}
 
     def _update_target(self) -> None:
         online, target, tau = self.state["online"], self.state["target"], self.settings.target_tau

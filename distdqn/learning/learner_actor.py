@@ -7,7 +7,6 @@ and that time is counted.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +15,11 @@ import numpy as np
 
 from distdqn.learning.prefetch import Prefetcher, Superbatch
 from distdqn.learning.publish import Publisher
-from distdqn.telemetry.meter import Meter
 from distdqn.telemetry.reports import LearnerReport
+from distdqn.telemetry.usage import Meter
 from distdqn.types import LearnerDirective, ShardMap, WeightsVersion
 
 _WAIT_S = 0.05
-
 
 Build = Callable[[], tuple[Any, Prefetcher, Callable[[Any, bool], Any]]]
 """Makes, inside the learner's process, the `Training` (the driver, which places the learner,
@@ -33,10 +31,11 @@ update stays eager."""
 class LearnerActor:
     """Trains until the owed updates are made.
 
+    It publishes after every `publish_period` gradient steps, at the next superbatch border, and
+    keeps its whole state for a successor every `snapshot_period_s`.
+
     incarnation: 1 plus the learners that died before; orders weights versions.
-    publish_period: gradient steps between publications (at superbatch borders).
     prioritized: whether priorities go back.
-    snapshot_period_s: how often the whole state is kept for a successor.
     """
 
     def __init__(
@@ -45,36 +44,22 @@ class LearnerActor:
         incarnation: int,
         control: Any,
         weight_server: Any,
-        publish_period: int,
         prioritized: bool,
-        snapshot_period_s: float,
         report_period_s: float,
     ):
         self._training, self._prefetcher, self._start_compiling = build()
-        self._learner = self._training.learner
+        self._learner, self._settings = self._training.learner, self._training.learner.settings
         self._compiling: Any = None
-        self._note = ""
-        self._publisher = Publisher(
-            weight_server,
-            control,
-            self._report,
-            lambda: self._shards.generation,
-            report_period_s,
-        )
-        self._shards = ShardMap()
+        self._publisher = Publisher(weight_server, control, self._report, report_period_s)
         self._version = WeightsVersion(incarnation, 0)
-        self._publish_period, self._prioritized = publish_period, prioritized
-        self._snapshot_period_s = snapshot_period_s
+        self._prioritized = prioritized
         self._published_target = -1
         self._next_publish = self._next_snapshot = 0.0
         self._first_batch: tuple[float, float] | None = None  # when, after how long a wait
         self._stopping = self._expects_mask = self._ended = False
 
     def run(
-        self,
-        shards: ShardMap,
-        state: dict[str, Any] | None,
-        initial: dict[str, np.ndarray] | None,
+        self, shards: ShardMap, state: dict[str, Any] | None, initial: dict[str, np.ndarray] | None
     ) -> None:
         """Trains until done or told to stop.
 
@@ -86,8 +71,7 @@ class LearnerActor:
         if state is not None:
             self._training.set_state(state["learner"])
             self._prefetcher.set_state(state)
-        self._shards = shards
-        self._prefetcher.set_shards(shards)
+        self._prefetcher.shards = shards
         self._publish()
         self._publisher.start()
         self._prefetcher.start()
@@ -125,27 +109,27 @@ class LearnerActor:
             superbatch.batch,
             superbatch.shard_probability,
             superbatch.num_items,
-            self._prefetcher.env_steps,
+            self._prefetcher.limiter.inserts,
         )
         if first:  # on a GPU: why there is no CUDA graph, if so
-            self._note = self._learner.swap_refused or self._note
+            self._warn(self._learner.swap_refused)
         if self._prioritized:
             self._prefetcher.send_priorities(superbatch.shard, update)
         if self._learner.gradient_steps >= self._next_publish:
             self._publish()
         if time.monotonic() >= self._next_snapshot:
-            self._next_snapshot = time.monotonic() + self._snapshot_period_s
+            self._next_snapshot = time.monotonic() + self._settings.snapshot_period_s
             self._publisher.keep(self._state())
 
     def _publish(self) -> None:
         self._version = WeightsVersion(self._version.incarnation, self._version.counter + 1)
-        self._next_publish = self._learner.gradient_steps + self._publish_period
+        self._next_publish = self._learner.gradient_steps + self._settings.publish_period
         snapshot = self._training.snapshot(
-            self._version, self._prefetcher.env_steps, self._published_target
+            self._version, self._prefetcher.limiter.inserts, self._published_target
         )
         self._published_target = snapshot.target_version.counter
         self._publisher.publish(snapshot)
-        self._prefetcher.set_newest(self._version)
+        self._prefetcher.newest = self._version
 
     def _compile(self, with_action_mask: bool) -> None:
         self._stop_compiling()
@@ -160,44 +144,42 @@ class LearnerActor:
     def _swap_when_compiled(self) -> None:
         if self._compiling is None or self._compiling.state == "compiling":
             return
-        compiled, self._note = self._compiling.poll(), self._compiling.reason
+        compiled, reason = self._compiling.poll(), self._compiling.reason
         self._compiling = None
         if compiled is not None and not self._learner.swap(compiled):
-            self._note = self._learner.swap_refused
+            reason = self._learner.swap_refused
+        self._warn(reason)
+
+    def _warn(self, line: str) -> None:
+        if line:
+            self._learner.diagnostics.warn(line)
 
     def _obey(self, directive: LearnerDirective | None) -> None:
         if directive is None:
             return
         if directive.shards is not None:
-            self._shards = directive.shards
-            self._prefetcher.set_shards(directive.shards)
+            self._prefetcher.shards = directive.shards
         if directive.collection_finished:
-            self._prefetcher.finish_collection()
+            self._prefetcher.collection_finished = True
         self._stopping = directive.stop
 
     def _state(self) -> dict[str, Any]:
         """Everything a successor or a checkpoint needs, as numpy arrays and numbers."""
         # Samples of the updates made: batches still queued here die with this process.
-        samples = self._learner.gradient_steps * self._learner.settings.batch_size
-        return {
-            **self._training.get_state(),
-            **self._prefetcher.get_state(),
-            "samples": samples,
-        }
+        samples = self._learner.gradient_steps * self._settings.batch_size
+        account = self._prefetcher.get_state()
+        return {**self._training.get_state(), **account, "samples": samples}
 
-    def _report(self) -> LearnerReport:
+    def _report(self) -> tuple[LearnerReport, int]:
         now = time.monotonic()
         since, waited_s = self._first_batch or (now, self._meter.wait_s)
         report = self._training.report(
-            self._version, self._prefetcher.samples_per_insert, now - since, is_last=self._ended
-        )
-        note = report.note
-        if not note:
-            note, self._note = self._note, ""
-        return dataclasses.replace(
-            report,
+            self._version,
+            self._prefetcher.limiter.achieved_samples_per_insert,
+            now - since,
+            is_last=self._ended,
             wait_s=self._meter.wait_s - waited_s,
             spent=self._meter.spent(),
             compiling=self._compiling is not None,
-            note=note,
         )
+        return report, self._prefetcher.shards.generation

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -54,14 +54,8 @@ def make_optimizer(
         return Optimizer(("first_moment", "second_moment"), functools.partial(adam, eps=eps))
     if name != "rmsprop":
         raise ValueError(f"optimizer must be adam or rmsprop, got {name!r}")
-    rule = functools.partial(
-        rmsprop,
-        eps=eps,
-        momentum=momentum,
-        decay=decay,
-        centered=centered,
-        eps_inside_sqrt=eps_inside_sqrt,
-    )
+    flags: dict[str, Any] = {"centered": centered, "eps_inside_sqrt": eps_inside_sqrt}
+    rule = functools.partial(rmsprop, eps=eps, momentum=momentum, decay=decay, **flags)
     return Optimizer(rmsprop_slot_names(momentum, centered), rule)
 
 
@@ -123,10 +117,8 @@ def adam(
 
 def rmsprop_slot_names(momentum: float, centered: bool) -> tuple[str, ...]:
     """The slots in the order in which `rmsprop` takes and returns them."""
-    names = ["second_moment"]
-    names += ["first_moment"] if centered else []
-    names += ["momentum"] if momentum else []
-    return tuple(names)
+    used = {"second_moment": True, "first_moment": centered, "momentum": bool(momentum)}
+    return tuple(name for name, is_used in used.items() if is_used)
 
 
 def rmsprop(

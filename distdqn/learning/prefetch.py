@@ -17,12 +17,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import (
-    ActorUnavailableError,
-    GetTimeoutError,
-    ObjectLostError,
-    RayActorError,
-)
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectLostError, RayActorError
 
 from distdqn.learning.shard_draw import draw_shard
 from distdqn.rate_limiter import RateLimiter, shard_limit
@@ -33,9 +28,9 @@ from distdqn.types import (
     SampleReply,
     ShardCounters,
     ShardMap,
-    WeightsVersion,
 )
 
+_MAX_PRIORITY_UPDATES = 16  # unacknowledged calls at most
 _GRANT_PERIOD_S = 0.01
 _IDLE_S = 0.05
 _SETTLE_TIMEOUT_S = 30.0
@@ -69,37 +64,33 @@ class Prefetcher:
     limiter: the account; only this thread changes it.
     superbatch, batch_size: K and B.  prefetch: superbatches in flight or queued.
     gone_inserts: made by shard epochs that have died.
-    max_priority_updates: unacknowledged `update_priorities` calls at most.
+
+    The training thread sets `shards`, the newest map, `newest`, the weights version that
+    shards measure staleness against, and `collection_finished`, once no more inserts will
+    come: then only the samples still owed are drawn.
     """
 
     def __init__(
-        self,
-        limiter: RateLimiter,
-        superbatch: int,
-        batch_size: int,
-        prefetch: int,
-        seed: int,
-        max_priority_updates: int = 16,
+        self, limiter: RateLimiter, superbatch: int, batch_size: int, prefetch: int, seed: int
     ):
-        self._limiter = limiter
+        self.limiter = limiter
         self._superbatch, self._batch_size, self._prefetch = superbatch, batch_size, prefetch
         self._rng = np.random.default_rng(seed)
-        self._max_priority_updates = max_priority_updates
         self._queue: queue.Queue[Superbatch] = queue.Queue()
         self._priorities: collections.deque[tuple[int, PriorityUpdate]] = collections.deque(
-            maxlen=max_priority_updates  # beyond, the oldest are dropped
+            maxlen=_MAX_PRIORITY_UPDATES  # beyond, the oldest are dropped
         )
         self._requests: dict[ray.ObjectRef, _Request] = {}
         self._updates: collections.deque[ray.ObjectRef] = collections.deque()
         self._counters: dict[int, ShardCounters] = {}
         self.gone_inserts = 0
         self._gone: set[tuple[int, int]] = set()  # (shard, epoch) that are dead
-        self._map = self._wanted_map = ShardMap()
+        self._map = self.shards = ShardMap()
+        self._living: dict[int, Any] = {}  # handles of the map's shards that have not died
         self._next_grant = 0.0
-        self._newest = BEFORE_ANY
-        self._final = self._finish_wanted = self._met_all = False
+        self.newest, self.collection_finished = BEFORE_ANY, False
+        self._final = self._met_all = self._exhausted = False
         self._stopped, self._wake = threading.Event(), threading.Event()
-        self._exhausted = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._loop, daemon=True, name="prefetch")
 
@@ -122,37 +113,18 @@ class Prefetcher:
     def send_priorities(self, shard: int, update: PriorityUpdate) -> None:
         self._priorities.append((shard, update))
 
-    def set_newest(self, version: WeightsVersion) -> None:
-        """The weights version that shards measure staleness against."""
-        self._newest = version
-
-    def set_shards(self, shard_map: ShardMap) -> None:
-        self._wanted_map = shard_map
-
-    def finish_collection(self) -> None:
-        """No more inserts will come: only the samples still owed are drawn."""
-        self._finish_wanted = True
-
     @property
     def exhausted(self) -> bool:
         """Collection is over and every owed sample has been taken from the queue."""
-        return self._exhausted.is_set() and self._queue.empty()
-
-    @property
-    def env_steps(self) -> int:
-        return self._limiter.inserts
-
-    @property
-    def samples_per_insert(self) -> float:
-        return self._limiter.achieved_samples_per_insert
+        return self._exhausted and self._queue.empty()
 
     def get_state(self) -> dict[str, int]:
         """The account for a successor, without the samples: those queued here die with this."""
-        return {"inserts": self._limiter.inserts, "gone_inserts": self.gone_inserts}
+        return {"inserts": self.limiter.inserts, "gone_inserts": self.gone_inserts}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `get_state()` and the "samples" of the updates made; before `start`."""
-        self._limiter.set_state({key: state[key] for key in ("samples", "inserts")})
+        self.limiter.set_state({key: state[key] for key in ("samples", "inserts")})
         self.gone_inserts = state["gone_inserts"]
 
     def stop(self) -> None:
@@ -174,40 +146,39 @@ class Prefetcher:
             self._error = error
 
     def _adopt_map(self) -> None:
-        wanted = self._wanted_map
-        if wanted.generation <= self._map.generation:
-            return
-        self._map = wanted
-        for shard, counters in list(self._counters.items()):
-            if self._handle(shard) is None or wanted.epochs[shard] != counters.epoch:
-                self._forget(shard, counters)
+        newest = self.shards
+        if newest.generation > self._map.generation:
+            self._map = newest
+            self._note_deaths()
 
-    def _forget(self, shard: int, counters: ShardCounters) -> None:
-        """A shard is dead: its inserts stay counted, its items are not drawn any more."""
-        self.gone_inserts += counters.inserts
-        self._gone.add((shard, counters.epoch))
-        del self._counters[shard]
+    def _note_deaths(self) -> None:
+        """A dead shard's inserts stay counted, its items are not drawn any more."""
+        members = enumerate(zip(self._map.handles, self._map.epochs, strict=True))
+        self._living = {s: handle for s, (handle, e) in members if (s, e) not in self._gone}
+        for shard, counters in list(self._counters.items()):
+            if shard not in self._living or self._map.epochs[shard] != counters.epoch:
+                self.gone_inserts += counters.inserts
+                self._gone.add((shard, counters.epoch))
+                del self._counters[shard]
 
     def _send_priority_updates(self) -> None:
         while self._updates and ray.wait([self._updates[0]], timeout=0)[0]:
             self._updates.popleft()
-        while self._priorities and len(self._updates) < self._max_priority_updates:
+        while self._priorities and len(self._updates) < _MAX_PRIORITY_UPDATES:
             shard, update = self._priorities.popleft()
-            handle = self._handle(shard)
-            if handle is not None:
-                self._updates.append(handle.update_priorities.remote(update))
+            if shard in self._living:
+                self._updates.append(self._living[shard].update_priorities.remote(update))
 
     def _request_samples(self) -> None:
-        pending = self._pending_samples()
+        pending = sum(request.num_batches for request in self._in_flight()) * self._batch_size
         while len(self._in_flight()) + self._queue.qsize() < self._prefetch:
             num_batches = self._allowed_batches(pending)
             drawn = self._draw_shard() if num_batches else None
             if drawn is None:
                 return
             shard, probability, num_items = drawn
-            handle = self._map.handles[shard]
-            ref = handle.sample.remote(
-                num_batches, self._batch_size, self._limit(shard), self._newest
+            ref = self._living[shard].sample.remote(
+                num_batches, self._batch_size, self._limit(shard), self.newest
             )
             self._requests[ref] = _Request(
                 shard, self._map.epochs[shard], num_batches, probability, num_items
@@ -216,7 +187,7 @@ class Prefetcher:
 
     def _allowed_batches(self, pending: int) -> int:
         """Minibatches that may be drawn now: a whole superbatch, or the last ones."""
-        limiter, size = self._limiter, self._batch_size
+        limiter, size = self.limiter, self._batch_size
         if self._final:
             owed = limiter.samples_owed(limiter.inserts) - limiter.samples
             allowed = int(min(owed, limiter.samples_left())) - pending
@@ -228,11 +199,10 @@ class Prefetcher:
 
     def _draw_shard(self) -> tuple[int, float, int] | None:
         """See `draw_shard`; None until every shard has answered once."""
-        known = [c for s, c in self._counters.items() if self._handle(s) is not None]
-        self._met_all = self._met_all or len(known) == len(self._map.handles)
+        self._met_all = self._met_all or len(self._counters) == len(self._map.handles)
         if not self._met_all:  # the first batches are from all shards, too
             return None
-        return draw_shard(known, self._rng)
+        return draw_shard(list(self._counters.values()), self._rng)
 
     def _request_grants(self) -> None:
         """Credit for shards that no sample request reaches at the moment."""
@@ -244,9 +214,9 @@ class Prefetcher:
         is_full = self._queue.qsize() >= self._prefetch
         self._next_grant = now + (_IDLE_S if is_full else _GRANT_PERIOD_S)
         reached = {request.shard for request in self._requests.values()}
-        for shard, handle in enumerate(self._map.handles):
-            if handle is not None and shard not in reached:
-                ref = handle.grant.remote(self._limit(shard), self._newest)
+        for shard, handle in self._living.items():
+            if shard not in reached:
+                ref = handle.grant.remote(self._limit(shard), self.newest)
                 self._requests[ref] = _Request(shard, self._map.epochs[shard])
 
     def _limit(self, shard: int) -> int:
@@ -254,9 +224,9 @@ class Prefetcher:
         known = self._counters.get(shard)
         return shard_limit(
             known.inserts if known else 0,
-            self._limiter.inserts,
-            self._limiter.insert_limit(),
-            num_shards=max(sum(handle is not None for handle in self._map.handles), 1),
+            self.limiter.inserts,
+            self.limiter.insert_limit(),
+            num_shards=max(len(self._living), 1),
         )
 
     def _take_answers(self) -> None:
@@ -279,7 +249,7 @@ class Prefetcher:
         counters = answer.counters if isinstance(answer, SampleReply) else answer
         self._observe(counters)
         if batch is not None:
-            self._limiter.commit_samples(request.num_batches * self._batch_size)
+            self.limiter.commit_samples(request.num_batches * self._batch_size)
             self._queue.put(
                 Superbatch(batch, request.shard, request.shard_probability, request.num_items)
             )
@@ -292,44 +262,32 @@ class Prefetcher:
         if known is None or known.inserts <= counters.inserts:
             self._counters[counters.shard] = counters
         inserts = self.gone_inserts + sum(c.inserts for c in self._counters.values())
-        self._limiter.observe_inserts(inserts)
+        self.limiter.observe_inserts(inserts)
 
     def _lose(self, shard: int, epoch: int, error: RayActorError) -> None:
-        """Stops asking a shard that does not answer, until a new map names it again."""
-        if self._map.epochs[shard] != epoch:
-            return  # of its predecessor: the new map has already dealt with that
+        """Stops asking a shard that is dead; one that is cut off for now is asked again."""
         if isinstance(error, ActorUnavailableError):
             time.sleep(_GRANT_PERIOD_S)
             return
-        handles = list(self._map.handles)
-        handles[shard] = None
-        self._map = dataclasses.replace(self._map, handles=tuple(handles))
-        if shard in self._counters:
-            self._forget(shard, self._counters[shard])
+        self._gone.add((shard, epoch))
+        self._note_deaths()
 
     def _settle(self) -> None:
         """After collection: learns the final inserts once, then notices the last sample."""
-        if self._finish_wanted and not self._final:
-            for shard, handle in enumerate(self._map.handles):
-                if handle is not None:
-                    ref = handle.grant.remote(self._limit(shard), self._newest)
-                    try:
-                        self._observe(ray.get(ref, timeout=_SETTLE_TIMEOUT_S))
-                    except RayActorError as error:
-                        self._lose(shard, self._map.epochs[shard], error)
-                    except GetTimeoutError:
-                        return  # cut off for now; asked again in the next turn
+        if self.collection_finished and not self._final:
+            for shard, handle in list(self._living.items()):
+                ref = handle.grant.remote(self._limit(shard), self.newest)
+                try:
+                    self._observe(ray.get(ref, timeout=_SETTLE_TIMEOUT_S))
+                except RayActorError as error:
+                    self._lose(shard, self._map.epochs[shard], error)
+                except GetTimeoutError:
+                    return  # cut off for now; asked again in the next turn
             self._final = True
         if not self._final or self._in_flight():
             return
         if not self._allowed_batches(0) or self._draw_shard() is None:
-            self._exhausted.set()
+            self._exhausted = True
 
     def _in_flight(self) -> list[_Request]:
         return [request for request in self._requests.values() if request.num_batches]
-
-    def _pending_samples(self) -> int:
-        return sum(request.num_batches for request in self._in_flight()) * self._batch_size
-
-    def _handle(self, shard: int) -> Any:
-        return self._map.handles[shard] if shard < len(self._map.handles) else None

@@ -25,21 +25,18 @@ _LOOK_S = 0.05  # between looks at answers; what is left here wakes the thread a
 class Publisher:
     """The learner's outgoing calls.
 
-    report: makes the current `LearnerReport`.
-    generation: tells which shard map the learner has.
+    report: makes the current `LearnerReport`, with the generation of the learner's shard map.
     """
 
     def __init__(
         self,
         weight_server: Any,
         control: Any,
-        report: Callable[[], LearnerReport],
-        generation: Callable[[], int],
+        report: Callable[[], tuple[LearnerReport, int]],
         report_period_s: float,
     ):
         self._weight_server, self._control = weight_server, control
-        self._report, self._generation = report, generation
-        self._report_period_s = report_period_s
+        self._report, self._report_period_s = report, report_period_s
         self._lock = threading.Lock()  # around what the training thread leaves here
         self._left: dict[str, Any] = {}  # newest of a kind: "publish" and "save_state"
         self._directive: LearnerDirective | None = None
@@ -85,9 +82,7 @@ class Publisher:
                 self._send_left()
                 if time.monotonic() >= next_report and self._free("report"):
                     next_report = time.monotonic() + self._report_period_s
-                    self._under_way["report"] = self._control.report_learner.remote(
-                        self._report(), self._generation()
-                    )
+                    self._under_way["report"] = self._control.report_learner.remote(*self._report())
                 self._wake.wait(_LOOK_S)
                 self._wake.clear()
             self._last_words()
@@ -118,5 +113,5 @@ class Publisher:
             refs = list(self._under_way.values())
             ray.wait(refs, num_returns=len(refs), timeout=_LAST_WORDS_S)
         self._send_left()
-        report = self._control.report_learner.remote(self._report(), self._generation())
+        report = self._control.report_learner.remote(*self._report())
         ray.get([report, *(r for k, r in self._under_way.items() if k != "report")], timeout=20)

@@ -9,6 +9,7 @@ carries it while the GPU computes j. On the CPU the slot itself is what is compu
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 
 from distdqn.errors import ResourceError
-from distdqn.machine.cpu_info import cpu_flags
+from distdqn.machine.cpu import cpu_flags
 from distdqn.types import ObservationSpec, ReplayBatch
 
 Tensors = tuple[torch.Tensor, ...]
-Columns = tuple[list[np.ndarray], list[torch.dtype]]
-_Layout = tuple[tuple[tuple[int, ...], torch.dtype], ...]
+Columns = tuple[tuple[np.ndarray, ...], tuple[torch.dtype, ...]]
+_Layout = list[tuple[tuple[int, ...], torch.dtype]]
 
 _SLOTS = 3  # one is filled, one is carried, one is computed on
 
@@ -61,25 +62,25 @@ def update_columns(
     Raises:
       ValueError: shapes that do not fit.
     """
-    size, obs_shape = (len(batch.r_t), batch_size), observation.obs_shape
     obs_dtype = torch.from_numpy(np.empty(0, batch.obs_t.dtype)).dtype
-    columns = [
-        ("obs_tm1", batch.obs_tm1, obs_dtype, obs_shape),
-        ("a_tm1", batch.a_tm1, torch.int64, ()),
-        ("r_t", batch.r_t, dtype, ()),
-        ("discount_t", batch.discount_t, dtype, ()),
-        ("obs_t", batch.obs_t, obs_dtype, obs_shape),
-        ("importance_weights", importance_weights, dtype, ()),
-    ]
+    columns = {
+        "obs_tm1": (batch.obs_tm1, obs_dtype, observation.obs_shape),
+        "a_tm1": (batch.a_tm1, torch.int64, ()),
+        "r_t": (batch.r_t, dtype, ()),
+        "discount_t": (batch.discount_t, dtype, ()),
+        "obs_t": (batch.obs_t, obs_dtype, observation.obs_shape),
+        "importance_weights": (importance_weights, dtype, ()),
+    }
     if batch.action_mask_t is not None:
-        columns.append(("action_mask_t", batch.action_mask_t, torch.bool, (num_actions,)))
-    for name, array, _, shape in columns:
-        if size[0] == 0 or array.shape != (*size, *shape):
+        columns["action_mask_t"] = (batch.action_mask_t, torch.bool, (num_actions,))
+    for name, (array, _, shape) in columns.items():
+        required = [len(batch.r_t), batch_size, *shape]
+        if not len(batch.r_t) or list(array.shape) != required:
             raise ValueError(
-                f"{name} must be [K, B, ...] = {[*size, *shape]} with K >= 1, "
-                f"got {list(array.shape)}"
+                f"{name} must be [K, B, ...] = {required} with K >= 1, got {list(array.shape)}"
             )
-    return [column[1] for column in columns], [column[2] for column in columns]
+    arrays, dtypes, _ = zip(*columns.values(), strict=True)
+    return arrays, dtypes
 
 
 def arbitrary_batch(
@@ -90,11 +91,10 @@ def arbitrary_batch(
 
     def observations() -> np.ndarray:
         shape, dtype = (*size, *observation.obs_shape), np.dtype(observation.dtype)
-        if observation.num_categories:
-            return rng.integers(observation.num_categories, size=shape).astype(dtype)
         if dtype.kind == "f":
             return rng.standard_normal(shape).astype(dtype)
-        return rng.integers(2 if dtype.kind == "b" else 100, size=shape).astype(dtype)
+        end = observation.num_categories or (2 if dtype.kind == "b" else 100)
+        return rng.integers(end, size=shape).astype(dtype)
 
     return ReplayBatch(
         obs_tm1=observations(),
@@ -125,7 +125,7 @@ class Staging:
         # torch.cpu has the streams and events of torch.cuda, which do nothing.
         self._streams = torch.get_device_module(device)
         self._stream = self._streams.Stream()
-        self._layout: _Layout = ()
+        self._layout: _Layout = []
         self._slots: list[_Slot] = []
 
     def minibatches(
@@ -135,8 +135,10 @@ class Staging:
 
         Read-only arrays will do: they are copied, and nothing refers to them afterwards.
         """
-        shapes = [array.shape[1:] for array in arrays]
-        self._prepare(tuple(zip(shapes, dtypes, strict=True)))
+        layout = [(array.shape[1:], dtype) for array, dtype in zip(arrays, dtypes, strict=True)]
+        if layout != self._layout:  # new memory: an earlier minibatch may still be looked at
+            self._slots = [self.make_slot(layout) for _ in range(self._num_slots)]
+            self._layout = layout
         for j in range(len(arrays[0])):
             slot = self._slots[j % self._num_slots]
             slot.copied.synchronize()  # the host must not write over what is being sent
@@ -155,27 +157,21 @@ class Staging:
             slot.copied.record(self._stream)
         self._streams.current_stream().wait_event(slot.copied)
 
-    def _prepare(self, layout: _Layout) -> None:
-        if layout == self._layout:
-            return
-        # New memory, since an earlier layout's minibatch may still be looked at.
-        self._slots = [self._make_slot(layout) for _ in range(self._num_slots)]
-        self._layout = layout
-
-    def _make_slot(self, layout: _Layout) -> _Slot:
+    def make_slot(self, layout: _Layout) -> _Slot:
         on_gpu = self._device.type == "cuda"
         host = tuple(torch.empty(shape, dtype=dtype, pin_memory=on_gpu) for shape, dtype in layout)
         device = tuple(torch.empty_like(x, device=self._device) for x in host) if on_gpu else host
-        return _Slot(host, device, self._streams)
+        return _Slot(host, device, self._streams.Event(), self._streams.Event())
 
 
+@dataclasses.dataclass
 class _Slot:
-    """Memory of one minibatch.
+    """Memory of one minibatch; on the CPU `host` and `device` are the same tensors.
 
-    host, device: the same tensors on the CPU.
-    copied: `host` has been sent.  used: what was launched on `device` is through.
+    copied: event, `host` has been sent.  used: what was launched on `device` is through.
     """
 
-    def __init__(self, host: Tensors, device: Tensors, streams: Any) -> None:
-        self.host, self.device = host, device
-        self.copied, self.used = streams.Event(), streams.Event()
+    host: Tensors
+    device: Tensors
+    copied: Any
+    used: Any

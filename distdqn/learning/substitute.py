@@ -16,6 +16,8 @@ from distdqn.learning.update import Tensors, Update
 # only those that leave a kernel; a whole float32 update is 5e-2 away.
 _TOLERANCES = {"float32": 1e-3, "bfloat16": 1e-2, "float64": 1e-3}
 
+_OUTPUTS = ("td_errors", "scalars")
+
 
 class UpdateInUse:
     """The eager update until another one has shown that it gives the same.
@@ -51,10 +53,9 @@ class UpdateInUse:
 
     def swap(self, candidate: Update, minibatch: Tensors) -> bool:
         """Puts a candidate in place of the eager update, if they agree on this minibatch."""
+        known = (self._eager, self._state, minibatch, self._tolerance)
         try:
-            self.refused = disagreement(
-                candidate, self._eager, self._state, minibatch, self._tolerance
-            )
+            self.refused = disagreement(candidate, *known)
         except Exception as error:  # compiled code fails in any way; the eager one goes on
             self.refused = f"compiled update fails: {type(error).__name__}: {error}"
         if self.refused:
@@ -126,15 +127,13 @@ def disagreement(
         state["second_moment"].add_(1.0)
         before = {name: x.clone() for name, x in state.items()}
         expected = {name: x.clone() for name, x in state.items()}
-        expected_out = reference(*expected.values(), learning_rate, *minibatch)
-        out = candidate(*state.values(), learning_rate, *minibatch)
+        outputs = reference(*expected.values(), learning_rate, *minibatch)
+        expected |= zip(_OUTPUTS, outputs, strict=True)
+        outputs = candidate(*state.values(), learning_rate, *minibatch)
+        got = state | dict(zip(_OUTPUTS, outputs, strict=True))
         differences = [
-            _difference("td_errors", out[0], expected_out[0], tolerance),
-            _difference("scalars", out[1], expected_out[1], tolerance),
-            *(
-                _difference(name, state[name], expected[name], tolerance, before[name])
-                for name in state
-            ),
+            _difference(name, got[name], expected[name], tolerance, before.get(name))
+            for name in (*_OUTPUTS, *state)
         ]
     finally:
         assign(tuple(state.values()), saved)

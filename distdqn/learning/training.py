@@ -78,10 +78,11 @@ class Training:
         samples_per_insert: float,
         elapsed_s: float,
         is_last: bool = False,
+        **others: Any,
     ) -> LearnerReport:
         """elapsed_s: since sampling began; what of it was no update counts as waiting.
 
-        is_last: nothing may be older than this call.
+        is_last: nothing may be older than this call.  others: fields that are known better.
         """
         if is_last:
             self._td_errors.expire()
@@ -92,8 +93,8 @@ class Training:
             td_errors=self._td_errors(),
             learning_rate=self._rate,
             note=self.learner.diagnostics.take_warning(),
-            wait_s=max(elapsed_s - self._busy_s, 0.0),
             elapsed_s=elapsed_s,
+            **{"wait_s": max(elapsed_s - self._busy_s, 0.0)} | others,
         )
 
     def online(self) -> np.ndarray:
@@ -110,11 +111,7 @@ class Training:
         "learner", see `Learner.get_state`; "layout" of its vectors; "busy_s" of its updates.
         """
         learner = self.learner
-        return {
-            "learner": learner.get_state(),
-            "layout": learner.layout,
-            "busy_s": self._busy_s,
-        }
+        return {"learner": learner.get_state(), "layout": learner.layout, "busy_s": self._busy_s}
 
     def set_state(self, learner: Mapping[str, Any], busy_s: float = 0.0) -> None:
         """Goes on from the "learner" and the "busy_s" of a `get_state()`."""
@@ -124,15 +121,12 @@ class Training:
 
 def learner_report(learner: Learner, **others: Any) -> LearnerReport:
     """Of a learner in this process; others: the fields that it does not know."""
-    scalars = learner.diagnostics.scalars()
+    figures: dict[str, Any] = learner.diagnostics.scalars() | others
     return LearnerReport(
         gradient_steps=learner.gradient_steps,
-        td_loss=scalars["td_loss"],
-        q_values=scalars["q_values"],
-        grad_norm=scalars["grad_norm"],
         q_abs_max=learner.diagnostics.q_abs_max,
         compiled=learner.compiled,
         device=learner.device.type,
         pid=os.getpid(),
-        **others,
+        **figures,
     )

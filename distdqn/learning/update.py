@@ -69,11 +69,11 @@ def make_update(apply: Apply, settings: LearnerConfig, chunk: int | None = None)
       actions taken, norm of the gradient before clipping, largest absolute Q-value of the
       actions taken. It reads no tensor's value on the host, so that it can be traced.
     """
+    if settings.gradient == "residual" and settings.double:
+        raise ValueError("double must be False with the residual gradient, got True")
     optimizer, loss_of = _optimizer(settings), _LOSSES[settings.loss]
     num_slots = len(optimizer.slot_names)
-    if settings.precision == "bfloat16":
-        apply = _in_bfloat16(apply)
-    td_errors_of = _td_errors(apply, settings)
+    q_of = _in_bfloat16(apply) if settings.precision == "bfloat16" else apply
 
     def update(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         online, target, step, *rest = arguments
@@ -81,7 +81,7 @@ def make_update(apply: Apply, settings: LearnerConfig, chunk: int | None = None)
         _, a_tm1, _, _, _, weights, *_ = batch
         with torch.enable_grad():
             leaf = online.detach().requires_grad_()  # its gradient is one cat
-            td_errors, q_tm1 = td_errors_of(leaf, target, *batch)
+            td_errors, q_tm1 = _td_errors(q_of, settings, leaf, target, *batch)
             loss = value_learning.weighted_mean(loss_of(td_errors), weights)
             (gradient,) = torch.autograd.grad(loss, leaf)
         with torch.no_grad():
@@ -95,38 +95,27 @@ def make_update(apply: Apply, settings: LearnerConfig, chunk: int | None = None)
 
 
 def _td_errors(
-    apply: Apply, settings: LearnerConfig
-) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """`(online, target, *batch) -> td_errors [B], q_tm1 [B, A]`, by the settings' equation.
+    apply: Apply,
+    settings: LearnerConfig,
+    online: torch.Tensor,
+    target: torch.Tensor,
+    *batch: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`td_errors [B], q_tm1 [B, A]`, by the settings' equation.
 
     "residual" differentiates through the bootstrap target too, bootstraps from the online
     network and leaves the target network unused.
     """
-    if settings.gradient == "residual" and settings.double:
-        raise ValueError("double must be False with the residual gradient, got True")
-
-    def td_errors_of(
-        online: torch.Tensor,
-        target: torch.Tensor,
-        obs_tm1: torch.Tensor,
-        a_tm1: torch.Tensor,
-        r_t: torch.Tensor,
-        discount_t: torch.Tensor,
-        obs_t: torch.Tensor,
-        _: torch.Tensor,
-        *mask: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        source = (q_tm1 := apply(online, obs_tm1), a_tm1, r_t, discount_t)
-        if settings.gradient == "residual":
-            return value_learning.residual_q_learning(*source, apply(online, obs_t), *mask), q_tm1
-        with torch.no_grad():
-            q_t_value = apply(target, obs_t)
-            q_t_selector = apply(online, obs_t) if settings.double else None
-        if q_t_selector is None:
-            return value_learning.q_learning(*source, q_t_value, *mask), q_tm1
-        return value_learning.double_q_learning(*source, q_t_value, q_t_selector, *mask), q_tm1
-
-    return td_errors_of
+    obs_tm1, a_tm1, r_t, discount_t, obs_t, _, *mask = batch
+    source = (q_tm1 := apply(online, obs_tm1), a_tm1, r_t, discount_t)
+    if settings.gradient == "residual":
+        return value_learning.residual_q_learning(*source, apply(online, obs_t), *mask), q_tm1
+    with torch.no_grad():
+        q_t_value = apply(target, obs_t)
+        q_t_selector = apply(online, obs_t) if settings.double else None
+    if q_t_selector is None:
+        return value_learning.q_learning(*source, q_t_value, *mask), q_tm1
+    return value_learning.double_q_learning(*source, q_t_value, q_t_selector, *mask), q_tm1
 
 
 def _in_bfloat16(apply: Apply) -> Apply:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distdqn.telemetry.reports import WorkerReport
 from distdqn.types import TransitionBlock, WeightSnapshot
-
-if TYPE_CHECKING:  # the driver of actors needs no torch
-    from distdqn.acting.rollout import Rollout
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,15 +25,14 @@ class Done:
         return self.value
 
 
-class LocalMember:
-    """Asks an object; an `Ask` of the lockstep schedule."""
+def local_member(member: Any) -> Callable[..., Done]:
+    """An `Ask` of the lockstep schedule that asks an object."""
 
-    def __init__(self, member: Any):
-        self._member = member
-
-    def __call__(self, method: str, *arguments: Any) -> Done:
+    def ask(method: str, *arguments: Any) -> Done:
         plain = [x.value if isinstance(x, Done) else x for x in arguments]
-        return Done(getattr(self._member, method)(*plain))
+        return Done(getattr(member, method)(*plain))
+
+    return ask
 
 
 class LockstepWorker:
@@ -46,10 +42,10 @@ class LockstepWorker:
     build: (round, stepper) -> a rollout whose incarnation is that round.
     """
 
-    def __init__(self, make_stepper: Callable[[], Any], build: Callable[[int, Any], Rollout]):
+    def __init__(self, make_stepper: Callable[[], Any], build: Callable[[int, Any], Any]):
         self._build = build
         self._stepper = make_stepper()
-        self._rollout: Rollout | None = None
+        self._rollout: Any = None
 
     def begin(self, number: int) -> None:
         """Resets envs and exploration with a seed from (seed, worker, `number`).

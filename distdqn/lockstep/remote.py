@@ -7,14 +7,18 @@ replacement would change the schedule, and the newest checkpoint has it all.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 
-from distdqn.run.ray_errors import answer
+from distdqn.config import Config
+from distdqn.lockstep.schedule import vector_steps
+from distdqn.run.actors import actor_class, actor_name, answer, asked_for, wait_until_ready
+from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S
 
 _WAY_OUT = ": lockstep replaces nothing; `distdqn resume` goes on from the newest checkpoint"
+_LEARNER_TIMEOUT_S = 600.0
 
 
 class Reference:
@@ -25,7 +29,7 @@ class Reference:
 
     def get(self) -> Any:
         """Waits for it; see `answer` for what it raises."""
-        return answer(self.ref, self._name, self._timeout_s, _WAY_OUT)
+        return answer(self.ref, self._name, self._timeout_s, if_dead=_WAY_OUT)
 
 
 class MemberActor:
@@ -44,28 +48,50 @@ class MemberActor:
 
 
 class RemoteMember:
-    """Makes an actor, never restarted, and asks it; an `Ask` of the lockstep schedule.
+    """An actor that is asked; an `Ask` of the lockstep schedule.
 
-    name: of the member, for errors.  options: of the actor.  timeout_s: for one answer.
+    name: of the member, for errors.  timeout_s: for one answer.
     """
 
-    def __init__(
-        self,
-        build: Callable[[], Any],
-        name: str,
-        options: Mapping[str, Any],
-        timeout_s: float,
-        sees_gpu: bool,
-    ):
-        self.name, self._timeout_s = name, timeout_s
-        actor_class = ray.remote(MemberActor).options(
-            max_restarts=0, enable_task_events=False, **options
-        )
-        self.actor = actor_class.remote(build, sees_gpu)
+    def __init__(self, actor: Any, name: str, timeout_s: float):
+        self.actor, self.name, self._timeout_s = actor, name, timeout_s
 
     def __call__(self, method: str, *arguments: Any) -> Reference:
         plain = [x.ref if isinstance(x, Reference) else x for x in arguments]
         return Reference(self.actor.ask.remote(method, *plain), self.name, self._timeout_s)
+
+
+def make_actors(
+    builders: Mapping[str, Sequence[Callable[[], Any]]], config: Config, look: Callable[[], None]
+) -> dict[str, list[RemoteMember]]:
+    """Members by kind, up and answering; ResourceError where some did not start in time.
+
+    builders: what makes them.  look: called while they start; raises to give up.
+    """
+    timeouts = {
+        "worker": config.workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
+        "evaluator": EVALUATION_TIMEOUT_S,
+    }
+    options = asked_for(config)
+    made = {
+        kind: [
+            RemoteMember(
+                actor_class(MemberActor, **options.get(kind, {})).remote(build, kind == "learner"),
+                actor_name(kind, index),
+                timeouts.get(kind, _LEARNER_TIMEOUT_S),
+            )
+            for index, build in enumerate(those)
+        ]
+        for kind, those in builders.items()
+    }
+    members = [member for those in made.values() for member in those]
+    names = {member.actor.__ray_ready__.remote(): member.name for member in members}
+    try:
+        wait_until_ready(names, config, look)
+    except BaseException:
+        end(members)
+        raise
+    return made
 
 
 def end(members: list[RemoteMember]) -> None:

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distdqn.config import Config, from_yaml, to_values, to_yaml
-from distdqn.control.control import Control
+from distdqn.config import from_yaml, to_values, to_yaml
 from distdqn.errors import DistDQNError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.lockstep.members import LockstepWorker
-from distdqn.lockstep.system import Builders, LockstepSystem
+from distdqn.lockstep.system import LockstepSystem
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
@@ -39,7 +36,7 @@ class LockstepRun:
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
         self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
-        self._record = RunRecord(factory.config, factory.network_description(), folder, progress)
+        self._record = RunRecord(factory, folder, progress)
         self.interruption = Interruption()
         self._said_interrupted = False
         self._next_look = 0.0
@@ -67,8 +64,7 @@ class LockstepRun:
 
     def _load(self) -> dict[str, Any]:
         state, warnings = self._record.checkpointer.load_lockstep()
-        self._require_own_makers(state["makers"])
-        self._require_own_config(from_yaml(state["config"]))
+        self._require_own(state["makers"], to_values(from_yaml(state["config"])))
         for line in warnings:
             self._progress.say(line)
         return state
@@ -86,23 +82,21 @@ class LockstepRun:
     def _system(self) -> Iterator[LockstepSystem]:
         with contextlib.ExitStack() as stack:
             try:
-                self._open(stack)
-                system = make_system(self._factory, self.interruption.give_up)
+                if self._config.mode == "lockstep_ray":
+                    from distdqn.run.ray_session import open_session
+
+                    session = open_session(self._config, self._folder, self._progress.say)
+                    stack.callback(session.close)
+                else:
+                    self._folder.tell(
+                        state="running", address="", namespace=self._folder.name, token_file=""
+                    )
+                system = LockstepSystem(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:
-                self._folder.set_state("failed")
+                self._folder.tell(state="failed")
                 raise
-
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        """Ray, where the run is over actors."""
-        if self._config.mode == "lockstep":
-            self._folder.set_running(address="", namespace=self._folder.name, token_file="")
-            return
-        from distdqn.run.ray_session import open_session
-
-        session = open_session(self._config, self._folder, self._progress.say)
-        stack.callback(session.close)
 
     def _train(self, system: LockstepSystem) -> Summary:
         self._record.started()
@@ -120,23 +114,16 @@ class LockstepRun:
         self._record.hear(system.poll(is_last=True))
         if not is_stopped or system.lockstep.finished:
             self._save_weights(system)
-        if (visits := system.visits()) is not None:
-            self._folder.write_visits(visits)
-        summary = self._record.finish(
-            stopped_by,
-            self._online(system),
-            None if is_stopped else system,
-        )
-        self._folder.set_state("stopped" if is_stopped else "finished")
+        online = system.learner("online").get()
+        summary = self._record.finish(stopped_by, online, system, is_stopped)
         if not is_stopped:
             self._record.checkpointer.prune()
         return summary
 
-    def _save_weights(self, system: LockstepSystem) -> Path:
+    def _save_weights(self, system: LockstepSystem) -> Path | None:
         """Beside the checkpoint of the last border, from which the run is resumed."""
-        return self._record.checkpointer.save_last(
-            self._learner_state(system), system.lockstep.env_steps
-        )
+        state, env_steps = system.learner_state(), system.lockstep.env_steps
+        return self._record.checkpointer.save(state, env_steps, prunes=False)
 
     def _save_what_is_there(self, system: LockstepSystem) -> None:
         """Before an error ends the run: the weights, if they can be had."""
@@ -189,22 +176,22 @@ class LockstepRun:
 
     def _evaluated(self, system: LockstepSystem) -> bool:
         """Evaluates when that is due; whether it was."""
-        env_steps = system.lockstep.env_steps
-        if self._due is None or env_steps < self._due or system.lockstep.finished:
+        env_steps, evaluation = system.lockstep.env_steps, self._config.eval
+        if evaluation.period_env_steps is None or self._due is None:
             return False
-        assert self._config.eval.period_env_steps is not None
-        self._due = env_steps + self._config.eval.period_env_steps
-        seeds = np.random.SeedSequence(
-            [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
-        )
+        if env_steps < self._due or system.lockstep.finished:
+            return False
+        self._due = env_steps + evaluation.period_env_steps
+        entropy = [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
         self._num_evaluations += 1
-        system.evaluate_now(self._config.eval.episodes, int(seeds.generate_state(1)[0] >> 1))
+        seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
+        system.evaluate_now(evaluation.episodes, int(seed))
         self._record.hear(system.poll())
         return True
 
     def _save(self, system: LockstepSystem) -> None:
-        self._folder.flush()  # what comes after the checkpoint is rewound, what was before is not
-        learner_state = self._learner_state(system)
+        self._folder.metrics.flush()  # what comes after the checkpoint is rewound, the rest not
+        learner_state = system.learner_state()
         state = system.get_state() | {
             "learner_busy_s": learner_state["busy_s"],
             "record": self._record.get_state(),
@@ -222,49 +209,17 @@ class LockstepRun:
         names = ("make_env", "make_network")
         return [name for name in names if getattr(self._factory, name) is not None]
 
-    def _require_own_makers(self, makers: list[str]) -> None:
+    def _require_own(self, makers: list[str], config: Mapping[str, Any]) -> None:
         if makers != self._makers():
             raise RunError(
                 f"run {self._folder.name!r} was started with "
                 f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "
                 f"resumed so: distdqn.resume(RUN{''.join(f', {name}=...' for name in makers)})"
             )
-
-    def _require_own_config(self, saved: Config) -> None:
-        old, new = to_values(saved), to_values(self._config)
-        if changed := [key for key in old if old[key] != new[key]]:
-            key = changed[0]
+        new = to_values(self._config)
+        if key := next((key for key in config if config[key] != new[key]), ""):
             raise RunError(
                 f"{self._folder.config_path} says {key} {new[key]!r}, the run was started with "
-                f"{old[key]!r}: a run is resumed as it was; put it back, or start another one with "
-                f"--init-from {self._folder.name}"
+                f"{config[key]!r}: a run is resumed as it was; put it back, or start another one "
+                f"with --init-from {self._folder.name}"
             )
-
-    def _online(self, system: LockstepSystem) -> np.ndarray:
-        return system.learner("online").get()
-
-    def _learner_state(self, system: LockstepSystem) -> dict[str, Any]:
-        """What a checkpoint of any mode holds."""
-        account = system.lockstep.get_state()
-        counts = {key: account[key] for key in ("samples", "inserts")}
-        return system.learner("get_state").get() | counts
-
-
-def make_system(factory: Factory, look: Callable[[], None] = lambda: None) -> LockstepSystem:
-    """The members of a lockstep run, made; look: called while actors start."""
-    workers, shards = factory.config.workers, factory.config.replay.shards
-    builders: Builders = {
-        "worker": [
-            partial(
-                LockstepWorker,
-                partial(factory.stepper, workers.envs_per_worker),
-                partial(factory.rollout, index),
-            )
-            for index in range(workers.count)
-        ],
-        "shard": [partial(factory.shard, index, 0) for index in range(shards)],
-        "learner": [factory.training],
-        "evaluator": [factory.evaluator],
-    }
-    control = Control(**factory.control_arguments(min_grant=1, report_period_s=1.0))
-    return LockstepSystem(factory.config, builders, factory.limiter(), control, look)

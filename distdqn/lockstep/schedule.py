@@ -74,7 +74,7 @@ class Lockstep:
     @property
     def at_border(self) -> bool:
         """Whether a checkpoint here is complete."""
-        return self.number % self._config.checkpoint.period_rounds == 0
+        return self.rounds_to_border == 0
 
     @property
     def rounds_to_border(self) -> int:
@@ -88,18 +88,18 @@ class Lockstep:
     @property
     def finished(self) -> bool:
         """All env steps are taken; the updates they owe were made in the same round."""
-        return self.env_steps >= self._config.total_env_steps
+        return self.steps_left <= 0
 
     @property
-    def samples_per_insert(self) -> float:
-        return self._limiter.achieved_samples_per_insert
+    def steps_left(self) -> int:
+        return self._config.total_env_steps - self.env_steps
 
     def advance(self) -> None:
         """Makes the next round."""
         started = time.perf_counter()
         if self.at_border:
             self._begun_with = list(self.totals)
-            self._gather([ask("begin", self.number) for ask in self._workers])
+            _gather([ask("begin", self.number) for ask in self._workers])
         self.number += 1
         self._collect(vector_steps(self._config), flush=self.at_border)
         if self.finished and not self.at_border:
@@ -129,7 +129,10 @@ class Lockstep:
         """Goes on from `get_state()`; the members must have been given theirs before."""
         self.number = state["round"]
         self.version = WeightsVersion(*state["version"])
-        self.totals = [WorkerReport(**_plain(total)) for total in state["totals"]]
+        self.totals = [
+            WorkerReport(**total | {"episodes": tuple(map(tuple, total["episodes"]))})
+            for total in state["totals"]
+        ]
         self._counters = [ShardCounters(**counters) for counters in state["counters"]]
         self._limiter.set_state(state)
         self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
@@ -147,17 +150,14 @@ class Lockstep:
             if block is not None:
                 shard = self._shards[(worker + self.number) % len(self._shards)]
                 inserted.append(shard("add", block, self.version))
-        for counters in self._gather(inserted):
+        for counters in _gather(inserted):
             self._counters[counters.shard] = counters
         self._limiter.observe_inserts(sum(counters.inserts for counters in self._counters))
 
     def _allowances(self, num_vector_steps: int) -> list[int]:
         """Env steps that each worker may take; the last ones go to the first workers."""
-        left, allowances = self._config.total_env_steps - self.env_steps, []
-        for _ in self._workers:
-            allowances.append(min(left, num_vector_steps * self._config.workers.envs_per_worker))
-            left -= allowances[-1]
-        return allowances
+        most, left = num_vector_steps * self._config.workers.envs_per_worker, self.steps_left
+        return [min(max(left - i * most, 0), most) for i in range(len(self._workers))]
 
     def _note(self, worker: int, report: WorkerReport) -> None:
         """report: of what the worker has done since the last border."""
@@ -188,7 +188,11 @@ class Lockstep:
         owed = limiter.samples_owed(limiter.inserts) if limiter.latched else 0
         while limiter.samples < owed:
             num_batches = min(self._config.learner.superbatch, (owed - limiter.samples) // size)
-            shard, probability, num_items = self._draw_shard()
+            # Each draw has a generator of its own, so that there is no state to save.
+            rng = np.random.Generator(np.random.PCG64([self._config.seed, 1, limiter.samples]))
+            drawn = draw_shard(self._counters, rng)
+            assert drawn is not None, "samples are owed, but every shard is empty"
+            shard, probability, num_items = drawn
             ask = self._shards[shard]
             batch = ask("sample", num_batches, size)
             update = self._learner("update", batch, probability, num_items, limiter.inserts)
@@ -199,24 +203,10 @@ class Lockstep:
                 self._counters[shard] = ask("counters").get()
             limiter.commit_samples(num_batches * size)
 
-    def _draw_shard(self) -> tuple[int, float, int]:
-        """See `draw_shard`; each draw has a generator of its own, seeded by the samples made,
-        so that there is no state to save.
-        """
-        rng = np.random.Generator(np.random.PCG64([self._config.seed, 1, self._limiter.samples]))
-        drawn = draw_shard(self._counters, rng)
-        assert drawn is not None, "samples are owed, but every shard is empty"
-        return drawn
-
     def _publish(self) -> None:
         self.version = WeightsVersion(self.version.incarnation, self.version.counter + 1)
         self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
 
-    @staticmethod
-    def _gather(answers: Sequence[Answer]) -> list[Any]:
-        return [answer.get() for answer in answers]
 
-
-def _plain(total: Mapping[str, Any]) -> dict[str, Any]:
-    """A worker's totals as they were: lists have been tuples."""
-    return {**total, "episodes": tuple(tuple(episode) for episode in total["episodes"])}
+def _gather(answers: Sequence[Answer]) -> list[Any]:
+    return [answer.get() for answer in answers]

@@ -7,28 +7,18 @@ through the same account as in an asynchronous run.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from distdqn.config import Config
 from distdqn.control.control import Control
-from distdqn.lockstep.members import LocalMember
-from distdqn.lockstep.schedule import Lockstep, vector_steps
-from distdqn.rate_limiter import RateLimiter
-from distdqn.telemetry.reports import (
-    EVALUATION_TIMEOUT_S,
-    EvaluationReport,
-    LearnerReport,
-    Poll,
-)
+from distdqn.lockstep.members import LockstepWorker, local_member
+from distdqn.lockstep.schedule import Lockstep
+from distdqn.run.factory import Factory
+from distdqn.telemetry.reports import EvaluationReport, LearnerReport, Poll
 from distdqn.telemetry.usage import Spent, Usage
-
-_LEARNER_TIMEOUT_S = 600.0
-
-Builders = Mapping[str, Sequence[Callable[[], Any]]]
-"""What makes the members, by kind: "worker", "shard", "learner" and "evaluator"."""
 
 
 class LockstepSystem:
@@ -37,22 +27,19 @@ class LockstepSystem:
     lockstep: the schedule.  learner, shards: asked for their states by who saves them.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        builders: Builders,
-        limiter: RateLimiter,
-        control: Control,
-        look: Callable[[], None] = lambda: None,
-    ):
-        """Makes the members.
+    def __init__(self, factory: Factory, look: Callable[[], None] = lambda: None):
+        """Makes the members; look: called while actors start; raises to give up."""
+        self._config, self._limiter = factory.config, factory.limiter()
+        self._control = Control(**factory.control_arguments(min_grant=1, report_period_s=1.0))
+        look()
+        builders = _builders(factory)
+        self._made: dict[str, list[Any]]
+        if self._config.mode == "lockstep_ray":
+            from distdqn.lockstep.remote import make_actors
 
-        limiter: the account of samples and inserts.  control: that of the run.
-        look: called while actors start; raises to give up.
-        """
-        self._config, self._limiter, self._control = config, limiter, control
-        make = _make_actors if config.mode == "lockstep_ray" else _make_objects
-        self._made: dict[str, list[Any]] = make(config, builders, look)
+            self._made = make_actors(builders, self._config, look)
+        else:
+            self._made = {k: [local_member(build()) for build in b] for k, b in builders.items()}
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
         self.lockstep: Lockstep
@@ -94,17 +81,11 @@ class LockstepSystem:
         lockstep, control = self.lockstep, self._control
         for shard in self.shards:
             control.report_shard(shard("report", lockstep.version, is_last).get())
-        report = self.learner(
-            "report",
-            lockstep.version,
-            lockstep.samples_per_insert,
-            lockstep.totals[0].elapsed_s,
-            is_last,
-        )
-        learner_report = report.get()
-        control.report_learner(learner_report, 0)
+        ratio, elapsed_s = self._limiter.achieved_samples_per_insert, lockstep.totals[0].elapsed_s
+        report = self.learner("report", lockstep.version, ratio, elapsed_s, is_last).get()
+        control.report_learner(report, 0)
         poll = control.poll()
-        return dataclasses.replace(poll, usage=self._usage(poll.usage, learner_report))
+        return dataclasses.replace(poll, usage=self._usage(poll.usage, report))
 
     def _usage(self, told: Usage, learner: LearnerReport) -> Usage:
         """By the time of the rounds; workers over actors act at once, else in turn."""
@@ -139,12 +120,13 @@ class LockstepSystem:
         counts = [shard("visits").get() for shard in self.shards]
         return None if any(count is None for count in counts) else np.sum(counts, axis=0)
 
+    def learner_state(self) -> dict[str, Any]:
+        """What a checkpoint of any mode holds."""
+        return self.learner("get_state").get() | self._limiter.get_state()
+
     def get_state(self) -> dict[str, Any]:
         """The schedule's and the account's state at a border; learner and shards apart."""
-        return {
-            "lockstep": self.lockstep.get_state(),
-            "control": self._control.get_state(),
-        }
+        return {"lockstep": self.lockstep.get_state(), "control": self._control.get_state()}
 
     def close(self) -> None:
         """Ends the actors, where there are any."""
@@ -154,63 +136,16 @@ class LockstepSystem:
             end([member for kind in self._made.values() for member in kind])
 
 
-def _make_objects(
-    config: Config, builders: Builders, look: Callable[[], None]
-) -> dict[str, list[Any]]:
-    del config
-    look()
-    return {kind: [LocalMember(build()) for build in those] for kind, those in builders.items()}
-
-
-def _make_actors(
-    config: Config, builders: Builders, look: Callable[[], None]
-) -> dict[str, list[Any]]:
-    """Actors, up and answering; ResourceError where some did not start in time."""
-    from distdqn.lockstep.remote import RemoteMember, end
-    from distdqn.run.start_up import actor_name, wait_until_ready
-
-    timeouts = {
-        "worker": config.workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
-        "evaluator": EVALUATION_TIMEOUT_S,
-    }
-    options = lockstep_options(config)
-    made: dict[str, list[Any]] = {
-        kind: [
-            RemoteMember(
-                build,
-                actor_name(kind, index),
-                options[kind],
-                timeouts.get(kind, _LEARNER_TIMEOUT_S),
-                sees_gpu=kind == "learner",
-            )
-            for index, build in enumerate(those)
-        ]
-        for kind, those in builders.items()
-    }
-    everyone = [member for kind in made.values() for member in kind]
-    names = {member.actor.__ray_ready__.remote(): member.name for member in everyone}
-    try:
-        wait_until_ready(names, config, look)
-    except BaseException:
-        end(everyone)
-        raise
-    return made
-
-
-def lockstep_options(config: Config) -> dict[str, dict[str, Any]]:
-    """How Ray is to place each kind of a lockstep run's actors."""
-    workers, learner = config.workers, config.learner
+def _builders(factory: Factory) -> dict[str, list[Callable[[], Any]]]:
+    """What makes the members, by kind."""
+    workers, shards = factory.config.workers, factory.config.replay.shards
+    make_stepper = partial(factory.stepper, workers.envs_per_worker)
     return {
-        "worker": {
-            "num_cpus": workers.num_cpus,
-            "resources": dict(workers.resources),
-            "scheduling_strategy": "SPREAD",
-        },
-        "shard": {"num_cpus": 0},
-        "learner": {
-            "num_cpus": 1,
-            "num_gpus": learner.num_gpus,
-            "resources": dict(learner.resources),
-        },
-        "evaluator": {"num_cpus": 0},
+        "worker": [
+            partial(LockstepWorker, make_stepper, partial(factory.rollout, index))
+            for index in range(workers.count)
+        ],
+        "shard": [partial(factory.shard, index, 0) for index in range(shards)],
+        "learner": [factory.training],
+        "evaluator": [factory.evaluator],
     }

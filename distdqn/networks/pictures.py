@@ -4,10 +4,6 @@ Apart from the torsos themselves, so that a run can be refused before it starts 
 process that does not load PyTorch.
 """
 
-from __future__ import annotations
-
-from typing import NamedTuple
-
 from distdqn.errors import ConfigError
 from distdqn.types import ObservationSpec
 
@@ -17,29 +13,20 @@ KNOWN_TORSOS = "auto, mlp, nature, minatar, or module:function"
 SMALLEST = {"nature": 36, "minatar": 3}
 
 
-class Picture(NamedTuple):
-    """What the network sees of an observation: `[channels, height, width]`."""
-
-    channels: int
-    height: int
-    width: int
-
-
 def check_torso(torso: str, observation: ObservationSpec) -> None:
-    """Refuses a `network.torso` that does not exist or cannot see the observations.
+    """Raises ConfigError for a `network.torso` that does not exist or cannot see the observations.
 
-    Raises:
-      ConfigError: an unknown name, or for nature and minatar no pictures or too small ones.
+    That is: an unknown name, or for nature and minatar no pictures or too small ones.
     """
     if ":" not in torso and torso not in ("auto", "mlp", *SMALLEST):
         raise ConfigError(f"unknown torso {torso!r}: network.torso must be {KNOWN_TORSOS}")
     if torso not in SMALLEST:
         return
     _, height, width = picture_of(observation)
-    if min(height, width) < SMALLEST[torso]:
+    if min(height, width) < (least := SMALLEST[torso]):
         raise ConfigError(
-            f"torso {torso} needs pictures of at least {SMALLEST[torso]}x{SMALLEST[torso]}, got "
-            f"{height}x{width}; use --network.torso auto, mlp, or module:function"
+            f"torso {torso} needs pictures of at least {least}x{least}, got {height}x{width}; "
+            "use --network.torso auto, mlp, or module:function"
         )
 
 
@@ -59,14 +46,11 @@ def suited_torso(observation: ObservationSpec) -> str:
     return "minatar" if is_small_picture else "mlp"
 
 
-def picture_of(observation: ObservationSpec) -> Picture:
-    """Sizes of an observation as a picture; a stack's frames are channels.
+def picture_of(observation: ObservationSpec) -> tuple[int, int, int]:
+    """Channels, height and width of an observation as a picture; a stack's frames are channels.
 
-    Of a frame's three axes the channels are the first or the last, whichever is
-    shorter, the last if they are equal.
-
-    Raises:
-      ConfigError: a frame with another number of axes, or an index.
+    Of a frame's three axes the channels are the first or the last, whichever is shorter, the last
+    if they are equal. Raises ConfigError for a frame with another number of axes, or an index.
     """
     shape, stack = observation.shape, observation.stack
     if observation.num_categories or len(shape) not in (2, 3):
@@ -75,10 +59,11 @@ def picture_of(observation: ObservationSpec) -> Picture:
             "[C, H, W]; use --network.torso mlp"
         )
     if len(shape) == 2:
-        return Picture(stack, *shape)
+        return stack, shape[0], shape[1]
+    channels, height, width = shape
     if channels_last(shape):
-        return Picture(stack * shape[2], *shape[:2])
-    return Picture(stack * shape[0], *shape[1:])
+        height, width, channels = shape
+    return stack * channels, height, width
 
 
 def channels_last(shape: tuple[int, ...]) -> bool:

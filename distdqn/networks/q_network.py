@@ -5,59 +5,106 @@ scales and one-hot encodes them itself, so nothing outside knows how it sees the
 
     obs [B, *obs_shape] --preprocess--> float [B, ...] --torso--> [B, H] --head--> q [B, A]
 
-Torsos for pictures (`torsos.py`) take them as they are stored. Under `torch.autocast` the
+A `PictureTorso` takes them as they are stored. Under `torch.autocast` the
 torso computes in autocast's dtype, the head in that of its parameters: eight bits would
 not tell neighbouring Q-values apart. Layers keep PyTorch's default initialisation; seed it
 with `torch.manual_seed`.
 """
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from distdqn.networks.pictures import KNOWN_TORSOS, check_torso, suited_torso
-from distdqn.networks.torsos import PictureTorso, arithmetic_dtype, minatar, nature
+from distdqn.networks.pictures import (
+    KNOWN_TORSOS,
+    SMALLEST,
+    channels_last,
+    check_torso,
+    picture_of,
+    suited_torso,
+)
 from distdqn.types import ObservationSpec
 
-_PICTURE_TORSOS = {"nature": nature, "minatar": minatar}
 
+class PictureTorso(nn.Module):
+    """Convolutions and one dense layer, ReLU after each; from stored pictures to `[B, H]`.
 
-class QNetwork(nn.Module):
-    """Q-values `[B, A]` of stored observations `[B, *obs_shape]`.
+        obs [B, *obs_shape] --picture--> [B, C, H, W], channels last in memory --> [B, H]
 
-    observation: how they are stored.
-    torso: module from the preprocessed observations (a `PictureTorso`: from the stored
-      ones) to features `[B, H]`.
-    head: module from features to `[B, A]`, a `nn.Linear` or a `DuelingHead`.
+    It takes pictures as they are stored, bytes included, and reads them once: cast and put
+    channels last in one pass, with the scale folded into the first layer's weights. Bytes up
+    to 255 are exact in bfloat16, which pictures scaled to [0, 1] are not.
+
+    convs: each its number of filters, of `size` x `size` pixels every `stride`; no padding.
+    Layers keep PyTorch's shapes and order, so the parameters are those of a plain
+    `nn.Sequential` of Conv2d, Flatten and Linear on `[B, C, H, W]`.
     """
 
     def __init__(
-        self, observation: ObservationSpec, torso: nn.Module, head: nn.Linear | DuelingHead
+        self, observation: ObservationSpec, convs: Sequence[tuple[int, int, int]], width: int
     ) -> None:
         super().__init__()
+        channels, *pixels = picture_of(observation)
         self.observation = observation
-        self.torso = torso
-        self.head = head
+        layers = []
+        for filters, size, stride in convs:
+            layers.append(nn.Conv2d(channels, filters, size, stride))
+            channels, pixels = filters, [(n - size) // stride + 1 for n in pixels]
+        self.convs = nn.ModuleList(layers)
+        self.dense = nn.Linear(channels * pixels[0] * pixels[1], width)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        # Not next(self.parameters()), a walk that takes as long as a small layer.
-        weight = self.head.weight
-        dtype = arithmetic_dtype(weight)
-        if not isinstance(self.torso, PictureTorso):
-            obs = preprocess(obs, self.observation, dtype)
-        features = self.torso(obs)
-        if dtype == weight.dtype:
-            return self.head(features)
-        with torch.autocast(weight.device.type, enabled=False):
-            return self.head(features.to(weight.dtype))
+        weight = self.dense.weight
+        x = as_picture(obs, self.observation)
+        x = x.to(arithmetic_dtype(weight), memory_format=torch.channels_last)
+        scale = self.observation.scale
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            # Some thousand numbers, in place of the same in a million of the input.
+            filters = conv.weight if scale == 1.0 else conv.weight * scale
+            scale = 1.0
+            filters = filters.contiguous(memory_format=torch.channels_last)
+            x = F.relu(F.conv2d(x, filters, conv.bias, conv.stride))
+        return F.relu(self.dense(x.flatten(1)))
+
+
+_LAYERS = {
+    # Mnih et al. 2015 (doi:10.1038/nature14236), Methods, "Model architecture".
+    "nature": (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
+    # Young and Tian 2019 (arXiv:1903.03176), section 4.
+    "minatar": (((16, 3, 1),), 128),
+}
+
+
+def picture_torso(name: str, observation: ObservationSpec) -> tuple[PictureTorso, int]:
+    """The torso `nature` or `minatar`, and its width; `check_torso` says what it cannot see."""
+    convs, width = _LAYERS[name]
+    return PictureTorso(observation, convs, width), width
+
+
+def as_picture(obs: torch.Tensor, observation: ObservationSpec) -> torch.Tensor:
+    """`[B, *obs_shape]` as `[B, C, H, W]`, a view but for stacks of coloured frames.
+
+    Channels of a stack are frame by frame, the oldest first.
+    """
+    shape = observation.shape
+    if len(shape) == 3 and channels_last(shape):
+        obs = obs.movedim(-1, -3)
+    return obs.reshape(len(obs), *picture_of(observation))
+
+
+def arithmetic_dtype(parameter: torch.Tensor) -> torch.dtype:
+    """In which a layer computes: under autocast its dtype, else that of the parameter."""
+    device = parameter.device.type
+    enabled = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled else parameter.dtype
 
 
 class DuelingHead(nn.Module):
@@ -82,6 +129,34 @@ class DuelingHead(nn.Module):
         return self.value(features) + (advantage - advantage.mean(dim=1, keepdim=True))
 
 
+class QNetwork(nn.Module):
+    """Q-values `[B, A]` of stored observations `[B, *obs_shape]`.
+
+    observation: how they are stored.
+    torso: module from the preprocessed observations (a `PictureTorso`: from the stored
+      ones) to features `[B, H]`.
+    head: module from features to `[B, A]`, a `nn.Linear` or a `DuelingHead`.
+    """
+
+    def __init__(
+        self, observation: ObservationSpec, torso: nn.Module, head: nn.Linear | DuelingHead
+    ) -> None:
+        super().__init__()
+        self.observation, self.torso, self.head = observation, torso, head
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        # Not next(self.parameters()), a walk that takes as long as a small layer.
+        weight = self.head.weight
+        dtype = arithmetic_dtype(weight)
+        if not isinstance(self.torso, PictureTorso):
+            obs = preprocess(obs, self.observation, dtype)
+        features = self.torso(obs)
+        if dtype == weight.dtype:
+            return self.head(features)
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.head(features.to(weight.dtype))
+
+
 def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dtype) -> torch.Tensor:
     """Stored observations `[B, *obs_shape]` as floats: cast and scaled, or one-hot.
 
@@ -98,20 +173,14 @@ def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dty
     return x.unsqueeze(1) if x.ndim == 1 else x
 
 
-def preprocessed_shape(observation: ObservationSpec) -> tuple[int, ...]:
-    """Of one preprocessed observation, without the batch axis."""
-    if observation.num_categories:
-        return (*observation.obs_shape, observation.num_categories)
-    return observation.obs_shape or (1,)
-
-
 def mlp(observation: ObservationSpec, hidden: Sequence[int]) -> tuple[nn.Module, int]:
     """Linear layers with ReLU on the flattened observation; returns it and its width.
 
-    No hidden layer leaves the observation itself: with one-hot indices the network is
-    then a table.
+    No hidden layer leaves the observation itself: with one-hot indices the network is then a table.
     """
-    shape = preprocessed_shape(observation)
+    shape = observation.obs_shape or (1,)
+    if observation.num_categories:
+        shape = (*observation.obs_shape, observation.num_categories)
     widths = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
     for size, next_size in itertools.pairwise(widths):
@@ -129,26 +198,21 @@ def make_network(
 ) -> nn.Module:
     """Builds a Q-network that gives `[B, A]`.
 
-    Args:
-      observation: how observations are stored.
-      torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
-        (`suited_torso`), or "module:function". The function gets `observation_space`
-        where one is given and else `observation`, and returns a module and its output
-        size H; the module maps preprocessed observations to `[B, H]`.
-      hidden: widths of the mlp's layers.
-      dueling: a dueling head in place of a linear one.
-
-    Raises:
-      ConfigError: an unknown torso, or pictures that are none or too small for it.
-      ValueError: a torso that cannot be imported, or whose output is not `[B, H]`.
+    observation: how observations are stored.
+    torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
+      (`suited_torso`), or "module:function". The function gets `observation_space` where
+      one is given and else `observation`, and returns a module and its output size H; the
+      module maps preprocessed observations to `[B, H]`.
+    hidden: widths of the mlp's layers.  dueling: a dueling head in place of a linear one.
+    Raises ConfigError for an unknown torso, or pictures that are none or too small for it,
+    ValueError for a torso that cannot be imported, or whose output is not `[B, H]`.
     """
     check_torso(torso, observation)
-    if torso == "auto":
-        torso = suited_torso(observation)
+    torso = suited_torso(observation) if torso == "auto" else torso
     if torso == "mlp":
         body, width = mlp(observation, hidden)
-    elif torso in _PICTURE_TORSOS:
-        body, width = _PICTURE_TORSOS[torso](observation)
+    elif torso in SMALLEST:
+        body, width = picture_torso(torso, observation)
     else:
         argument = observation if observation_space is None else observation_space
         body, width = _custom_torso(torso, argument, observation)
@@ -157,11 +221,10 @@ def make_network(
 
 
 def check_network(module: nn.Module, observation: ObservationSpec, num_actions: int) -> None:
-    """Runs a network on two observations of zeros and refuses what cannot be trained.
+    """Runs a network on two observations of zeros; raises ValueError where it cannot be trained.
 
-    Raises:
-      ValueError: it raises, its output is not `[B, A]` floats (both shapes are named),
-        or a forward pass changes its buffers, as batch normalisation does.
+    That is: it raises, its output is not `[B, A]` floats (both shapes are named), or a
+    forward pass changes its buffers, as batch normalisation does.
     """
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     q = _forward(module, _zeros(module, observation), "the network")
@@ -180,7 +243,13 @@ def check_network(module: nn.Module, observation: ObservationSpec, num_actions: 
 
 
 def _custom_torso(torso: str, argument: Any, observation: ObservationSpec) -> tuple[nn.Module, int]:
-    body, width = _import_function(torso)(argument)
+    module_name, _, function_name = torso.partition(":")
+    try:
+        make = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        why = f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
+        raise ValueError(why) from error
+    body, width = make(argument)
     zeros = preprocess(_zeros(body, observation), observation, torch.get_default_dtype())
     features = _forward(body, zeros, f"torso {torso!r}")
     if tuple(features.shape) != (2, width):
@@ -191,21 +260,10 @@ def _custom_torso(torso: str, argument: Any, observation: ObservationSpec) -> tu
     return body, width
 
 
-def _import_function(torso: str) -> Callable[[Any], tuple[nn.Module, int]]:
-    module_name, _, function_name = torso.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
-        ) from error
-
-
 def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
     """Two observations of zeros `[2, *obs_shape]` where the module's parameters are."""
-    zeros = torch.from_numpy(np.zeros((2, *observation.obs_shape), observation.dtype))
-    parameter = next(module.parameters(), None)
-    return zeros if parameter is None else zeros.to(parameter.device)
+    zeros = np.zeros((2, *observation.obs_shape), observation.dtype)
+    return torch.from_numpy(zeros).to(next(module.parameters(), torch.empty(0)).device)
 
 
 def _forward(module: nn.Module, inputs: torch.Tensor, what: str) -> torch.Tensor:
@@ -213,9 +271,8 @@ def _forward(module: nn.Module, inputs: torch.Tensor, what: str) -> torch.Tensor
         with torch.no_grad():
             output = module(inputs)
     except Exception as error:
-        raise ValueError(
-            f"{what} fails on input {list(inputs.shape)} of {inputs.dtype}: {error}"
-        ) from error
+        given = f"input {list(inputs.shape)} of {inputs.dtype}"
+        raise ValueError(f"{what} fails on {given}: {error}") from error
     if not isinstance(output, torch.Tensor):
         raise ValueError(f"{what} must give a tensor, got {type(output).__name__}")
     return output

@@ -7,8 +7,8 @@ live item needs it any more: the ring grows before it would.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,10 +16,9 @@ import numpy as np
 from distdqn.replay.saved_state import FramePiece
 from distdqn.types import ObservationSpec
 
-if TYPE_CHECKING:
-    from distdqn.replay.compressed_rows import CompressedRows
-
 GROWTH = 1.05  # factor: the price is to move frames, so not at every block
+
+_ALLOCATION_BYTES = 16  # what the C library rounds up to, beside 8 bytes of its own
 
 _CHUNK = 1024  # frames decompressed at once when a plain ring takes over compressed ones
 
@@ -72,6 +71,77 @@ class Rows:
         return rows.reshape(rows.size // self._width, self._width).view(self._word)
 
 
+class CompressedRows:
+    """`capacity` rows of one shape, each compressed without loss; see `Rows`.
+
+    For where memory is dearer than time: each row is an object of its own, and a batch's
+    rows are decompressed one by one, each once.
+
+    nbytes: what is held now, with what Python and the C library take per object.
+    """
+
+    def __init__(self, capacity: int, dtype: str, shape: tuple[int, ...]) -> None:
+        self._dtype, self._shape = dtype, shape
+        self._slots: list[bytes] = [b""] * capacity
+        self._held_bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._held_bytes + 8 * len(self._slots)
+
+    def write(self, slot: int, rows: np.ndarray | Sequence[bytes]) -> None:
+        """Puts `rows [B, *shape]`, or rows compressed already, into the slots from `slot` on."""
+        import lz4.block
+
+        for place, row in enumerate(rows, slot):
+            data = row if isinstance(row, bytes) else lz4.block.compress(row, store_size=False)
+            self._held_bytes += _object_bytes(data) - _object_bytes(self._slots[place])
+            self._slots[place] = data
+
+    def gather(self, numbers: np.ndarray, origin: int) -> np.ndarray:
+        """The rows with `numbers [...]`, as `[..., *shape]`."""
+        distinct, places = np.unique(numbers, return_inverse=True)
+        rows = decompressed(self.compressed(distinct, origin), self._dtype, self._shape)
+        return rows.take(places.reshape(numbers.shape), axis=0)
+
+    def compressed(self, numbers: np.ndarray, origin: int) -> Iterable[bytes]:
+        """The rows with `numbers [B]` as they are kept."""
+        slots = numbers - origin
+        return map(self._slots.__getitem__, np.where(slots < 0, slots + len(self._slots), slots))
+
+    def resize(self, capacity: int, num_tail: int) -> None:
+        """See `Rows.resize`."""
+        cut = len(self._slots) - num_tail
+        self._slots[cut:cut] = [b""] * (capacity - len(self._slots))
+
+
+def decompressed(rows: Iterable[bytes], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """`[B, *shape]`. Raises ValueError where one of `rows` is no such row."""
+    import lz4.block  # only where frames are compressed
+
+    row_bytes = np.dtype(dtype).itemsize * math.prod(shape)
+    plain: list[bytes] = []
+    for data in rows:
+        try:
+            plain.append(lz4.block.decompress(data, uncompressed_size=row_bytes))
+        except lz4.block.LZ4BlockError:  # a larger one too
+            plain.append(b"")
+        if len(plain[-1]) != row_bytes:
+            raise ValueError(
+                f"a compressed frame must hold {row_bytes} bytes, got "
+                f"{len(plain[-1]) or 'others'}: it is of another environment or preprocessing"
+            )
+    return np.frombuffer(b"".join(plain), dtype).reshape(-1, *shape)
+
+
+def _object_bytes(data: bytes) -> int:
+    """Of memory that an object of this content takes; empty ones are one and the same."""
+    if not data:
+        return 0
+    size = data.__sizeof__() + 8
+    return -(-size // _ALLOCATION_BYTES) * _ALLOCATION_BYTES
+
+
 class FrameRing:
     """The last `capacity` frames of a shard, with the actions allowed in them.
 
@@ -97,19 +167,15 @@ class FrameRing:
         num_actions: int,
         compression: str = "none",
     ) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: no frame fits")
-        if 0 in observation.shape:
-            raise ValueError(
-                f"an observation must hold something, got shape {observation.shape}: there is "
-                "nothing to store"
-            )
+        assert capacity >= 1, f"no frame fits into a capacity of {capacity}"
+        assert 0 not in observation.shape, f"nothing to store of shape {observation.shape}"
         self.capacity = int(capacity)
         self.next_number = 0
         self._origin = 0
         self._observation = observation
         self._num_actions = int(num_actions)
-        self._frames = _rows(self.capacity, observation, compression)
+        kinds: dict[str, type[Rows] | type[CompressedRows]] = {"none": Rows, "lz4": CompressedRows}
+        self._frames = kinds[compression](self.capacity, observation.dtype, observation.shape)
         self._masks: Rows | None = None
 
     @property
@@ -151,14 +217,9 @@ class FrameRing:
 
         Returns `[..., *obs_shape]`; frames `[..., *shape]` without depths.
         """
-        spec = self._observation
-        if depths is None or spec.stack == 1:
-            return self._frames.gather(numbers, self._origin)
-        age, depths = np.arange(spec.stack)[::-1], depths[..., None]  # of each place, 0 the newest
-        obs = self._frames.gather(numbers[..., None] - np.minimum(age, depths), self._origin)
-        if spec.padding == "zero":
-            obs[age > depths] = 0
-        return obs
+        if depths is None:
+            return self._frames_at(numbers)
+        return self._observation.stacked(self._frames_at, numbers, depths)
 
     def gather_masks(self, numbers: np.ndarray) -> np.ndarray | None:
         """The masks `[B, A]` bool of the frames with `numbers [B]`; None before any came."""
@@ -192,6 +253,21 @@ class FrameRing:
             state["action_mask"] = self.gather_masks(numbers)
         return state
 
+    def check_state(self, pieces: Sequence[FramePiece]) -> None:
+        """Raises ValueError if saved frames are of other observations.
+
+        Of compressed pieces the first frame is looked into.
+        """
+        spec = self._observation
+        for frames, _ in pieces:
+            if not isinstance(frames, np.ndarray):
+                decompressed(frames[:1], spec.dtype, spec.shape)
+            elif frames.shape[1:] != spec.shape:
+                raise ValueError(
+                    f"frames of the state must have shape {spec.shape}, got {frames.shape[1:]}: "
+                    "they are of another environment or preprocessing"
+                )
+
     def set_state(self, first: int, pieces: Sequence[FramePiece]) -> None:
         """Holds what `pieces` hold and nothing else, whatever the capacity was.
 
@@ -208,12 +284,13 @@ class FrameRing:
                 masks = None if action_mask is None else action_mask[rows]
                 self.append(self._as_kept(frames[rows]), masks, oldest=first)
 
+    def _frames_at(self, numbers: np.ndarray) -> np.ndarray:
+        return self._frames.gather(numbers, self._origin)
+
     def _as_kept(self, frames: np.ndarray | Sequence[bytes]) -> np.ndarray | Sequence[bytes]:
         """Frames from a state; decompressed where this ring keeps them plain."""
         if isinstance(frames, np.ndarray) or not isinstance(self._frames, Rows):
             return frames
-        from distdqn.replay.compressed_rows import decompressed
-
         return decompressed(frames, self._observation.dtype, self._observation.shape)
 
     def _runs(self, count: int) -> Iterator[tuple[int, int, int]]:
@@ -235,15 +312,6 @@ class FrameRing:
         if self._masks is not None:
             self._masks.resize(capacity, num_tail)
         self.capacity = capacity
-
-
-def _rows(capacity: int, observation: ObservationSpec, compression: str) -> Rows | CompressedRows:
-    if compression == "none":
-        return Rows(capacity, observation.dtype, observation.shape)
-    assert compression == "lz4", compression
-    from distdqn.replay.compressed_rows import CompressedRows
-
-    return CompressedRows(capacity, observation.dtype, observation.shape)
 
 
 @numba.njit(cache=True)

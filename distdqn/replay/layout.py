@@ -1,18 +1,19 @@
-"""How a replay lies in memory: one record per item, and the sizes that follow.
+"""How a replay lies in memory, and how much of it a full one takes.
 
-Loads no compiled kernel, so that the driver can budget memory before the start.
+Loads no compiled kernel, so that a run can be refused before it starts by a process that
+has none.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import math
 
 import numpy as np
 
+from distdqn.errors import ConfigError, ResourceError
 from distdqn.types import ObservationSpec
-
-COLUMNS = ("tm1", "t", "tm1_depth", "t_depth", "a_tm1", "r_t", "discount_t")  # one per transition
-
 
 # One transition, kept together so that a draw costs one cache miss, not six. The frames
 # of `tm1` and `t` are numbers block_frame + tm1 and block_frame + t of the frame ring.
@@ -29,10 +30,20 @@ ITEM = np.dtype(
     ],
     align=True,
 )
-
+COLUMNS = ("tm1", "t", "tm1_depth", "t_depth", "a_tm1", "r_t", "discount_t")  # one per transition
 
 MAX_VISITS = 2**20  # counts of (observation, action) pairs: 8 MiB
 
+FRAMES_PER_ITEM = 1.25
+
+# Of its plain size, the least that a compressed frame is taken to need. Over 300 random
+# steps of ten Atari games the mean was 0.04 (Pong), 0.06 (Breakout), 0.11 to 0.29 (others).
+COMPRESSED_SHARE = 0.04
+
+# Besides, for its Python object and the place in a list: what one of 16 bytes takes whole.
+COMPRESSED_OBJECT_BYTES = 72
+
+LEAST_COMPRESSED_FRAME = 1_024  # bytes; of smaller ones the objects would take much of the gain
 
 BUCKET = 8  # values of the sum tree, float64, under one leaf: one cache line
 
@@ -58,3 +69,126 @@ def tree_bytes(capacity: int) -> int:
 def num_buckets(capacity: int) -> int:
     """Buckets that hold `capacity` slots, rounded up to a power of two."""
     return 1 << (-(-capacity // BUCKET) - 1).bit_length()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """What a full replay takes, all in bytes, if its frame rings do not grow.
+
+    They grow where blocks are smaller or episodes shorter than planned. Action masks, a
+    byte per frame and action where an env gives them, are not counted. With compression
+    all are upper bounds: how far frames shrink is not known before.
+    """
+
+    per_transition: int
+    per_transition_copied: int
+    per_shard: int
+    in_all: int
+    compression: str = "none"
+
+    def line(self) -> str:
+        """One line for a person, who compares it with the machine's memory."""
+        bound = "" if self.compression == "none" else f", at most: {self.compression} needs less"
+        return (
+            f"replay: {self.per_transition:,} bytes per transition "
+            f"({self.per_transition_copied:,} as plain copies), {_in_units(self.per_shard)} per "
+            f"shard, {_in_units(self.in_all)} in all{bound}"
+        )
+
+
+def memory_budget(
+    capacity: int,
+    shards: int,
+    observation: ObservationSpec,
+    num_actions: int,
+    prioritized: bool,
+    frames_per_item: float = FRAMES_PER_ITEM,
+    compression: str = "none",
+) -> MemoryBudget:
+    """capacity: of all shards together; the largest shard counts as "per shard"."""
+    sizes = [(capacity + shards - 1 - shard) // shards for shard in range(shards)]
+    of_each = (observation, num_actions, prioritized, frames_per_item)
+    of_shards = [replay_bytes(size, *of_each) for size in sizes]
+    return MemoryBudget(
+        per_transition=math.ceil(sum(of_shards) / capacity),
+        per_transition_copied=2 * observation.stack * frame_bytes(observation),
+        per_shard=of_shards[0],
+        in_all=sum(of_shards),
+        compression=compression,
+    )
+
+
+def planned_frames_per_item(
+    capacity: int, stack: int, n_step: int, num_envs: int, block_transitions: int
+) -> float:
+    """Frames stored per transition: one, those repeated at block borders, episodes' ends.
+
+    capacity: of the shard.  num_envs: in a block of `block_transitions`.
+
+    An episode has one frame more than transitions. Where frames are stacked, hence
+    pictures, episodes of 100 steps and more are planned for (a game of Atari has more),
+    since a frame too many in each transition is dear; elsewhere five. Shorter ones, and
+    blocks sent before they are full, make the frame ring grow. A block's frames stay
+    until its last transition is evicted: one block more than there are transitions.
+    """
+    repeated = stack - 1 + n_step  # for each env of a block
+    ends = 0.2 if stack == 1 else 0.01
+    per_item = 1 + ends + repeated * num_envs / block_transitions
+    return per_item * (1 + block_transitions / capacity)
+
+
+def check_compression(compression: str, observation: ObservationSpec) -> None:
+    """Raises ConfigError where `replay.compression` cannot help or its package is missing."""
+    if compression == "none":
+        return
+    if frame_bytes(observation) < LEAST_COMPRESSED_FRAME:
+        raise ConfigError(
+            f"replay.compression {compression} needs frames of at least "
+            f"{LEAST_COMPRESSED_FRAME:,} bytes, got {frame_bytes(observation):,}: smaller ones "
+            "would gain too little; set replay.compression none"
+        )
+    if importlib.util.find_spec("lz4") is None:
+        raise ConfigError(
+            "replay.compression lz4 needs the package lz4, which is not installed; "
+            "pip install 'distdqn[compression]'"
+        )
+
+
+def replay_bytes(
+    capacity: int,
+    observation: ObservationSpec,
+    num_actions: int,
+    prioritized: bool,
+    frames_per_item: float = FRAMES_PER_ITEM,
+    compression: str = "none",
+) -> int:
+    """Bytes that a full replay of `capacity` items takes if its frame ring does not grow.
+
+    compression: compressed frames count with the least that they may take.
+    """
+    num_frames = math.ceil(capacity * frames_per_item)
+    per_frame: float = frame_bytes(observation)
+    if compression != "none":
+        per_frame = COMPRESSED_SHARE * per_frame + COMPRESSED_OBJECT_BYTES
+    tree = tree_bytes(capacity) if prioritized else 0
+    visits = 8 * math.prod(visits_shape(observation, num_actions) or (0,))
+    return capacity * ITEM.itemsize + math.ceil(num_frames * per_frame) + tree + visits
+
+
+def _in_units(size: int) -> str:
+    """772 MB, 7.72 GB; decimal units, as machines are sold."""
+    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
+    return f"{size / unit:.3g} {name}"
+
+
+def check_replay_fits(needed_bytes: int, capacity: int) -> None:
+    """Refuses, before the start, a replay that this machine's memory cannot hold."""
+    import psutil
+
+    available = psutil.virtual_memory().available
+    if needed_bytes > available:
+        raise ResourceError(
+            f"replay.capacity {capacity:,} needs {needed_bytes / 2**30:.1f} GiB and "
+            f"{available / 2**30:.1f} GiB are free; lower --replay.capacity to about "
+            f"{int(capacity * 0.8 * available / needed_bytes):,}"
+        )

@@ -14,11 +14,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from distdqn.replay.block_check import check_block, check_state
-from distdqn.replay.block_versions import BlockVersions
+from distdqn.replay.blocks import BlockVersions, check_block
 from distdqn.replay.frame_ring import FrameRing
-from distdqn.replay.layout import COLUMNS, ITEM, visits_shape
-from distdqn.replay.memory_budget import FRAMES_PER_ITEM
+from distdqn.replay.layout import COLUMNS, FRAMES_PER_ITEM, ITEM, visits_shape
 from distdqn.replay.sampling import Sampler
 from distdqn.replay.saved_state import live_frames, live_items, rng_words, set_rng_words
 from distdqn.types import (
@@ -26,7 +24,6 @@ from distdqn.types import (
     PriorityUpdate,
     ReplayBatch,
     TransitionBlock,
-    WeightsVersion,
 )
 
 IDS_PER_EPOCH = 2**40
@@ -48,6 +45,8 @@ class Replay:
     little (short episodes, small blocks) the frame ring grows; items are never
     evicted early.
 
+    items: `[capacity]` records (`ITEM`), by slot.  frames: the ring that they refer to.
+    versions: which weights acted in the live items.
     inserts: items ever added.  size: items live.
     dropped_updates: priority updates for items that were evicted or of another epoch.
     refused_priorities: negative or non-finite priorities, new and updated.
@@ -66,13 +65,8 @@ class Replay:
         frames_per_item: float = FRAMES_PER_ITEM,
         compression: str = "none",
     ) -> None:
-        if capacity < 1 or capacity != sampler.capacity:
-            raise ValueError(
-                f"capacity must be at least 1 and that of the sampler, {sampler.capacity}, got "
-                f"{capacity}: slots would not match"
-            )
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, got {epoch}: ids would be negative")
+        assert 1 <= capacity == sampler.capacity, "the slots of replay and sampler must match"
+        assert epoch >= 0, f"ids would be negative in epoch {epoch}"
         self.capacity = int(capacity)
         self.epoch = int(epoch)
         self.inserts = 0
@@ -83,10 +77,10 @@ class Replay:
         self._num_actions = int(num_actions)
         self._sampler = sampler
         self._rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-        self._items = np.zeros(self.capacity, ITEM)
+        self.items = np.zeros(self.capacity, ITEM)
         num_frames = math.ceil(self.capacity * frames_per_item)
-        self._frames = FrameRing(num_frames, observation, num_actions, compression)
-        self._versions = BlockVersions()
+        self.frames = FrameRing(num_frames, observation, num_actions, compression)
+        self.versions = BlockVersions()
         shape = visits_shape(observation, num_actions)
         self.visits = None if shape is None else np.zeros(shape, np.int64)
 
@@ -104,7 +98,7 @@ class Replay:
     def nbytes(self) -> int:
         """Of items, frames, sampler and visits as allocated now."""
         visits = 0 if self.visits is None else self.visits.nbytes
-        return self._items.nbytes + self._frames.nbytes + self._sampler.nbytes + visits
+        return self.items.nbytes + self.frames.nbytes + self._sampler.nbytes + visits
 
     def add(self, block: TransitionBlock) -> None:
         """Copies a block's transitions in, evicting the oldest beyond the capacity.
@@ -121,17 +115,17 @@ class Replay:
         num_evicted = max(0, self.size + num_kept - self.capacity)
         self._sampler.remove(self._slots(self.inserts - self.size, num_evicted))
         self.size -= num_evicted
-        first_frame = self._frames.append(block.frames, block.action_mask, self._oldest_frame())
+        first_frame = self.frames.append(block.frames, block.action_mask, self._oldest_frame())
         self.inserts += num_new
         self.size += num_kept
         slots = self._slots(self.inserts - num_kept, num_kept)
-        self._items["block_frame"][slots] = first_frame
+        self.items["block_frame"][slots] = first_frame
         for name in COLUMNS:
-            self._items[name][slots] = getattr(block, name)[-num_kept:]
+            self.items[name][slots] = getattr(block, name)[-num_kept:]
         priorities = None if block.priorities is None else block.priorities[-num_kept:]
         self.refused_priorities += self._sampler.insert(slots, priorities)
-        self._versions.append(self.inserts, block.weights_version)
-        self._versions.evict(self.inserts - self.size)
+        self.versions.append(self.inserts, block.weights_version)
+        self.versions.evict(self.inserts - self.size)
         if self.visits is not None:
             np.add.at(self.visits, (block.frames[block.tm1], block.a_tm1), 1)
 
@@ -154,10 +148,10 @@ class Replay:
         slots, probabilities = self._sampler.sample(batch_size, self._rng, num_batches)
         first_id = self.epoch * IDS_PER_EPOCH
         item_ids, frames, depths, a_tm1, r_t, discount_t = _gather_items(
-            self._items, slots, self.inserts, first_id
+            self.items, slots, self.inserts, first_id
         )
-        obs = self._frames.gather(frames, depths)  # [2, K * B, *obs_shape]
-        mask_t = self._frames.gather_masks(frames[1])
+        obs = self.frames.gather(frames, depths)  # [2, K * B, *obs_shape]
+        mask_t = self.frames.gather_masks(frames[1])
 
         def split(array: np.ndarray) -> np.ndarray:  # [K * B, ...] -> [K, B, ...]
             return array.reshape(num_batches, batch_size, *array.shape[1:])
@@ -202,18 +196,18 @@ class Replay:
             return False, f"size is {self.size} after {self.inserts} inserts"
         if self._sampler.size != self.size:
             return False, f"the sampler has {self._sampler.size} live slots, the ring {self.size}"
-        items = self._live_items()
+        items = self.items[self._slots(self.inserts - self.size, self.size)]
         if np.any(np.diff(items["block_frame"]) < 0):
             return False, "the blocks' frames are not in the order of the items"
         oldest = self._oldest_frame()
         for name in ("tm1", "t"):
             numbers = items["block_frame"] + items[name]
             depths = items[f"{name}_depth"]
-            if np.any((numbers - depths < oldest) | (numbers >= self._frames.next_number)):
+            if np.any((numbers - depths < oldest) | (numbers >= self.frames.next_number)):
                 return False, f"an item's {name} is not among the frames"
             if np.any(depths >= self._observation.stack):
                 return False, f"an item's {name} has more frames than are stacked"
-        valid, why = self._frames.check_valid(oldest)
+        valid, why = self.frames.check_valid(oldest)
         return self._sampler.check_valid() if valid else (False, why)
 
     def priorities(self, max_items: int) -> np.ndarray:
@@ -228,13 +222,6 @@ class Replay:
         numbers = self.inserts - self.size + np.arange(count) * self.size // count
         return self._sampler.priorities(self._wrap(numbers))
 
-    def stale_fraction(self, newest: WeightsVersion, behind: int) -> float:
-        """Share of the live items acted with weights more than `behind` before `newest`.
-
-        See `BlockVersions.stale_fraction`; NaN while the replay is empty.
-        """
-        return self._versions.stale_fraction(newest, behind)
-
     def get_state(self, first_item: int = 0, first_frame: int = 0) -> dict[str, Any]:
         """Everything that later samples depend on, as `codec` takes it.
 
@@ -248,25 +235,25 @@ class Replay:
 
         Raises ValueError for numbers that were not given out yet.
         """
-        if first_item > self.inserts or first_frame > self._frames.next_number:
+        if first_item > self.inserts or first_frame > self.frames.next_number:
             raise ValueError(
                 f"first_item and first_frame must be at most {self.inserts} and "
-                f"{self._frames.next_number}, got {first_item} and {first_frame}: an earlier "
+                f"{self.frames.next_number}, got {first_item} and {first_frame}: an earlier "
                 "state of this replay cannot end there"
             )
         first_item = max(first_item, self.inserts - self.size)
-        items = self._items[self._slots(first_item, self.inserts - first_item)]
-        frames = self._frames.get_state(max(first_frame, self._oldest_frame()))
+        items = self.items[self._slots(first_item, self.inserts - first_item)]
+        frames = self.frames.get_state(max(first_frame, self._oldest_frame()))
         columns = {name: items[name].copy() for name in ("block_frame", *COLUMNS)}
         return {
             "capacity": self.capacity,
             "epoch": self.epoch,
             **{name: getattr(self, name) for name in _COUNTERS},
             "oldest_frame": self._oldest_frame(),
-            "next_frame": self._frames.next_number,
+            "next_frame": self.frames.next_number,
             "rng": rng_words(self._rng),
             "sampler": self._sampler.get_state(),
-            "versions": self._versions.get_state(),
+            "versions": self.versions.get_state(),
             "visits": None if self.visits is None else self.visits.copy(),
             "segments": [{"first_item": first_item, **columns, **frames}],
         }
@@ -288,16 +275,22 @@ class Replay:
                 "the sampler's slots would not match"
             )
         items, frames = live_items(state, ("block_frame", *COLUMNS)), live_frames(state)
-        check_state(items, frames, self._observation)
+        self.frames.check_state(frames)
+        for name in ("tm1_depth", "t_depth"):
+            if (deepest := int(items[name].max(initial=0))) >= self._observation.stack:
+                raise ValueError(
+                    f"{name} of the state must be below the stack of {self._observation.stack}, "
+                    f"got {deepest}: more frames were stacked when it was saved"
+                )
         for name in _COUNTERS:
             setattr(self, name, int(state[name]))
         set_rng_words(self._rng, state["rng"])
         first_item = self.inserts - self.size
         slots = self._slots(first_item, self.size)
         for name, column in items.items():
-            self._items[name][slots] = column
-        self._frames.set_state(int(state["oldest_frame"]), frames)
-        self._versions.set_state(state["versions"], first_item)
+            self.items[name][slots] = column
+        self.frames.set_state(int(state["oldest_frame"]), frames)
+        self.versions.set_state(state["versions"], first_item)
         self._sampler.set_state(state["sampler"])
         if self.visits is not None:
             self.visits[:] = state["visits"]
@@ -312,10 +305,6 @@ class Replay:
         slots += self.capacity * (slots < 0)  # of the lap before; int64 remainders are slow
         return slots
 
-    def _live_items(self) -> np.ndarray:
-        """The live items `[size]`, oldest first."""
-        return self._items[self._slots(self.inserts - self.size, self.size)]
-
     def _oldest_frame(self) -> int:
         """Number of the first frame of the oldest live item's block.
 
@@ -323,8 +312,8 @@ class Replay:
         they stay until the whole block is evicted, at most one block too long.
         """
         if self.size == 0:
-            return self._frames.next_number
-        return int(self._items["block_frame"][(self.inserts - self.size) % self.capacity])
+            return self.frames.next_number
+        return int(self.items["block_frame"][(self.inserts - self.size) % self.capacity])
 
 
 @numba.njit(cache=True)

@@ -14,8 +14,6 @@ import numpy as np
 
 from distdqn.replay.sum_tree import SumTree
 
-_NOTHING_LIVE = "cannot sample: no slot is live, insert some first"
-
 
 class PlainSampler:
     """Live slots without priorities: drawn uniformly, or each once in order.
@@ -36,8 +34,7 @@ class PlainSampler:
     nbytes = 0
 
     def __init__(self, capacity: int, in_order: bool = False) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: nothing to draw")
+        assert capacity >= 1, f"nothing to draw from a capacity of {capacity}"
         self.capacity = int(capacity)
         self.first = self.size = self.drawn = 0
         self._in_order = in_order
@@ -85,7 +82,7 @@ class PlainSampler:
         if self._in_order:
             return self._next(num_batches * num)
         if self.size == 0:
-            raise RuntimeError(_NOTHING_LIVE)
+            raise RuntimeError("cannot sample: no slot is live, insert some first")
         slots = rng.integers(self.size, size=num_batches * num)
         if self.first and self.size < self.capacity:  # a full ring needs no turning
             slots = (slots + self.first) % self.capacity
@@ -133,16 +130,8 @@ class PrioritizedSampler:
     """
 
     def __init__(self, capacity: int, priority_exponent: float, priority_epsilon: float) -> None:
-        if not 0.0 <= priority_exponent <= 1.0:
-            raise ValueError(
-                f"priority_exponent must be in [0, 1], got {priority_exponent}: sampling goes "
-                "from uniform (0) to proportional (1)"
-            )
-        if not 0.0 < priority_epsilon < float("inf"):
-            raise ValueError(
-                f"priority_epsilon must be finite and above 0, got {priority_epsilon}: an item "
-                "whose TD error is 0 would never be drawn again"
-            )
+        assert 0.0 <= priority_exponent <= 1.0, priority_exponent
+        assert 0.0 < priority_epsilon < float("inf"), priority_epsilon
         self.capacity = int(capacity)
         self.size = 0
         self.priority_max = 1.0
@@ -199,8 +188,7 @@ class PrioritizedSampler:
         """The priorities p_i `[B]` of live `slots [B]`, from their v_i; `[0]` if alpha is 0."""
         if self._exponent == 0.0:
             return np.empty(0)
-        powers = self._tree.get(slots)
-        return np.maximum(powers ** (1.0 / self._exponent) - self._epsilon, 0.0)
+        return np.maximum(self._tree.values[slots] ** (1.0 / self._exponent) - self._epsilon, 0.0)
 
     def sample(
         self, num: int, rng: np.random.Generator, num_batches: int = 1
@@ -214,32 +202,27 @@ class PrioritizedSampler:
         likewise, float64: within a minibatch, the mean over its draws of the chance
         that a draw yields i. Raises RuntimeError when no slot is live.
         """
-        if self.size == 0:
-            raise RuntimeError(_NOTHING_LIVE)
         total = self._tree.total
         targets = rng.random((num_batches, num))
         targets += np.arange(num)
         targets *= total / num
         np.minimum(targets, total, out=targets)  # the product may round up to just above it
         slots = self._tree.find(targets.ravel())
-        return slots, self._tree.get(slots) / total
+        return slots, self._tree.values[slots] / total
 
     def check_valid(self) -> tuple[bool, str]:
         """(True, "") if the tree is valid and counts the live slots, else (False, why)."""
         valid, why = self._tree.check_valid()
         if not valid:
             return False, why
-        positive = int(np.count_nonzero(self._tree.get(np.arange(self.capacity))))
+        positive = int(np.count_nonzero(self._tree.values))
         if positive != self.size:
             return False, f"{self.size} slots are live, {positive} have a value above 0"
         return True, ""
 
     def get_state(self) -> dict[str, Any]:
-        return {
-            "size": self.size,
-            "priority_max": self.priority_max,
-            **self._tree.get_state(),
-        }
+        own = {"size": self.size, "priority_max": self.priority_max}
+        return {**own, **self._tree.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `get_state` gave; raises ValueError if the capacity differs."""

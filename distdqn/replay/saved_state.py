@@ -6,6 +6,7 @@ before; a replay is restored from all the pieces that still hold something live.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,7 @@ FramePiece = tuple[np.ndarray | list[bytes], np.ndarray | None]
 
 def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
     """The live items' columns `[size]` by `names`, joined from the segments of a state.
-
-    Raises ValueError where a segment is missing.
-    """
+    Raises ValueError where a segment is missing."""
     segments, end = state["segments"], state["inserts"]
     pieces = [(segment["first_item"], len(segment[names[0]])) for segment in segments]
     rows = cut(pieces, end - state["size"], end, "item")
@@ -39,15 +38,14 @@ def live_frames(state: Mapping[str, Any]) -> list[FramePiece]:
     segments = state["segments"]
     pieces = [(segment["first_frame"], num_frames(segment)) for segment in segments]
     rows = cut(pieces, state["oldest_frame"], state["next_frame"], "frame")
-    columns = [frame_columns(s, chosen) for s, chosen in zip(segments, rows, strict=True)]
-    return [(_frames_of(piece), piece.get("action_mask")) for piece in columns]
-
-
-def _frames_of(columns: Mapping[str, np.ndarray]) -> np.ndarray | list[bytes]:
-    if "frame_sizes" not in columns:
-        return columns["frames"]
-    ends, data = np.cumsum(columns["frame_sizes"]).tolist(), columns["frames"].tobytes()
-    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    live: list[FramePiece] = []
+    for columns in map(frame_columns, segments, rows):
+        frames: Any = columns["frames"]
+        if "frame_sizes" in columns:
+            data, ends = frames.tobytes(), np.cumsum(columns["frame_sizes"]).tolist()
+            frames = [data[start:end] for start, end in itertools.pairwise([0, *ends])]
+        live.append((frames, columns.get("action_mask")))
+    return live
 
 
 def num_frames(segment: Mapping[str, Any]) -> int:
@@ -100,9 +98,8 @@ def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> l
 def rng_words(rng: np.random.Generator) -> np.ndarray:
     """The state of a PCG64 generator as `[6]` uint64: its integers are of 128 bits."""
     state = rng.bit_generator.state
-    words = []
-    for value in (state["state"]["state"], state["state"]["inc"]):
-        words += [value & (2**64 - 1), value >> 64]
+    integers = (state["state"]["state"], state["state"]["inc"])
+    words = [word for value in integers for word in (value & (2**64 - 1), value >> 64)]
     return np.array([*words, state["has_uint32"], state["uinteger"]], np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""A replay shard: ring and sampler behind Ray.
+"""A replay shard: a replay with the account of its use, and its shell behind Ray.
 
 `add` waits while this shard's inserts are at the limit that the learner last granted;
 every other call answers at once, so the calls that would release a waiting `add` are
@@ -9,30 +9,124 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from distdqn.machine.niceness import give_way
-from distdqn.machine.process_memory import keep_freed_memory
-from distdqn.replay.shard_account import ShardAccount
+import numpy as np
+
+from distdqn.machine.cpu import give_way
+from distdqn.machine.memory import keep_freed_memory
+from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
-from distdqn.telemetry.meter import Meter
-from distdqn.telemetry.reports import ShardReport
+from distdqn.telemetry.rates import Sparingly
+from distdqn.telemetry.reports import ReplayDiagnostics, ShardReport
+from distdqn.telemetry.usage import Meter
 from distdqn.types import (
     BEFORE_ANY,
     PriorityUpdate,
+    ReplayBatch,
     SampleReply,
     ShardCounters,
     TransitionBlock,
     WeightsVersion,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
+if TYPE_CHECKING:  # the driver, which places shards, needs no numba
+    from distdqn.replay.replay import Replay
 
+_SAMPLED_PRIORITIES = 10_000
 _REMEMBERED_SEQUENCES = 256  # per worker incarnation; a worker's window is far smaller
+
+
+class ShardAccount:
+    """A `Replay` that answers with its counters and tells of itself.
+
+    A lockstep run asks it as it is; `ReplayShard` puts credit and Ray around it.
+
+    replay: what it keeps account of.  shard: its index.
+    """
+
+    def __init__(self, replay: Replay, shard: int):
+        self.replay, self._shard = replay, shard
+        self._staleness = CountHistogram()
+        self._diagnose = Sparingly(_diagnose)
+        self._busy_s = self._adding_s = 0.0
+
+    def add(self, block: TransitionBlock, newest: WeightsVersion) -> ShardCounters:
+        """Stores a block; newest: of the weights when it comes, if any are known."""
+        before_s = self._busy_s
+        with self._working():
+            self.replay.add(block)
+        self._adding_s += self._busy_s - before_s
+        if newest > BEFORE_ANY:
+            same = block.weights_version.incarnation == newest.incarnation
+            behind = newest.counter - block.weights_version.counter if same else 0
+            self._staleness.observe(behind, block.num_transitions)
+        return self.counters()
+
+    def sample(self, num_batches: int, batch_size: int) -> ReplayBatch:
+        with self._working():
+            return self.replay.sample(num_batches, batch_size)
+
+    def update_priorities(self, update: PriorityUpdate) -> ShardCounters:
+        with self._working():
+            self.replay.update_priorities(update)
+        return self.counters()
+
+    def counters(self) -> ShardCounters:
+        replay = self.replay
+        return ShardCounters(self._shard, replay.epoch, replay.inserts, replay.size, replay.mass)
+
+    def report(self, newest: WeightsVersion, is_last: bool = False) -> ShardReport:
+        """newest: weights.  is_last: nothing may be older than this call."""
+        if is_last:
+            self._diagnose.expire()
+        return ShardReport(
+            counters=self.counters(),
+            priority_max=self.replay.priority_max,
+            dropped_updates=self.replay.dropped_updates,
+            refused_priorities=self.replay.refused_priorities,
+            streams={},
+            staleness_counts=self._staleness.counts.copy(),
+            busy_s=self._busy_s,
+            pid=os.getpid(),
+            diagnostics=self._diagnose(self.replay, newest),
+            adding_s=self._adding_s,
+        )
+
+    def visits(self) -> np.ndarray | None:
+        """See `Replay.visits`."""
+        return self.replay.visits
+
+    def get_state(self, first_item: int, first_frame: int) -> dict[str, Any]:
+        """Of the replay, see `Replay.get_state`, with this account's own counts."""
+        own = {"staleness": self._staleness.counts, "busy_s": self._busy_s}
+        return {**self.replay.get_state(first_item, first_frame), **own}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.replay.set_state(state)
+        self._staleness = CountHistogram(counts=np.array(state["staleness"]))
+        self._busy_s = state["busy_s"]
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._busy_s += time.perf_counter() - started
+
+
+def _diagnose(replay: Replay, newest: WeightsVersion) -> ReplayDiagnostics:
+    """Of a replay now; newest: weights. At most 10,000 items' priorities stand for all."""
+    sample = LogHistogram(replay.priorities(_SAMPLED_PRIORITIES))
+    return ReplayDiagnostics(
+        priorities=sample.scaled(replay.size),
+        stale_fraction_10=replay.versions.stale_fraction(newest, 10),
+        stale_fraction_100=replay.versions.stale_fraction(newest, 100),
+    )
 
 
 class ReplayShard:
@@ -76,7 +170,13 @@ class ReplayShard:
         A repeated sequence is answered as the first one was and stored once.
         """
         stream = (block.worker, block.incarnation)
-        self._note_totals(stream, block)
+        known = self._streams.get(stream, StreamAccount())
+        # On arrival, so that a block that waits for credit is known if its worker dies.
+        self._streams[stream] = dataclasses.replace(
+            known,
+            collected=max(known.collected, block.collected),
+            worker_refused=max(known.worker_refused, block.refused),
+        )
         seen = self._seen.setdefault(stream, collections.OrderedDict())
         if block.sequence in seen:
             return await asyncio.shield(seen[block.sequence])
@@ -89,7 +189,9 @@ class ReplayShard:
         accepted = not self._closed
         if accepted:
             self._account.add(block, self._newest)
-        self._record(stream, block, accepted)
+        known, name = self._streams[stream], "accepted" if accepted else "refused"
+        total = getattr(known, name) + block.num_transitions
+        self._streams[stream] = dataclasses.replace(known, **{name: total})
         answer.set_result(accepted)
         return accepted
 
@@ -98,9 +200,8 @@ class ReplayShard:
     ) -> SampleReply:
         """A superbatch of `num_batches` x `batch_size`, and new insert credit."""
         await self._grant(insert_limit, newest)
-        if not self._account.replay.size:
-            return SampleReply(self._account.counters(), None)
-        batch = self._account.sample(num_batches, batch_size)
+        has_any = self._account.replay.size > 0
+        batch = self._account.sample(num_batches, batch_size) if has_any else None
         return SampleReply(self._account.counters(), batch)
 
     async def update_priorities(self, update: PriorityUpdate) -> None:
@@ -138,20 +239,3 @@ class ReplayShard:
         """While below the limit; an empty shard would wait for samples that it cannot give."""
         replay = self._account.replay
         return self._closed or replay.inserts < self._insert_limit or not replay.size
-
-    def _note_totals(self, stream: tuple[int, int], block: TransitionBlock) -> None:
-        """On arrival, so that a block that waits for credit is known if its worker dies."""
-        known = self._streams.get(stream, StreamAccount())
-        self._streams[stream] = dataclasses.replace(
-            known,
-            collected=max(known.collected, block.collected),
-            worker_refused=max(known.worker_refused, block.refused),
-        )
-
-    def _record(self, stream: tuple[int, int], block: TransitionBlock, accepted: bool) -> None:
-        known, num = self._streams[stream], block.num_transitions
-        self._streams[stream] = dataclasses.replace(
-            known,
-            accepted=known.accepted + (num if accepted else 0),
-            refused=known.refused + (0 if accepted else num),
-        )

@@ -25,6 +25,8 @@ class SumTree:
     Buckets in place of the three lowest levels save 3 of 4 cache misses there, and a
     third of the memory or more: about 10 bytes a slot.
 
+    nodes, values: the arrays; to be changed by `set` alone.
+
     Both `set` and `find` walk a whole batch level by level. The memory accesses of
     one level do not depend on each other, so that the cache misses of a large tree
     overlap; one slot after the other takes 2.5 times as long at a million slots.
@@ -32,21 +34,20 @@ class SumTree:
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {capacity}: no slot to set")
+        assert capacity >= 1, f"no slot to set in a capacity of {capacity}"
         self.capacity = int(capacity)
         self._num_buckets = num_buckets(self.capacity)
-        self._nodes = np.zeros(2 * self._num_buckets)
-        self._values = np.zeros(-(-self.capacity // BUCKET) * BUCKET)
+        self.nodes = np.zeros(2 * self._num_buckets)
+        self.values = np.zeros(-(-self.capacity // BUCKET) * BUCKET)
 
     @property
     def total(self) -> float:
         """The sum of all values."""
-        return float(self._nodes[1])
+        return float(self.nodes[1])
 
     @property
     def nbytes(self) -> int:
-        return self._nodes.nbytes + self._values.nbytes
+        return self.nodes.nbytes + self.values.nbytes
 
     def set(self, slots: np.ndarray, values: np.ndarray) -> None:
         """Sets the values `[B]` of `slots [B]`; of equal slots the last wins.
@@ -57,21 +58,13 @@ class SumTree:
         """
         slots = np.ascontiguousarray(slots, np.int64)
         values = np.ascontiguousarray(values, np.float64)
-        if slots.ndim != 1 or slots.shape != values.shape:
-            raise ValueError(
-                f"slots and values must be of one shape [B], got {slots.shape} and "
-                f"{values.shape}: a value would have no slot"
-            )
-        refused = _set(self._nodes, self._values, self.capacity, slots, values)
+        assert slots.ndim == 1 and slots.shape == values.shape, (slots.shape, values.shape)
+        refused = _set(self.nodes, self.values, self.capacity, slots, values)
         if refused >= 0:
             raise ValueError(
                 f"slot must be in [0, {self.capacity}) and value finite and at least 0, got "
                 f"slot {slots[refused]} and value {values[refused]}: the sums would be lost"
             )
-
-    def get(self, slots: np.ndarray) -> np.ndarray:
-        """The values `[B]` of `slots [B]`, which must lie in `[0, capacity)`."""
-        return self._values[slots]
 
     def find(self, targets: np.ndarray) -> np.ndarray:
         """The slots `[B]` int64 in which the prefix sums reach `targets [B]`.
@@ -84,13 +77,12 @@ class SumTree:
         Raises RuntimeError while the total is 0 and ValueError for a target outside
         `[0, total]`.
         """
-        if not self._nodes[1] > 0.0:
+        if not self.nodes[1] > 0.0:
             raise RuntimeError("cannot find a slot: every value is 0, set some first")
         targets = np.ascontiguousarray(targets, np.float64)
-        if targets.ndim != 1:
-            raise ValueError(f"targets must have shape [B], got {targets.shape}")
+        assert targets.ndim == 1, targets.shape
         slots = np.empty(len(targets), np.int64)
-        refused = _find(self._nodes, self._values, targets, slots)
+        refused = _find(self.nodes, self.values, targets, slots)
         if refused >= 0:
             raise ValueError(
                 f"targets must lie in [0, {self.total}], the total, got {targets[refused]}: "
@@ -100,26 +92,26 @@ class SumTree:
 
     def check_valid(self) -> tuple[bool, str]:
         """(True, "") if every node is exactly the sum below it, else (False, why)."""
-        wrong = np.flatnonzero(~(np.isfinite(self._values) & (self._values >= 0)))
+        wrong = np.flatnonzero(~(np.isfinite(self.values) & (self.values >= 0)))
         if len(wrong):
-            return False, f"slot {wrong[0]} holds {self._values[wrong[0]]}, not a finite value >= 0"
-        if self._values[self.capacity :].any():
+            return False, f"slot {wrong[0]} holds {self.values[wrong[0]]}, not a finite value >= 0"
+        if self.values[self.capacity :].any():
             return False, f"a value beyond the capacity of {self.capacity} is not 0"
         sums = np.zeros(2 * self._num_buckets)
-        buckets = np.zeros(len(self._values) // BUCKET)
-        for column in self._values.reshape(-1, BUCKET).T:  # from the first slot to the last
+        buckets = np.zeros(len(self.values) // BUCKET)
+        for column in self.values.reshape(-1, BUCKET).T:  # from the first slot to the last
             buckets += column
         sums[self._num_buckets :][: len(buckets)] = buckets
-        sums[1 : self._num_buckets] = self._nodes[2::2] + self._nodes[3::2]
-        wrong = np.flatnonzero(self._nodes[1:] != sums[1:])
+        sums[1 : self._num_buckets] = self.nodes[2::2] + self.nodes[3::2]
+        wrong = np.flatnonzero(self.nodes[1:] != sums[1:])
         if len(wrong):
             node = wrong[0] + 1
-            return False, f"node {node} holds {self._nodes[node]}, what is below it {sums[node]}"
+            return False, f"node {node} holds {self.nodes[node]}, what is below it {sums[node]}"
         return True, ""
 
     def get_state(self) -> dict[str, Any]:
         """The values `[capacity]`; they determine every node."""
-        return {"values": self._values[: self.capacity].copy()}
+        return {"values": self.values[: self.capacity].copy()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `get_state` gave; raises ValueError if the capacity differs."""

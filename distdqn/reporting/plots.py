@@ -19,22 +19,11 @@ _MEAN_OVER = 100
 _MAX_DOTS = 20_000
 EDGE, MUTED, ACCENT, INK, _GRID = "#9aa5b1", "#52606d", "#c2410c", "#1f2933", "#e4e7eb"
 STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.axisbelow": True,
-    "axes.edgecolor": EDGE,
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "grid.color": _GRID,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
+    **{"font.size": 10, "axes.titlesize": 10.5, "legend.fontsize": 9},
+    **{"axes.titleweight": "bold", "axes.titlelocation": "left", "legend.frameon": False},
+    **{"axes.spines.right": False, "axes.spines.top": False},
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "axes.edgecolor": EDGE},
+    **{"axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED},
 }
 """Matplotlib's settings for every picture of the package."""
 _CURVE_STYLE = STYLE | {
@@ -95,13 +84,8 @@ def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> None:
         return
     env_steps, mean, low, high = evaluations.T
     axes.fill_between(env_steps, low, high, color=ACCENT, alpha=0.13, linewidth=0)
-    style: dict[str, Any] = {
-        "marker": "o" if len(env_steps) <= 60 else None,
-        "markersize": 3.5,
-        "linewidth": 2.2,
-    }
-    label = "greedy evaluation, mean and range"
-    axes.plot(env_steps, mean, color=ACCENT, label=label, **style)
+    dots, label = "o" if len(env_steps) <= 60 else "", "greedy evaluation, mean and range"
+    axes.plot(env_steps, mean, f"{dots}-", color=ACCENT, label=label, markersize=3.5, linewidth=2.2)
 
 
 def _draw_goal(axes: Axes, solved_at: float) -> None:
@@ -116,12 +100,8 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()
     if handles:  # above the axes, where it covers nothing
-        place: dict[str, Any] = {
-            "loc": "lower left",
-            "bbox_to_anchor": (-0.01, 1.0),
-            "borderaxespad": 0.4,
-        }
-        axes.legend(handles[::-1], labels[::-1], ncols=2, **place)
+        place: dict[str, Any] = {"bbox_to_anchor": (-0.01, 1.0), "borderaxespad": 0.4}
+        axes.legend(handles[::-1], labels[::-1], ncols=2, loc="lower left", **place)
     else:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no episode ended", ha="center", transform=axes.transAxes)

@@ -32,15 +32,14 @@ _LINE = (
     "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
     "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
 )
-_ENDED = "{stopped_by} after {wall_s} s ({startup_s} s to start)"
-_EVALUATION = {  # what the final episodes say; a run that was broken off has none
+_EVALUATION = ("best checkpoint", "last checkpoint", "values")  # none if a run was broken off
+_ENDED = {
+    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
     "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
     "episodes",
     "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
     "values": "{q_start_mean} predicted at the start, discounted return then realised "
     "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
-}
-_WORK = {
     "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
     "insert",
     "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
@@ -58,12 +57,12 @@ _COUNTED_TROUBLE = _ROWS.pop("trouble")
 class Progress:
     """The display of one run; a context manager.
 
+    It has no thread: it draws when it is updated.
+
     samples_per_insert: as configured, shown beside what is achieved.
     console: where it goes; stderr by default.
     enabled: False makes every call do nothing.
     max_lines_per_s: of `say`; what comes faster is counted, not shown.
-
-    No thread: it draws when it is updated.
     """
 
     def __init__(
@@ -88,24 +87,20 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._show(self._status)
+        self._show()
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def update(self, status: RunStatus) -> None:
         """Shows `status` when the last one has stood for long enough."""
-        self._status = status
-        now = time.monotonic()
-        if self._enabled and now >= self._next_update:
+        self._status, now = status, time.monotonic()
+        if now >= self._next_update:
             self._next_update = now + (_REDRAW_PERIOD_S if self._live else _LINE_PERIOD_S)
-            self._show(status)
+            self._show()
 
     def say(self, line: str) -> None:
         """One line for the user, above the picture; too many in a second are counted only."""
-        if not self._enabled:
-            return
         now = time.monotonic()
         earned = (now - self._allowed_at) * self._max_lines_per_s
         self._allowance = min(self._allowance + earned, self._max_lines_per_s)
@@ -119,16 +114,15 @@ class Progress:
             self._unsaid = 0
         self._print(" ".join(line.split()))
 
-    def _show(self, status: RunStatus) -> None:
-        if not self._enabled:
-            return
-        if self._live is not None:
-            self._live.update(picture(status, self._configured), refresh=True)
-        else:
-            self._print(plain_line(status))
+    def _show(self) -> None:
+        if self._live is not None and self._status is not None:
+            self._live.update(picture(self._status, self._configured), refresh=True)
+        elif self._status is not None:
+            self._print(plain_line(self._status))
 
     def _print(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+        if self._enabled:
+            self._console.print(Text(line), soft_wrap=True)
 
 
 def plain_line(status: RunStatus) -> str:
@@ -155,15 +149,16 @@ def picture(status: RunStatus, configured: float | None = None) -> RenderableTyp
         "workers_alive": status.workers_alive < status.workers_target,
         "shards_alive": status.shards_alive < status.shards_target,
     }
+
+    def fact(name: str, label: str) -> Text:
+        value = told[name] + beside.get(name, "").format_map(told)
+        style = _TROUBLE if bad.get(name) else "not dim"
+        return Text.assemble((f"{label} " if label else "", "dim"), (value, style))
+
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim", no_wrap=True)
     for row, metrics in _ROWS.items():
-        facts = []
-        for name, label in metrics.items():
-            value = told[name] + beside.get(name, "").format_map(told)
-            style = _TROUBLE if bad.get(name) else "not dim"
-            facts.append(Text.assemble((f"{label} " if label else "", "dim"), (value, style)))
-        grid.add_row(row, *facts)
+        grid.add_row(row, *(fact(name, label) for name, label in metrics.items()))
     lines: list[RenderableType] = [_bar(status, told), grid]
     if troubles := _troubles(status):
         lines.append(Text(f"trouble   {', '.join(troubles)}", style=_TROUBLE))
@@ -179,44 +174,31 @@ def print_summary(
     """
     console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
-    evaluation = _EVALUATION if summary.get("eval_episodes") else {}
-    rows = {"stopped by": _ENDED, **evaluation, **_WORK}
-    figures = {name: text.format_map(told) for name, text in rows.items()}
-    if str(summary.get("stopped_by")).startswith("SIG") and _can_go_on(folder):
-        figures["go on"] = f"distdqn resume {folder}"
+    left_out = () if summary.get("eval_episodes") else _EVALUATION
+    rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
+    # The weights alone are no state to go on from.
+    states = (folder / "checkpoints").glob("step_*/run_state.msgpack")
+    if str(summary.get("stopped_by")).startswith("SIG") and any(states):
+        rows["go on"] = f"distdqn resume {folder}"
+    rows["run folder"] = str(folder)
+    for name, pattern in (("plot", "learning_curve.png"), ("video", "videos/*.mp4")):
+        for path in sorted(folder.glob(pattern))[:1]:
+            rows[name] = str(path)
+    rows["curves"] = f"tensorboard --logdir {folder}"
+    rows["play"] = f"distdqn evaluate {folder} --video"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, text in (figures | _places(folder)).items():
+    for name, text in rows.items():
         grid.add_row(name, Text(text))
     console.print("", Text(folder.name, style="bold"), grid, sep="\n")
 
 
-def _can_go_on(folder: Path) -> bool:
-    """Whether some checkpoint holds all that a run needs, not its weights alone."""
-    return any((folder / "checkpoints").glob("step_*/run_state.msgpack"))
-
-
-def _places(folder: Path) -> dict[str, str]:
-    """What the run has left, where it is there."""
-    places = {"run folder": str(folder)}
-    if (plot := folder / "learning_curve.png").exists():
-        places["plot"] = str(plot)
-    for video in sorted((folder / "videos").glob("*.mp4"))[:1]:
-        places["video"] = str(video)
-    places["curves"] = f"tensorboard --logdir {folder}"
-    places["play"] = f"distdqn evaluate {folder} --video"
-    return places
-
-
 def _bar(status: RunStatus, told: Mapping[str, str]) -> RenderableType:
+    bar = ProgressBar(total=status.total_env_steps, completed=status.env_steps, width=36)
+    left = Text("{elapsed_s}, {eta_s} left".format_map(told), style="dim")
     line = Table.grid(padding=(0, 2))
-    line.add_row(
-        Text(f"{status.state:8}", style="bold"),
-        ProgressBar(total=status.total_env_steps, completed=status.env_steps, width=36),
-        Text(told["done"], style="bold"),
-        Text("{elapsed_s}, {eta_s} left".format_map(told), style="dim"),
-    )
+    line.add_row(Text(f"{status.state:8}", "bold"), bar, Text(told["done"], "bold"), left)
     return line
 
 
@@ -238,8 +220,7 @@ def _told(values: Mapping[str, Any]) -> dict[str, str]:
     told = collections.defaultdict(lambda: "-")
     for name, value in values.items():
         if isinstance(value, str | int | float | tuple) and value != () and value == value:
-            form = DECLARED[name].get("form") if name in DECLARED else None
-            told[name] = _text(value, form)  # what is nan is not itself
+            told[name] = _text(value, DECLARED.get(name, {}).get("form"))  # nan is not itself
     return told
 
 

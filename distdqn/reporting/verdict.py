@@ -8,7 +8,6 @@ the then smallest capacity as it reached before.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +25,12 @@ _LEAST_CORES = 0.05  # left to the run where others seem to take all
 
 TOO_SHORT = "the run was too short to tell what limits it"
 NAMES = {"workers": "workers", "learner": "learner", "shards": "replay shards", "cores": "cores"}
-_MORE = {"workers": "workers.count", "shards": "replay.shards"}
-_FIELD_OF = {setting: kind for kind, setting in _MORE.items()}
-_FIELD_OF["replay.samples_per_insert"] = "samples_per_insert"
-_REST = {"rest": "Ray and all other programs"}
-_STAGE_OF = {"learner": "learner", "shards": "replay", "transfer": "transfer"}
+_SETTINGS = {  # fields of `Setup` that a change may raise or lower
+    "workers": "workers.count",
+    "shards": "replay.shards",
+    "samples_per_insert": "replay.samples_per_insert",
+}
+_BOTTLENECKS = {"learner": "learner", "shards": "replay", "transfer": "transfer"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Change:
     """What could be changed, and what the run is expected to reach then.
 
     setting, value: of the configuration; "" where it is not one setting.
-    env_steps_per_s, gain: predicted, and how many times what was measured.
-    at_most: whether these are bounds, because the speed of what is new is not known.
+    env_steps_per_s, gain: predicted, and how many times what was measured; `at_most` that
+      much where the speed of what is new is not known.
     """
 
     setting: str
@@ -108,15 +108,18 @@ class Verdict:
 
 def judge(spent: Usage, setup: Setup) -> Verdict:
     """The verdict on what was `spent` in a steady window, or in all of a short run."""
-    found, rate = capacities(spent, setup), reached(spent, setup)
-    limit = min(found, key=lambda stage: found[stage])
-    if not setup.in_turns and not rate >= _NOTHING_BUSY * found[limit]:
+    found, rate, shortest_s = capacities(spent, setup), reached(spent, setup), MIN_WINDOW_S
+    limit = min(found, key=found.__getitem__)
+    if rate < _NOTHING_BUSY * found[limit]:
         limit = "transfer"
-    busy = _turns(spent) if setup.in_turns else _busy(spent)
-    used = {} if setup.in_turns else _cores_used(spent)
-    bottleneck = _largest(busy) if setup.in_turns else _stage(limit, spent)
+    busy = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
+    busy["cores"] = min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)
+    cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
+    used = {name: _ratio(max(seconds, 0.0), spent.at_s) for name, seconds in cpu_s.items()}
+    if setup.in_turns:
+        limit, busy, used, shortest_s = "turns", _turns(spent), {}, 0.0
+    bottleneck = max(busy, key=busy.__getitem__) if setup.in_turns else _stage(limit, spent)
     verdict = Verdict(limit, bottleneck, rate, found, busy, used)
-    shortest_s = 0.0 if setup.in_turns else MIN_WINDOW_S
     if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
         return dataclasses.replace(verdict, limit="")
     return dataclasses.replace(
@@ -165,18 +168,8 @@ def reached(spent: Usage, setup: Setup) -> float:
 def _stage(limit: str, spent: Usage) -> str:
     """The contract's name of a limit; of all cores, what takes most of them."""
     if limit == "cores":
-        limit = _largest({name: kind.cpu_s for name, kind in spent.kinds.items()})
-    return _STAGE_OF.get(limit, "env" if spent.env_s >= spent.inference_s else "inference")
-
-
-def _busy(spent: Usage) -> dict[str, float]:
-    shares = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
-    return shares | {"cores": min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)}
-
-
-def _cores_used(spent: Usage) -> dict[str, float]:
-    seconds = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
-    return {name: _ratio(max(cpu_s, 0.0), spent.at_s) for name, cpu_s in seconds.items()}
+        limit = max(spent.kinds, key=lambda name: spent.kinds[name].cpu_s)
+    return _BOTTLENECKS.get(limit, "env" if spent.env_s >= spent.inference_s else "inference")
 
 
 def _turns(spent: Usage) -> dict[str, float]:
@@ -189,63 +182,48 @@ def _turns(spent: Usage) -> dict[str, float]:
 
 
 def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]:
-    """What would help; a `bound` is what would be spent then, at most as much."""
-    limit, found = verdict.limit, list[Change]()
-    predict = functools.partial(_predict, verdict, spent, setup)
+    """What would help; the share of the smallest capacity that is reached stays what it is."""
+    limit, was, found = verdict.limit, verdict.env_steps_per_s, list[Change]()
+    share = min(was / min(verdict.capacities.values()), 1.0)
+
+    def add(name: str, value: Any, what: str, bound: Usage | None = None) -> None:
+        """name: of a setting or a field of `setup`; bound: all that would be spent at most."""
+        field: dict[str, Any] = {name: value} if name in _SETTINGS else {}
+        changed = dataclasses.replace(setup, in_turns=False, **field)
+        rate = min(capacities(bound or spent, changed).values()) * (1.0 if bound else share)
+        told = f"at most {_rate(rate)}" if bound else f"{_rate(rate)} predicted"
+        told += f", {rate / was:.1f} times"
+        text = f"{what} ({told if math.isfinite(rate) else 'nothing else would limit it'})"
+        setting, at_most = _SETTINGS.get(name, name), bound is not None
+        found.append(Change(setting, value, rate, rate / was, text, at_most))
+
     endless = dataclasses.replace(spent, cores=math.inf)
-    if limit in _MORE:
-        found = [predict(*_more(limit, spent, setup))]
-        with_cores = predict(*_more(limit, endless, setup, " with cores for them"), endless)
-        found += [with_cores] if with_cores.gain > _FAR * found[0].gain else []
+    if limit in _SETTINGS:
+        for bound, words in ((None, ""), (endless, " with cores for them")):
+            now, number = getattr(setup, limit), _enough(limit, bound or spent, setup)
+            add(limit, number, f"{number} {NAMES[limit]} for {now}{words}", bound)
+        if found[1].gain <= _FAR * found[0].gain:
+            del found[1]
     elif limit == "learner" and spent.device != "cuda":
-        bound = dataclasses.replace(spent, learner=Spent())
-        found.append(predict("learner.device", "cuda", "a GPU", bound=bound))
+        add("learner.device", "cuda", "a GPU", dataclasses.replace(spent, learner=Spent()))
     elif limit == "cores":
-        found.append(predict("", "", "more cores or another node", bound=endless))
+        add("", "", "more cores or another node", endless)
     elif limit == "transfer":
-        what = "more on the way (workers.max_in_flight, learner.prefetch)"
-        found.append(predict("", "", what, bound=spent))
-    elif limit == "turns":
-        found.append(predict("mode", "async", "mode async lets them overlap", bound=endless))
+        add("", "", "more on the way (workers.max_in_flight, learner.prefetch)", spent)
+    elif setup.in_turns:
+        add("mode", "async", "mode async lets them overlap", endless)
     if limit in ("learner", "shards", "cores"):
-        ratio = setup.samples_per_insert * _SMALLER_RATIO
-        what = f"samples_per_insert {ratio:g} for {setup.samples_per_insert:g}"
-        found.append(predict("replay.samples_per_insert", ratio, what))
+        ratio, now = setup.samples_per_insert * _SMALLER_RATIO, setup.samples_per_insert
+        add("samples_per_insert", ratio, f"samples_per_insert {ratio:g} for {now:g}")
     return tuple(change for change in found if change.gain >= _WORTH)
 
 
-def _more(limit: str, spent: Usage, setup: Setup, words: str = "") -> tuple[str, int, str]:
-    """The smallest number of parts that moves the limit on: setting, number, in words."""
+def _enough(limit: str, spent: Usage, setup: Setup) -> int:
+    """The smallest number of parts that moves the limit on."""
     could, now = capacities(spent, setup), getattr(setup, limit)
     others = min(capacity for stage, capacity in could.items() if stage != limit)
     wanted = math.ceil(min(others / could[limit] * now, 1e9))
-    number = max(min(wanted, _MOST_TIMES * now), now + 1)
-    return _MORE[limit], number, f"{number} {NAMES[limit]} for {now}{words}"
-
-
-def _predict(
-    verdict: Verdict,
-    spent: Usage,
-    setup: Setup,
-    setting: str,
-    value: Any,
-    what: str,
-    bound: Usage | None = None,
-) -> Change:
-    """The share of the smallest capacity that is reached stays what it is.
-
-    bound: what would be spent then, where the share is not known.
-    """
-    field = _FIELD_OF.get(setting)
-    changed = dataclasses.replace(setup, in_turns=False, **({field: value} if field else {}))
-    rate, was = min(capacities(bound or spent, changed).values()), verdict.env_steps_per_s
-    told = f"at most {_rate(rate)}, {rate / was:.1f} times"
-    if bound is None:
-        rate *= min(was / min(verdict.capacities.values()), 1.0)
-        told = f"{_rate(rate)} predicted, {rate / was:.1f} times"
-    if not math.isfinite(rate):
-        told = "nothing else would limit it"
-    return Change(setting, value, rate, rate / was, f"{what} ({told})", at_most=bound is not None)
+    return max(min(wanted, _MOST_TIMES * now), now + 1)
 
 
 def _spare(verdict: Verdict, setup: Setup) -> str:
@@ -263,28 +241,22 @@ def _evidence(verdict: Verdict, spent: Usage) -> str:
     limit, busy, rate = verdict.limit, verdict.busy, _rate(verdict.env_steps_per_s)
     if limit == "turns":
         return f"the parts take turns ({_percents(busy)} percent of the time): {rate}"
-    if limit == "cores":
-        used = {_REST.get(name, name): cores for name, cores in verdict.cores_used.items()}
-        told = ", ".join(f"{name} {cores:.1f}" for name, cores in used.items())
-        told = f"the {spent.cores:g} cores {100 * busy[limit]:.0f} percent busy ({told})"
-    elif limit == "transfer":
-        told = _percents({NAMES[name]: share for name, share in busy.items()})
-        told = f"nothing is busy ({told} percent), the parts wait for messages"
+    if limit == "transfer":
+        shares = _percents({NAMES[name]: share for name, share in busy.items()})
+        told = f"nothing is busy ({shares} percent), the parts wait for messages"
     else:
         told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
     if limit == "workers":
-        work_s, taken_s = spent.workers.work_s, {"env": spent.env_s, "inference": spent.inference_s}
-        shares = {stage: _ratio(seconds, work_s) for stage, seconds in taken_s.items()}
-        told += f" ({_percents(shares)})"
+        seconds, work_s = {"env": spent.env_s, "inference": spent.inference_s}, spent.workers.work_s
+        told += f" ({_percents({name: _ratio(s, work_s) for name, s in seconds.items()})})"
+    elif limit == "cores":
+        used = ", ".join(f"{name} {cores:.1f}" for name, cores in verdict.cores_used.items())
+        told = f"the {spent.cores:g} {told} ({used.replace('rest', 'Ray and all other programs')})"
     others = {name: value for name, value in verdict.capacities.items() if name != limit}
-    nearest = min(others, key=lambda stage: others[stage])
+    nearest = min(others, key=others.__getitem__)
     if math.isfinite(others[nearest]):
         rate += f", the {NAMES[nearest]} could do {others[nearest]:,.0f}"
     return f"{told}: {rate}"
-
-
-def _largest(values: Mapping[str, float]) -> str:
-    return max(values, key=lambda name: values[name])
 
 
 def _percents(shares: Mapping[str, float]) -> str:

@@ -7,7 +7,6 @@ writes down what it hears, keeps the newest checkpoints, and ends it.
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
 
@@ -34,37 +33,31 @@ class AsyncRun:
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
         self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
-        self._record = RunRecord(factory.config, factory.network_description(), folder, progress)
-        self._system: System | None = None
+        self._record = RunRecord(factory, folder, progress)
         self.interruption = Interruption()
-        self._next_checkpoint = math.inf
 
     def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
         """Runs to the end; initial: parameters by name to begin with, or None."""
-        session = None
-        try:
-            session = open_session(self._config, self._folder, self._progress.say)
-            place = Placement(self._factory, self._folder.name)
-            self._system = System(
-                self._config, place, self._progress.say, self.interruption.give_up
-            )
-            return self._train(self._system, initial)
-        except BaseException:
-            self._folder.set_state("failed")
-            raise
-        finally:
-            plotting = threading.Thread(target=self._record.plot)  # while Ray's processes end
-            plotting.start()
-            if self._system is not None:
-                self._system.close()
-            if session is not None:
-                session.close()
-            plotting.join()
+        say = self._progress.say
+        plotting = threading.Thread(target=self._record.plot)
+        with contextlib.ExitStack() as stack:
+            stack.callback(plotting.join)
+            try:
+                session = open_session(self._config, self._folder, say)
+                stack.callback(session.close)
+                place = Placement(self._factory, self._folder.name)
+                system = System(self._config, place, say, self.interruption.give_up)
+                stack.callback(system.close)
+                return self._train(system, initial)
+            except BaseException:
+                self._folder.tell(state="failed")
+                raise
+            finally:
+                plotting.start()  # while Ray's processes end
 
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
         system.start(initial)
         self._record.started()
-        self._next_checkpoint = time.monotonic() + self._config.checkpoint.period_s
         try:
             stopped_by = self._loop(system)
         except DistDQNError as error:
@@ -74,22 +67,19 @@ class AsyncRun:
 
     def _loop(self, system: System) -> str:
         """Polls until the run is over; returns what ended it."""
+        next_save = time.monotonic() + self._config.checkpoint.period_s
         while not system.finished:
             self._record.hear(system.poll(_POLL_S))
-            now = time.monotonic()
-            if now >= self._next_checkpoint:
-                self._next_checkpoint = now + self._config.checkpoint.period_s
-                self._save_periodically(system)
+            if time.monotonic() >= next_save:
+                next_save = time.monotonic() + self._config.checkpoint.period_s
+                state = system.learner_state()  # some seconds old, so is its clock
+                self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
             if self.interruption.name or self._record.state == "stopping":
                 reason = self.interruption.name or "stop_at_return"
                 self._progress.say(f"stopping ({reason}); saving the weights")
                 self._wind_down(system)
                 return reason
         return "total_env_steps"
-
-    def _save_periodically(self, system: System) -> None:
-        state = system.learner_state()  # some seconds old, so is its clock
-        self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
 
     def _wind_down(self, system: System) -> None:
         """Stops every part and hears their last reports."""
@@ -102,15 +92,8 @@ class AsyncRun:
         state = system.learner_state()
         self._record.hear(system.poll(0))
         self._record.checkpointer.save(state, self._record.env_steps)
-        if (visits := system.visits()) is not None:
-            self._folder.write_visits(visits)
-        summary = self._record.finish(
-            stopped_by,
-            None if state is None else state["learner"]["online"],
-            None if self.interruption.name else system,
-        )
-        self._folder.set_state("finished" if not self.interruption.name else "stopped")
-        return summary
+        online = None if state is None else state["learner"]["online"]
+        return self._record.finish(stopped_by, online, system, bool(self.interruption.name))
 
     def _save_what_is_there(self, system: System, error: DistDQNError) -> None:
         """Before an error ends the run: the learner's newest state, if it can be had."""

@@ -6,7 +6,6 @@ keeps the newest checkpoints and the best one.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from distdqn.files.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
-    newest_resumable,
+    newest,
     prune,
     save_checkpoint,
     step_folder,
@@ -42,33 +41,29 @@ class Checkpointer:
     def __init__(self, folder: Path, keep: int, network: Mapping[str, Any], env_id: str):
         self._folder, self._keep = folder, keep
         self._network, self._env_id = network, env_id
-        self._entries: list[Mapping[str, Any]] = []  # of the replay, by shard
+        self._entries: dict[int, Mapping[str, Any]] = {}  # of the replay, by shard
 
-    def save(self, state: Mapping[str, Any] | None, env_steps: int) -> Path | None:
-        """Saves a learner's state as `checkpoints/step_<env_steps>`; None without one."""
-        if state is None:
-            return None
-        path = self.save_last(state, env_steps)
-        self.prune()
-        return path
+    def save(
+        self, state: Mapping[str, Any] | None, env_steps: int, prunes: bool = True, **others: Any
+    ) -> Path | None:
+        """Saves a learner's state as `checkpoints/step_<env_steps>`; None without one.
 
-    def save_last(self, state: Mapping[str, Any], env_steps: int, **others: Any) -> Path:
-        """Saves a learner's state and removes nothing yet: the run may still be resumed.
-
+        prunes: whether older ones go now: not while the run may still be resumed from them.
         others: fields of the `Checkpoint`.
         """
+        if state is None:
+            return None
         learner = state["learner"]
-        counters = {
-            "env_steps": env_steps,
-            "gradient_steps": learner["gradient_steps"],
-            "target_copies": learner["target_copies"],
-            "samples": state["samples"],
-            "inserts": state["inserts"],
-        }
+        counters = {"env_steps": env_steps}
+        counters |= {name: learner[name] for name in ("gradient_steps", "target_copies")}
+        counters |= {name: state[name] for name in ("samples", "inserts")}
         optimizer = {name: slot for name, slot in learner.items() if name not in _NOT_SLOTS}
         vectors = (learner["online"], learner["target"])
         path = step_folder(self._folder, env_steps)
-        return self._write(path, vectors, state["layout"], counters, optimizer, **others)
+        self._write(path, vectors, state["layout"], optimizer, counters, **others)
+        if prunes:
+            self.prune()
+        return path
 
     def prune(self) -> None:
         """Removes all but the newest checkpoints, and what no checkpoint needs."""
@@ -80,22 +75,19 @@ class Checkpointer:
         run_state: Mapping[str, Any],
         shards: Sequence[Callable[..., Any]],
         env_steps: int,
-    ) -> Path:
+    ) -> None:
         """Saves all that a lockstep run goes on from, at a border.
 
         state: as for `save`.  run_state: what else there is, but the replay.
         shards: asked for what they added since the last call.
         """
-        self._entries = [
-            self._save_shard(index, ask, previous)
-            for index, (ask, previous) in enumerate(itertools.zip_longest(shards, self._entries))
-        ]
+        for index, ask in enumerate(shards):
+            previous = self._entries.get(index)
+            shard = ask("get_state", *saved_up_to(previous)).get()
+            self._entries[index] = save_replay(self._folder, index, shard, previous)
         layout = [[name, list(shape)] for name, shape in state["layout"]]
-        path = self.save_last(
-            state, env_steps, replay=self._entries, run_state={**run_state, "layout": layout}
-        )
-        self.prune()
-        return path
+        replay = list(self._entries.values())
+        self.save(state, env_steps, replay=replay, run_state={**run_state, "layout": layout})
 
     def load_lockstep(self) -> tuple[dict[str, Any], list[str]]:
         """What `save_lockstep` saved, from the run's newest intact checkpoint.
@@ -104,7 +96,7 @@ class Checkpointer:
         `Replay.get_state`), "layout" and "env_steps" beside, and lines to tell about it.
         Raises CheckpointError where there is none.
         """
-        checkpoint, warnings = newest_resumable(self._folder)
+        _, checkpoint, warnings = newest(self._folder, resumable=True)
         assert checkpoint.run_state is not None
         layout = checkpoint.run_state["layout"]
         learner = {
@@ -114,29 +106,23 @@ class Checkpointer:
             "gradient_steps": checkpoint.counters["gradient_steps"],
             "target_copies": checkpoint.counters["target_copies"],
         }
-        self._entries = list(checkpoint.replay)
+        self._entries = dict(enumerate(checkpoint.replay))
         shards = [load_replay(self._folder, entry) for entry in checkpoint.replay]
         state = {"learner": learner, "shards": shards, "env_steps": checkpoint.env_steps}
         return {**checkpoint.run_state, **state}, warnings
 
-    def _save_shard(
-        self, index: int, ask: Callable[..., Any], previous: Mapping[str, Any] | None
-    ) -> Mapping[str, Any]:
-        state = ask("get_state", *saved_up_to(previous)).get()
-        return save_replay(self._folder, index, state, previous)
-
     def save_best(self, online: np.ndarray, layout: Layout, env_steps: int) -> Path:
         """Saves weights that evaluated best so far as `best`; they have no optimizer."""
         counters = {"env_steps": env_steps}
-        return self._write(self._folder / "best", (online, online), layout, counters, {})
+        return self._write(self._folder / "best", (online, online), layout, {}, counters)
 
     def _write(
         self,
         path: Path,
         vectors: tuple[np.ndarray, np.ndarray],
         layout: Layout,
-        counters: Mapping[str, int],
         optimizer: Mapping[str, np.ndarray],
+        counters: Mapping[str, int | float],
         **others: Any,
     ) -> Path:
         """vectors: online and target parameters."""

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distdqn.config import Config, resolved_error_band
+from distdqn.config import Config
+from distdqn.config.tree import resolved_error_band
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
-from distdqn.replay.memory_budget import (
+from distdqn.replay.layout import (
     MemoryBudget,
     check_compression,
     check_replay_fits,
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     import torch
 
     from distdqn.acting.rollout import Rollout
-    from distdqn.evaluation.greedy import Greedy
+    from distdqn.evaluation.play import Greedy
     from distdqn.learning.learner import Learner
     from distdqn.learning.prefetch import Prefetcher
     from distdqn.learning.training import Training
     from distdqn.rate_limiter import RateLimiter
     from distdqn.replay.replay import Replay
-    from distdqn.replay.shard_account import ShardAccount
+    from distdqn.replay.shard import ShardAccount
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,32 +161,31 @@ class Factory:
 
     def replay(self, shard: int, epoch: int) -> Replay:
         from distdqn.replay.replay import Replay
+        from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
-        capacity = self.shard_capacity(shard)
+        capacity, settings = self.shard_capacity(shard), self.config.replay
+        sampler: Any
+        if settings.kind == "prioritized":
+            powers = (settings.priority_exponent, settings.priority_epsilon)
+            sampler = PrioritizedSampler(capacity, *powers)
+        else:
+            sampler = PlainSampler(capacity, in_order=settings.kind == "fifo")
         return Replay(
             capacity=capacity,
             observation=self.observation,
             num_actions=self.num_actions,
-            sampler=self._sampler(capacity),
+            sampler=sampler,
             seed=self.config.seed * 1000 + shard,
             epoch=epoch,
-            frames_per_item=self._frames_per_item(),
-            compression=self.config.replay.compression,
+            frames_per_item=self.frames_per_item(),
+            compression=settings.compression,
         )
 
     def shard(self, shard: int, epoch: int) -> ShardAccount:
         """A replay with the account of its use."""
-        from distdqn.replay.shard_account import ShardAccount
+        from distdqn.replay.shard import ShardAccount
 
         return ShardAccount(self.replay(shard, epoch), shard)
-
-    def _sampler(self, capacity: int) -> Any:
-        from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
-
-        replay = self.config.replay
-        if replay.kind == "prioritized":
-            return PrioritizedSampler(capacity, replay.priority_exponent, replay.priority_epsilon)
-        return PlainSampler(capacity, in_order=replay.kind == "fifo")
 
     def first_insert_limit(self) -> int:
         """What one shard may accept before the learner is there to grant more."""
@@ -232,27 +232,21 @@ class Factory:
         from distdqn.learning.prefetch import Prefetcher
 
         learner = self.config.learner
-        prefetcher = Prefetcher(
-            self.limiter(),
-            learner.superbatch,
-            learner.batch_size,
-            learner.prefetch,
-            self.config.seed,
-        )
+        sizes = (learner.superbatch, learner.batch_size, learner.prefetch)
+        prefetcher = Prefetcher(self.limiter(), *sizes, self.config.seed)
         return self.training(), prefetcher, self.start_compiling
 
     def start_compiling(self, learner: Learner, with_action_mask: bool) -> Any:
         """Compiles the update beside the learner; None where it is to stay eager."""
         if not self.config.learner.compile or learner.device.type != "cpu":
             return None
-        from distdqn.learning.compilation import CompiledCache, compile_in_background
+        from distdqn.learning.compilation import BackgroundCompile
         from distdqn.machine.cpu_threads import cpu_threads
 
         with cpu_threads(learner.num_threads):  # the machine code is for so many
-            return compile_in_background(
+            return BackgroundCompile(
                 learner.build_update,
                 learner.example_arguments(with_action_mask),
-                CompiledCache(),
                 nice=5,  # below the learner, above the workers, which it would else starve behind
             )
 
@@ -270,7 +264,7 @@ class Factory:
 
     def evaluator(self) -> Greedy:
         """Greedy episodes in this process."""
-        from distdqn.evaluation.greedy import Greedy
+        from distdqn.evaluation.play import Greedy
 
         return Greedy(
             self.network(),
@@ -301,11 +295,11 @@ class Factory:
             "observation": self.observation,
             "num_actions": self.num_actions,
             "prioritized": replay.kind == "prioritized",
-            "frames_per_item": self._frames_per_item(),
+            "frames_per_item": self.frames_per_item(),
             "compression": replay.compression,
         }
 
-    def _frames_per_item(self) -> float:
+    def frames_per_item(self) -> float:
         workers = self.config.workers
         return planned_frames_per_item(
             self.shard_capacity(0),
@@ -324,16 +318,9 @@ def make_factory(
     """Describes the environment; every refusal that needs no Ray comes from here."""
     from distdqn.envs.make import describe
 
-    description = describe(config.env, make_env)
-    factory = Factory(
-        config,
-        description.observation,
-        description.num_actions,
-        description.action_start,
-        description.observation_space,
-        make_env,
-        make_network,
-    )
+    env = describe(config.env, make_env)
+    spaces = (env.observation, env.num_actions, env.action_start, env.observation_space)
+    factory = Factory(config, *spaces, make_env, make_network)
     check_compression(config.replay.compression, factory.observation)
     if make_network is None:
         check_torso(config.network.torso, factory.observation)

@@ -7,6 +7,7 @@ to it; env workers and shards spread over the cluster. Constructor arguments are
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from distdqn.errors import RunError
 from distdqn.evaluation.evaluator import Evaluator
 from distdqn.learning.learner_actor import LearnerActor
 from distdqn.replay.shard import ReplayShard
+from distdqn.run.actors import actor_class, asked_for
 from distdqn.weights.server import WeightServer
 
 _REPORT_PERIOD_S = 0.25
@@ -37,49 +39,45 @@ class Placement:
         node = ray.get_runtime_context().get_node_id()
         self._here = NodeAffinitySchedulingStrategy(node, soft=False)
         self._near = NodeAffinitySchedulingStrategy(node, soft=True)
-        if _is_taken(run_name):
+        self._asked = asked_for(self._config)
+        with contextlib.suppress(ValueError):  # what Ray raises where there is none
+            ray.get_actor("control", namespace=run_name)
             raise RunError(
                 f"run_name {run_name!r} is in use on this cluster; choose another with --run-name"
             )
         min_grant = 2 * self._config.workers.block_transitions
-        self.control = _actor(
+        self.control = actor_class(
             Control, scheduling_strategy=self._here, name="control", namespace=run_name
         ).remote(**factory.control_arguments(min_grant, _REPORT_PERIOD_S))
-        self.server = _actor(WeightServer, scheduling_strategy=self._here).remote()
+        self.server = actor_class(WeightServer, scheduling_strategy=self._here).remote()
 
     def create(self, kind: str, index: int, incarnation: int) -> Any:
         """An actor of a kind; incarnation: that of a shard is its epoch."""
-        make = {
-            "learner": self._learner,
-            "shard": self._shard,
-            "worker": self._worker,
-            "evaluator": self._evaluator,
-        }
-        return make[kind](index, incarnation)
+        if kind == "learner":
+            return self._learner(incarnation)
+        if kind == "evaluator":
+            return self._evaluator(incarnation)
+        make = self._shard if kind == "shard" else self._worker
+        return make(index, incarnation)
 
-    def _learner(self, index: int, incarnation: int) -> Any:
-        del index  # there is one
-        learner, replay = self._config.learner, self._config.replay
+    def _learner(self, incarnation: int) -> Any:
+        learner = self._config.learner
         free_to_move = learner.num_gpus or learner.resources
-        return _actor(
+        return actor_class(
             LearnerActor,
-            num_cpus=1,
-            num_gpus=learner.num_gpus,
-            resources=dict(learner.resources),
+            **self._asked["learner"],
             scheduling_strategy="DEFAULT" if free_to_move else self._near,
         ).remote(
             build=self._factory.learner_core,
             incarnation=incarnation,
             control=self.control,
             weight_server=self.server,
-            publish_period=learner.publish_period,
-            prioritized=replay.kind == "prioritized",
-            snapshot_period_s=learner.snapshot_period_s,
+            prioritized=self._config.replay.kind == "prioritized",
             report_period_s=_REPORT_PERIOD_S,
         )
 
     def _shard(self, shard: int, epoch: int) -> Any:
-        return _actor(
+        return actor_class(
             ReplayShard,
             scheduling_strategy=self._node_in_turn(shard + epoch, soft=epoch > 0),
             max_pending_calls=self._config.max_pending_calls,
@@ -103,12 +101,7 @@ class Placement:
 
     def _worker(self, worker: int, incarnation: int) -> Any:
         workers = self._config.workers
-        return _actor(
-            EnvWorker,
-            num_cpus=workers.num_cpus,
-            resources=dict(workers.resources),
-            scheduling_strategy="SPREAD",
-        ).remote(
+        return actor_class(EnvWorker, **self._asked["worker"]).remote(
             build=partial(self._factory.rollout, worker, incarnation),
             stream=(worker, incarnation),
             control=self.control,
@@ -119,10 +112,9 @@ class Placement:
             gives_most_way=self._factory.updates_take_several_cores,
         )
 
-    def _evaluator(self, index: int, incarnation: int) -> Any:
-        del index  # there is one
+    def _evaluator(self, incarnation: int) -> Any:
         evaluation = self._config.eval
-        return _actor(Evaluator, scheduling_strategy=self._near).remote(
+        return actor_class(Evaluator, scheduling_strategy=self._near).remote(
             build=self._factory.evaluator,
             control=self.control,
             weight_server=self.server,
@@ -130,20 +122,6 @@ class Placement:
             episodes=evaluation.episodes,
             seed=self._config.seed + 1_000_003 * (1 + incarnation),
         )
-
-
-def _actor(cls: type, num_cpus: float = 0, **options: Any) -> Any:
-    return ray.remote(cls).options(
-        num_cpus=num_cpus, max_restarts=0, enable_task_events=False, **options
-    )
-
-
-def _is_taken(run_name: str) -> bool:
-    try:
-        ray.get_actor("control", namespace=run_name)
-    except ValueError:
-        return False
-    return True
 
 
 def _tell_control(control: Any, report: Any) -> None:

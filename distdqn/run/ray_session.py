@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import math
 import os
 import secrets
@@ -20,10 +21,15 @@ from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
+import psutil
+import ray
+from ray.exceptions import AuthenticationError, RayError
+
 from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.shared_memory import shared_memory
+from distdqn.machine.memory import shared_memory
+from distdqn.run.actors import cause_line, embedded_cpus
 
 _KNOCK_TIMEOUT_S = 10.0
 _START_TRIES = 2
@@ -46,8 +52,6 @@ class RaySession:
 
     def close(self) -> None:
         """Ends what this process began; leaves a foreign session as it was."""
-        import ray
-
         if self.connected:
             ray.shutdown()
 
@@ -57,8 +61,6 @@ def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) 
 
     say: takes warnings.  Raises RunError or ResourceError, one line each.
     """
-    from distdqn.run.start_up import embedded_cpus
-
     session = connect(
         config.address,
         folder.name,
@@ -68,12 +70,16 @@ def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) 
     )
     for line in session.warnings:
         say(line)
-    folder.set_running(session.address, session.namespace, session.token_file)
-    try:
-        check_gpu(config.learner.device, config.learner.num_gpus)
-    except BaseException:
+    told = {name: getattr(session, name) for name in ("address", "namespace", "token_file")}
+    folder.tell(state="running", **told)
+    present, wanted = ray.cluster_resources().get("GPU", 0), config.learner.num_gpus
+    if config.learner.device == "cuda" and present < wanted:
+        # Without a reservation the learner itself looks.
         session.close()
-        raise
+        raise ResourceError(
+            f"learner.device is cuda but Ray sees {present:g} GPUs and {wanted:g} are asked for; "
+            "use --learner.device cpu, or check nvidia-smi and the driver"
+        )
     return session
 
 
@@ -87,8 +93,6 @@ def connect(
       joins a cluster through the Ray node on this host.
     Raises RunError or ResourceError, one line each.
     """
-    import ray
-
     if ray.is_initialized():
         context = ray.get_runtime_context()
         return RaySession(context.gcs_address, namespace, "", connected=False)
@@ -109,10 +113,11 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
         # With the mode unset, ray.init turns token authentication on and refreshes the
         # settings that Ray's core read when it was imported; setting it here is too late.
-        _write_token(token_file)
+        token_file.touch(0o600)
+        token_file.write_text(_token())
         os.environ["RAY_AUTH_TOKEN_PATH"] = used_token = str(token_file)
         os.environ.pop("RAY_AUTH_TOKEN", None)
-    # Ray starts actors at nice 15; what is to give way to what is said in niceness.py.
+    # Ray starts actors at nice 15; what gives way to what is said in machine/cpu.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
@@ -137,9 +142,6 @@ def _start(**options: Any) -> tuple[Any, list[str]]:
 
     Raises RunError after the last try; what another try cannot mend, as it comes.
     """
-    import psutil
-    import ray
-
     failures: list[str] = []
     for _ in range(_START_TRIES):
         older = {child.pid for child in psutil.Process().children(recursive=True)}
@@ -153,7 +155,7 @@ def _start(**options: Any) -> tuple[Any, list[str]]:
             if not _came_up_too_slowly(error):
                 raise
             waited_s, cause = time.monotonic() - began, error
-            failures.append(f"Ray did not start within {waited_s:.0f} s ({_first_line(error)})")
+            failures.append(f"Ray did not start within {waited_s:.0f} s ({cause_line(error)})")
     raise RunError(
         f"{failures[-1]}, tried {_START_TRIES} times; the machine may be too busy or short of "
         "memory: try again when it is quieter, or run `ray start --head` and add --address auto"
@@ -162,8 +164,6 @@ def _start(**options: Any) -> tuple[Any, list[str]]:
 
 def _came_up_too_slowly(error: Exception) -> bool:
     """Whether another try may help; Ray says so with a bare Exception or RuntimeError."""
-    from ray.exceptions import AuthenticationError, RayError
-
     if isinstance(error, RayError):
         return not isinstance(error, AuthenticationError)
     slow = isinstance(error, TimeoutError | ConnectionError)
@@ -175,9 +175,6 @@ def end_half_started(older: Set[int]) -> None:
 
     `ray.shutdown` knows them only once `ray.init` has returned.
     """
-    import psutil
-    import ray
-
     folder, left = str(Path(ray.__file__).parent), []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
@@ -195,15 +192,7 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def _write_token(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(_token())
-
-
 def _join(address: str, namespace: str) -> RaySession:
-    import ray
-
     try:
         _knock(address)
         with _quiet():
@@ -212,7 +201,7 @@ def _join(address: str, namespace: str) -> RaySession:
             )
     except OSError as error:  # ConnectionError, from here and from Ray, and time-outs
         raise RunError(
-            f"no Ray cluster answers at {address!r} ({_first_line(error)}); "
+            f"no Ray cluster answers at {address!r} ({cause_line(error)}); "
             "start one with `ray start --head`, or leave --address out"
         ) from error
     except (RuntimeError, ValueError) as error:
@@ -228,23 +217,9 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT_S).close()
 
 
-def check_gpu(device: str, num_gpus: float) -> None:
-    """Refuses a GPU that no node has; without a reservation the learner itself looks."""
-    import ray
-
-    present = ray.cluster_resources().get("GPU", 0)
-    if device == "cuda" and present < num_gpus:
-        raise ResourceError(
-            f"learner.device is cuda but Ray sees {present:g} GPUs and {num_gpus:g} are asked for; "
-            "use --learner.device cpu, or check nvidia-smi and the driver"
-        )
-
-
 @contextlib.contextmanager
 def _quiet():
     """Keeps ray.init from logging (what matters comes as an error) and from taking SIGTERM."""
-    import logging
-
     logger = logging.getLogger("ray")
     level, sigterm = logger.level, signal.getsignal(signal.SIGTERM)
     logger.setLevel(logging.ERROR)
@@ -254,7 +229,3 @@ def _quiet():
         logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, sigterm)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -9,25 +9,20 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from distdqn.config import Config
 from distdqn.errors import DistDQNError
 from distdqn.files.run_folder import RunFolder
-from distdqn.machine.process_memory import tree_pss_bytes
+from distdqn.machine.memory import tree_pss_bytes
 from distdqn.reporting.plots import plot_learning_curve
 from distdqn.reporting.progress import Progress
-from distdqn.reporting.summary import (
-    Summary,
-    evaluation_fields,
-    transition_fields,
-    weights_sha256,
-)
+from distdqn.reporting.summary import Summary, evaluation_fields, transition_fields, weights_sha256
 from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
+from distdqn.run.factory import Factory
 from distdqn.telemetry.reports import EvaluationReport, Poll
 from distdqn.telemetry.status import Figures, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
@@ -49,35 +44,20 @@ def setup_of(config: Config) -> Setup:
     )
 
 
-class GreedyPlayer(Protocol):
-    """Who plays the final episodes."""
-
-    def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport: ...
-
-    def record(self, online: np.ndarray, seed: int) -> bytes: ...
-
-
 class RunRecord:
     """The account of one run from its first poll to its summary.
 
     best: the evaluation whose weights are kept as `best/`, or None so far.
-    startup_s: from the start to the first step, set by whoever starts the run.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        network: Mapping[str, Any],
-        folder: RunFolder,
-        progress: Progress,
-    ):
-        """network: what rebuilds it, see `Checkpoint`."""
+    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+        config = factory.config
         self._config, self._folder, self._progress = config, folder, progress
         self.checkpointer = Checkpointer(
-            folder.path, config.checkpoint.keep, network, config.env.id
+            folder.path, config.checkpoint.keep, factory.network_description(), config.env.id
         )
         self.best: EvaluationReport | None = None
-        self.startup_s = math.nan
+        self._startup_s = math.nan
         self._window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
         self._train_curve: list[tuple[int, float]] = []
@@ -98,7 +78,7 @@ class RunRecord:
 
     def started(self) -> None:
         """Every part is up."""
-        self.startup_s = time.monotonic() - self._began
+        self._startup_s = time.monotonic() - self._began
 
     def hear(self, poll: Poll) -> None:
         """Writes down what is new; scalars once a second."""
@@ -109,7 +89,7 @@ class RunRecord:
         for line in poll.notes:
             self._progress.say(line)
         self._train_curve += [(steps, value) for steps, value, _ in poll.episodes]
-        self._folder.write_episodes(poll.episodes)
+        self._folder.metrics.write_episodes(poll.episodes)
         for report in poll.evaluations:
             self._hear_evaluation(report)
         if self._first_steps is None and status.env_steps:
@@ -119,24 +99,25 @@ class RunRecord:
             self._peak_pss_bytes = max(self._peak_pss_bytes, tree_pss_bytes())
         if now >= self._next_write:
             self._next_write = now + _WRITE_PERIOD_S
-            self._folder.write_scalars(scalars(status), status.env_steps)
+            self._folder.metrics.write(scalars(status), status.env_steps)
         if now >= self._next_histograms:
             self._next_histograms = now + _HISTOGRAM_PERIOD_S
             self._write_histograms(poll)
         self._progress.update(status)
 
     def finish(
-        self, stopped_by: str, online: np.ndarray | None, player: GreedyPlayer | None
+        self, stopped_by: str, online: np.ndarray | None, system: Any, is_interrupted: bool
     ) -> Summary:
-        """Final evaluations and the summary, after the last checkpoint.
+        """Final evaluations, unless interrupted, and the summary, after the last checkpoint.
 
-        online: `[P]` last weights, None where nothing was learned.
-        player: None to play no final episodes (the run was interrupted).
+        online: `[P]` last weights, None where nothing was learned.  system: of either mode.
         """
         trained_at, last, best = time.monotonic(), None, None
-        if online is not None and player is not None:
+        if (visits := system.visits()) is not None:
+            self._folder.write_visits(visits)
+        if online is not None and not is_interrupted:
             try:
-                last, best = self._final_evaluations(player, online)
+                last, best = self._final_evaluations(system, online)
             except DistDQNError as error:  # the training itself is saved
                 self._progress.say(f"no final evaluation: {error}")
         if self._poll is not None:
@@ -145,6 +126,7 @@ class RunRecord:
         digest = weights_sha256(np.zeros(0) if online is None else online)
         summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
         self._folder.write_summary(summary.to_json())
+        self._folder.tell(state="stopped" if is_interrupted else "finished")
         return summary
 
     def plot(self) -> None:
@@ -182,7 +164,7 @@ class RunRecord:
 
     def _write_histograms(self, poll: Poll) -> None:
         for tag, drawn in poll.histograms.items():
-            self._folder.write_histogram(tag, *drawn, poll.status.env_steps)
+            self._folder.metrics.write_histogram(tag, *drawn, poll.status.env_steps)
 
     def _write_last(self, poll: Poll, last: EvaluationReport | None) -> None:
         """The final scalars, with what the last weights promise and what they realised."""
@@ -191,7 +173,7 @@ class RunRecord:
             status = dataclasses.replace(
                 status, q_start_mean=last.q_start_mean, return_start_mean=last.return_start_mean
             )
-        self._folder.write_scalars(scalars(status), status.env_steps)
+        self._folder.metrics.write(scalars(status), status.env_steps)
         self._write_histograms(poll)
 
     def _hear_evaluation(self, report: EvaluationReport) -> None:
@@ -208,32 +190,32 @@ class RunRecord:
             )
         mean = float(np.mean(report.returns))
         self._eval_curve.append((report.env_steps, report.returns))
-        self._folder.write_scalars({"eval/episodic_return": mean}, report.env_steps)
+        self._folder.metrics.write({"eval/episodic_return": mean}, report.env_steps)
         return mean
 
     def _final_evaluations(
-        self, player: GreedyPlayer, online: np.ndarray
+        self, system: Any, online: np.ndarray
     ) -> tuple[EvaluationReport, EvaluationReport]:
         """Fresh greedy episodes with the last and the best weights, and a video."""
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
         self._progress.say(f"evaluating the last and the best weights, {episodes} episodes each")
-        last = best = player.evaluate(online, episodes, seed)
+        last = best = system.evaluate(online, episodes, seed)
         self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
         if self.best is None:  # the run was shorter than an evaluation period
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
-            best = player.evaluate(self.best.online, episodes, seed + 1)
-        self._record(player, best.online)
+            best = system.evaluate(self.best.online, episodes, seed + 1)
+        self._record(system, best.online)
         return last, best
 
     def _save_best(self, report: EvaluationReport) -> None:
         self.best = report
         self.checkpointer.save_best(report.online, report.layout, report.env_steps)
 
-    def _record(self, player: GreedyPlayer, online: np.ndarray) -> None:
+    def _record(self, system: Any, online: np.ndarray) -> None:
         try:
             for index in range(self._config.eval.video_episodes):
-                self._folder.write_video(f"best_{index}.mp4", player.record(online, seed=index))
+                self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
 
@@ -246,7 +228,7 @@ class RunRecord:
             "env_id": self._config.env.id,
             "seed": self._config.seed,
             "wall_s": time.monotonic() - self._began,
-            "startup_s": self.startup_s,
+            "startup_s": self._startup_s,
             "best_eval_env_steps": self.env_steps if self.best is None else self.best.env_steps,
             "peak_pss_bytes": self._peak_pss_bytes,
             "bottleneck": verdict.bottleneck,

@@ -18,8 +18,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from distdqn.config import Config
 from distdqn.errors import EnvFailure, ResourceError, RunError
-from distdqn.run.ray_errors import answer, cause_line
-from distdqn.run.start_up import actor_name, amounts, wait_until_ready
+from distdqn.run.actors import actor_name, amounts, answer, cause_line, wait_until_ready
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
 
@@ -43,16 +42,10 @@ class _Member:
     restart_at: float | None = None
     done: bool = False
     said_late: bool = False
-    up: bool = False
 
     @property
     def name(self) -> str:
         return actor_name(self.kind, self.index)
-
-    def is_up(self) -> bool:
-        """Whether this incarnation has started."""
-        self.up = self.up or bool(ray.wait([self.ready], timeout=0)[0])
-        return self.up
 
 
 class System:
@@ -97,7 +90,8 @@ class System:
         for member in members:
             self._run(member)
         self._announce_shards()
-        self._wait_until_ready()
+        names = {member.ready: member.name for member in members}
+        wait_until_ready(names, self._config, self._check_interrupted)
         if self._config.eval.period_env_steps:  # not before: its imports would delay the others
             self._create(self._evaluator)
             self._run(self._evaluator)
@@ -108,13 +102,10 @@ class System:
 
         Raises RunError where the run cannot go on.
         """
-        refs = list(self._by_ref)
-        ready = ray.wait(refs, num_returns=1, timeout=timeout_s)[0]
-        for ref in ready:
+        for ref in ray.wait(list(self._by_ref), num_returns=1, timeout=timeout_s)[0]:
             self._ended(self._by_ref.pop(ref), ref)
         for member in (*self._shards, *self._workers, self._evaluator):
             if member.restart_at is not None and time.monotonic() >= member.restart_at:
-                member.restart_at = None
                 self._recreate(member)
         self._check_replacements()
         return self._call(self._control.poll)
@@ -175,15 +166,8 @@ class System:
             self._evaluator.restart_at = None
             self._create(self._evaluator)
         ref = getattr(self._evaluator.actor, method).remote(*arguments)
-        try:
-            return ray.get(ref, timeout=EVALUATION_TIMEOUT_S)
-        except (RayTaskError, RayActorError) as error:
-            raise RunError(f"evaluation failed: {cause_line(error)}") from error
-        except GetTimeoutError as error:
-            raise RunError(
-                f"evaluation did not end within {EVALUATION_TIMEOUT_S:g} s; lower "
-                "--eval.final-episodes or --eval.max-episode-steps"
-            ) from error
+        way_out = "; lower --eval.final-episodes or --eval.max-episode-steps"
+        return answer(ref, "evaluator", EVALUATION_TIMEOUT_S, if_late=way_out)
 
     def close(self) -> None:
         """Ends every actor, so that a cluster is left as it was found."""
@@ -197,7 +181,7 @@ class System:
     def _create(self, member: _Member) -> None:
         """A new actor for `member`; its `ready` is asked before the call that occupies it."""
         member.actor = self._place.create(member.kind, member.index, member.incarnation)
-        member.born, member.up, member.said_late = time.monotonic(), False, False
+        member.born, member.said_late = time.monotonic(), False
         member.ready = member.actor.__ray_ready__.remote()
 
     def _run(self, member: _Member) -> None:
@@ -227,12 +211,6 @@ class System:
         self._generation += 1
         self._call(self._control.set_shards, self._shard_map())
 
-    def _wait_until_ready(self) -> None:
-        """Every actor up, or one line that says what is missing."""
-        awaited = (self._learner, *self._shards, *self._workers)
-        names = {member.ready: member.name for member in awaited}
-        wait_until_ready(names, self._config, self._check_interrupted)
-
     # Deaths.
 
     def _ended(self, member: _Member, ref: Any) -> None:
@@ -242,37 +220,40 @@ class System:
         except RayActorError as error:
             self._died(member, error)
         except RayTaskError as error:
-            if not (member.kind == "evaluator" and isinstance(error.cause, EnvFailure)):
+            if member.kind != "evaluator" or not isinstance(error.cause, EnvFailure):
                 raise RunError(f"the {member.name} failed: {cause_line(error)}") from error
             self._count_env_failure(member, cause_line(error))
             self._restart_later(member)
         else:
             member.done = True
-            if member.kind == "worker" and failure:
+            if failure:  # a worker's line
                 self._bury_worker(member)
                 self._count_env_failure(member, failure)
 
     def _died(self, member: _Member, error: RayActorError) -> None:
         if member.kind in ("control", "weight server"):
             raise RunError(f"the {member.name} died: {cause_line(error)}") from error
-        if member.kind == "worker" and (line := self._bury_worker(member)):
-            return self._count_env_failure(member, line)
-        if self._stopping:
+        line = self._bury_worker(member) if member.kind == "worker" else ""
+        if line:
+            self._count_env_failure(member, line)
+        elif self._stopping:
             member.done = True
-            return None
-        if member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
+        elif member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
             raise RunError(
                 f"the {member.name} died {member.deaths_in_a_row} times: {cause_line(error)}"
             )
-        self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
-        if member.kind == "worker":
-            return None
+        else:
+            self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+            if member.kind != "worker":  # which comes back after a pause
+                self._replace(member)
+
+    def _replace(self, member: _Member) -> None:
         self._count_death(member)
         if member.kind == "shard":
             self._call(self._control.bury_shard, member.index, member.incarnation)
         else:
             self._call(self._control.count_restart, member.kind)
-        return self._recreate(member)
+        self._recreate(member)
 
     def _bury_worker(self, member: _Member) -> str:
         """Closes a worker's account; a successor comes after a pause. Its env's failure."""
@@ -315,18 +296,18 @@ class System:
         running = [
             member for member in self._workers if not member.done and member.restart_at is None
         ]
-        late = [w for w in running if now - w.born > timeout and not w.is_up()]
+        old = {w.ready: w for w in running if now - w.born > timeout}
+        if not old:
+            return
+        late = [old[ref] for ref in ray.wait(list(old), num_returns=len(old), timeout=0)[1]]
+        free = f"free are {amounts(ray.available_resources())}" if late else ""
         for member in late:
             if not member.said_late:
                 member.said_late = True
-                self._say(
-                    f"the {member.name} has not started again for {timeout:g} s; free are "
-                    f"{amounts(ray.available_resources())}"
-                )
+                self._say(f"the {member.name} has not started again for {timeout:g} s; {free}")
         if late and len(late) == len(running):
             raise ResourceError(
-                f"no env worker could be started again within {timeout:g} s: free are "
-                f"{amounts(ray.available_resources())}, each needs "
+                f"no env worker could be started again within {timeout:g} s: {free}, each needs "
                 f"{self._config.workers.num_cpus:g} CPUs"
             )
 

@@ -255,7 +255,7 @@ _LOCKSTEP: Mapping[str, Any] = {
     "eval.final_episodes": 50,
 }
 # Each transition is learned from once, with replay too: what is compared is the order.
-_CARTPOLE_VALUES: Mapping[str, Any] = {
+CARTPOLE_VALUES: Mapping[str, Any] = {
     **_LOCKSTEP,
     "env.id": "CartPole-v1",
     "total_env_steps": 40_000,
@@ -269,7 +269,7 @@ _CARTPOLE_VALUES: Mapping[str, Any] = {
     "learner.target_period": 100,
     "checkpoint.period_rounds": 100,
 }
-_NOISY_LAKE_VALUES: Mapping[str, Any] = {
+NOISY_LAKE_VALUES: Mapping[str, Any] = {
     **_LOCKSTEP,
     "env.id": "FrozenLake-v1",
     "total_env_steps": 12_800,
@@ -292,7 +292,7 @@ def planned(setting: Setting, seed: int) -> PlannedRun:
     words = setting.title.replace(",", "").replace(" ", "-")
     name = f"triad-{'cartpole' if is_cartpole else 'frozenlake'}-{words}-seed-{seed}"
     values = {
-        **(_CARTPOLE_VALUES if is_cartpole else _NOISY_LAKE_VALUES),
+        **(CARTPOLE_VALUES if is_cartpole else NOISY_LAKE_VALUES),
         "replay.kind": "uniform" if setting.has_replay else "fifo",
         "learner.double": setting.double,
     }

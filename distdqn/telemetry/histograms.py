@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -18,9 +19,6 @@ class CountHistogram:
 
     def observe(self, value: int, weight: int = 1) -> None:
         self.counts[min(max(value, 0), len(self.counts) - 1)] += weight
-
-    def merged(self, other: np.ndarray) -> CountHistogram:
-        return CountHistogram(counts=self.counts + other)
 
     def quantile(self, q: float) -> float:
         """Smallest value with at least the share `q` of the counts at or below it."""
@@ -59,8 +57,7 @@ class LogHistogram:
 
     def scaled(self, total: float) -> LogHistogram:
         """The same shape with counts that sum to `total`: a sample stands for all."""
-        scaled = LogHistogram()
-        scaled.largest = self.largest
+        scaled = copy.copy(self)
         if self.total:
             scaled.counts = self.counts * (total / self.total)
         return scaled
@@ -94,9 +91,7 @@ class LogHistogram:
         used = np.flatnonzero(self.counts)
         if not len(used):
             return np.zeros(0), np.zeros(0)
-        top = self.EDGES[-1] * 2.0
-        if math.isfinite(self.largest):
-            top = max(top, self.largest)
+        top = max(self.EDGES[-1] * 2.0, self.largest if math.isfinite(self.largest) else 0.0)
         edges = np.concatenate([[0.0], self.EDGES, [top]])
         first, last = used[0], used[-1] + 1
         return self.counts[first:last], edges[first : last + 1]

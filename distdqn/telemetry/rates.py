@@ -9,29 +9,23 @@ from collections.abc import Callable
 from typing import Generic, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
-
-
 _T = TypeVar("_T")
+_WINDOW_S = 5.0
 
 
 class RateMeter:
     """Events per second over a sliding window of observations `(time, total)`."""
 
-    def __init__(self, window_s: float = 5.0):
-        self._window_s = window_s
+    def __init__(self) -> None:
         self._seen: collections.deque[tuple[float, float]] = collections.deque()
 
-    def observe(self, now: float, total: float) -> None:
+    def rate(self, now: float, total: float) -> float:
+        """With one more observation; NaN with one alone."""
         self._seen.append((now, total))
-        while len(self._seen) > 2 and now - self._seen[1][0] >= self._window_s:
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_S:
             self._seen.popleft()
-
-    @property
-    def rate(self) -> float:
-        if len(self._seen) < 2:
-            return math.nan
-        (t0, first), (t1, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (t1 - t0) if t1 > t0 else math.nan
+        began, first = self._seen[0]
+        return (total - first) / (now - began) if now > began else math.nan
 
 
 class Sparingly(Generic[_P, _T]):

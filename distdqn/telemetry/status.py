@@ -14,16 +14,11 @@ from distdqn.telemetry.ledger import Ledger
 
 
 def metric(
-    meaning: str,
-    default: Any = math.nan,
-    *,
-    tag: str = "",
-    shown: str = "",
-    form: str = "",
+    meaning: str, default: Any = math.nan, *, tag: str = "", shown: str = "", form: str = ""
 ) -> Any:
     """Declares a field.
 
-    tag: its name in TensorBoard and `metrics.jsonl`.
+    tag: its name in TensorBoard and `metrics.jsonl`; after a last "/" comes the field's own.
     shown: where the display shows it, as "row: label"; row "trouble" shows what is not 0.
     form: format of the number, or "clock" for seconds; whole numbers as they are and others
       with one digit without.
@@ -52,15 +47,11 @@ class Figures:
         "with the best weights; in a summary of episodes that did not choose them",
         shown="return: best",
     )
-    env_steps_per_s: float = metric(
-        "", tag="charts/env_steps_per_s", shown="speed: env steps/s", form=",.0f"
-    )
-    gradient_steps_per_s: float = metric(
-        "", tag="charts/gradient_steps_per_s", shown="speed: updates/s", form=",.0f"
-    )
+    env_steps_per_s: float = metric("", tag="charts/", shown="speed: env steps/s", form=",.0f")
+    gradient_steps_per_s: float = metric("", tag="charts/", shown="speed: updates/s", form=",.0f")
     samples_per_insert: float = metric(
         "samples / (inserts - min_size_to_sample)",
-        tag="charts/samples_per_insert",
+        tag="charts/",
         shown="replay: samples/insert",
         form=",.2f",
     )
@@ -80,28 +71,25 @@ class Figures:
     )
     q_abs_max: float = metric(
         "largest absolute value of the actions learned from, in the whole run",
-        tag="values/q_abs_max",
+        tag="values/",
         shown="values: max |q|",
     )
     q_bound: float = metric(
-        "r_max / (1 - discount), the largest that any policy can have", tag="values/q_bound"
+        "r_max / (1 - discount), the largest that any policy can have", tag="values/"
     )
     soft_divergence: bool | None = metric(
         "whether q_abs_max exceeds q_bound by more than 1 percent; None where one is not known",
         None,
-        tag="values/soft_divergence",
+        tag="values/",
     )
     learner_wait_fraction: float = metric(
         "share of its time that the learner waited for data",
-        tag="charts/learner_wait_fraction",
+        tag="charts/",
         shown="waiting: learner",
         form=".0%",
     )
     worker_wait_fraction: float = metric(
-        "of the workers' time",
-        tag="charts/worker_wait_fraction",
-        shown="waiting: workers",
-        form=".0%",
+        "of the workers' time", tag="charts/", shown="waiting: workers", form=".0%"
     )
     staleness_p50: float = metric(
         "weight versions between the newest and the one that acted, as blocks are accepted",
@@ -114,16 +102,15 @@ class Figures:
     shard_restarts: int = metric("", 0, shown="trouble: shard restarts")
     learner_restarts: int = metric("", 0, shown="trouble: learner restarts")
     items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
-    td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/td_error_abs_p50")
-    td_error_abs_p95: float = metric("of the same", tag="losses/td_error_abs_p95")
-    td_error_abs_max: float = metric("of the same", tag="losses/td_error_abs_max")
-    priority_p50: float = metric("of the items held", tag="replay/priority_p50")
-    priority_p95: float = metric("of the items held", tag="replay/priority_p95")
+    td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/")
+    td_error_abs_p95: float = metric("of the same", tag="losses/")
+    td_error_abs_max: float = metric("of the same", tag="losses/")
+    priority_p50: float = metric("of the items held", tag="replay/")
+    priority_p95: float = metric("of the items held", tag="replay/")
     stale_fraction_10: float = metric(
-        "share of the items held acted with weights over 10 versions old",
-        tag="replay/stale_fraction_10",
+        "share of the items held acted with weights over 10 versions old", tag="replay/"
     )
-    stale_fraction_100: float = metric("over 100 versions old", tag="replay/stale_fraction_100")
+    stale_fraction_100: float = metric("over 100 versions old", tag="replay/")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,14 +125,17 @@ class RunStatus(Figures):
     shards_target: int = 0
     shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
     epsilon: float = metric(
-        "mean over the envs", tag="charts/epsilon", shown="speed: epsilon", form=",.3f"
+        "mean over the envs", tag="charts/", shown="speed: epsilon", form=",.3f"
     )
-    learning_rate: float = metric("", tag="charts/learning_rate")
-    priority_max: float = metric("of the items held", tag="replay/priority_max")
+    learning_rate: float = metric("", tag="charts/")
+    priority_max: float = metric("of the items held", tag="replay/")
+    refused_priorities: int = metric(
+        "negative or not finite", 0, shown="trouble: priorities refused"
+    )
     transitions: Ledger = dataclasses.field(default_factory=Ledger)
-    td_loss: float = metric("of the newest minibatches", tag="losses/td_loss")
-    q_values: float = metric("mean of the newest minibatches", tag="losses/q_values")
-    grad_norm: float = metric("of the newest minibatches", tag="losses/grad_norm")
+    td_loss: float = metric("of the newest minibatches", tag="losses/")
+    q_values: float = metric("mean of the newest minibatches", tag="losses/")
+    grad_norm: float = metric("of the newest minibatches", tag="losses/")
 
     @property
     def eta_s(self) -> float:
@@ -156,7 +146,8 @@ class RunStatus(Figures):
 
 
 DECLARED = {field.name: field.metadata for field in dataclasses.fields(RunStatus)}
-SCALARS = {shown["tag"]: name for name, shown in DECLARED.items() if shown.get("tag")}
+_TAGS = {name: shown["tag"] for name, shown in DECLARED.items() if shown.get("tag")}
+SCALARS = {tag + name if tag.endswith("/") else tag: name for name, tag in _TAGS.items()}
 """TensorBoard tag to field. The two return charts are written per episode."""
 
 

@@ -6,15 +6,14 @@ hashed. The gradient with respect to it is one `cat`, since the layers read view
 Symbols: `P` parameters in all.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
+_StateDict = Mapping[str, torch.Tensor]
 
 
 class FlatParameters:
@@ -30,10 +29,9 @@ class FlatParameters:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """Raises ValueError where one vector could not stand for the module.
-
-        That is: no parameters, one used under two names, one that is frozen, more than
-        one dtype, or running statistics, which change without a gradient.
+        """Raises ValueError where one vector could not stand for the module: no parameters, one
+        used under two names, one that is frozen, more than one dtype, or running statistics,
+        which change without a gradient.
         """
         _refuse_running_statistics(module)
         named = list(module.named_parameters(remove_duplicate=False))
@@ -83,31 +81,25 @@ class FlatParameters:
             for parameter, view in zip(self._own(), self.views(vector), strict=True):
                 parameter.copy_(view)
 
-    def from_state_dict(self, state_dict: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def from_state_dict(self, state_dict: _StateDict) -> torch.Tensor:
         """The vector `[P]` of a state dict of the same network; buffers may be left out.
 
-        Raises:
-          ValueError: names or shapes differ, or a buffer has other values here.
+        Raises ValueError where names or shapes differ, or a buffer has other values here.
         """
-        own = self.module.state_dict()
-        missing, extra = set(self.names) - state_dict.keys(), state_dict.keys() - own.keys()
-        if missing or extra:
-            raise ValueError(
-                f"weights of another network: missing {sorted(missing)}, extra {sorted(extra)}"
-            )
-        for name, given in state_dict.items():
-            self._refuse_other(name, given, own[name])
+        if what := next(self._differences(state_dict, self.module.state_dict()), None):
+            raise ValueError(f"weights of another network: {what}")
         pieces = [state_dict[name].detach().to(self.dtype).reshape(-1) for name in self.names]
         return torch.cat(pieces)
 
-    def _refuse_other(self, name: str, given: torch.Tensor, own: torch.Tensor) -> None:
-        if given.shape != own.shape:
-            raise ValueError(
-                f"weights of another network: {name} is {list(own.shape)} here, "
-                f"got {list(given.shape)}"
-            )
-        if name not in self.names and not torch.equal(given.to(own), own):
-            raise ValueError(f"weights of another network: buffer {name} has other values here")
+    def _differences(self, given: _StateDict, own: _StateDict) -> Iterator[str]:
+        missing, extra = set(self.names) - given.keys(), given.keys() - own.keys()
+        if missing or extra:
+            yield f"missing {sorted(missing)}, extra {sorted(extra)}"
+        for name, x in given.items():
+            if x.shape != own[name].shape:
+                yield f"{name} is {list(own[name].shape)} here, got {list(x.shape)}"
+            elif name not in self.names and not torch.equal(x.to(own[name]), own[name]):
+                yield f"buffer {name} has other values here"
 
     def _own(self) -> list[nn.Parameter]:
         return [home[key] for home, key in self._homes]
@@ -124,16 +116,15 @@ def _refuse_unflat(named: list[tuple[str, nn.Parameter]]) -> None:
         raise ValueError("the network has no parameters: there is nothing to train")
     seen: dict[int, str] = {}
     for name, parameter in named:
-        if id(parameter) in seen:
+        if (first := seen.setdefault(id(parameter), name)) != name:
             raise ValueError(
-                f"parameter {name} is shared with {seen[id(parameter)]}: "
-                "a flat vector would hold it twice, and the copies would part"
+                f"parameter {name} is shared with {first}: a flat vector would hold it twice, "
+                "and the copies would part"
             )
         if not parameter.requires_grad:
             raise ValueError(f"parameter {name} is frozen: make it a buffer, all are trained")
-        seen[id(parameter)] = name
     dtypes = {str(parameter.dtype) for _, parameter in named}
-    if not dtypes <= {"torch.float32"} and not dtypes <= {"torch.float64"}:
+    if dtypes not in ({"torch.float32"}, {"torch.float64"}):
         raise ValueError(f"parameters must be all float32 or all float64, got {sorted(dtypes)}")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from fake_envs import FaultyEnv, ScriptedEnv, ScriptedVectorEnv
 
-from distdqn.acting.episodes import Episode, EpisodeTracker
+from distdqn.acting.rollout import Episode, EpisodeTracker
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.stepper import VectorStepper
 

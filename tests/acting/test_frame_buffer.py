@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.acting.frame_buffer import FrameBuffer
+from distdqn.acting.frames import FrameBuffer
 from distdqn.types import ObservationSpec
 
 

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.acting.frame_stack import FrameStack, stacked
+from distdqn.acting.frames import FrameStack
 from distdqn.types import ObservationSpec
 
 PADDINGS = ("zero", "repeat")
+
+
+def stacked(frames, positions, depths, spec):
+    return spec.stacked(lambda at: frames[at], positions, depths)
 
 
 def naive_stack(episode, stack, padding):

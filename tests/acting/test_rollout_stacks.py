@@ -13,9 +13,11 @@ import torch
 from rollout_parts import FakeStepper, make_rollout, snapshot
 from torch import nn
 
-from distdqn.acting.frame_stack import stacked
-
 STACK = 3
+
+
+def stacked(frames, positions, depths, spec):
+    return spec.stacked(lambda at: frames[at], positions, depths)
 
 
 class Noting(nn.Module):
@@ -41,12 +43,11 @@ def padded(numbers, padding):
     return [0 if padding == "zero" else numbers[0]] * (STACK - len(numbers)) + numbers
 
 
-def collected(rollout, transitions):
+def collected(rollout, spec, transitions):
     """Observations `[B, stack, 2]` at source and arrival, and discounts, over blocks."""
     tm1, t, discounts = [], [], []
     while rollout.collected < transitions:
         block = rollout.collect(10**6, math.inf)
-        spec = rollout._stepper.observation
         tm1.append(stacked(block.frames, block.tm1, block.tm1_depth, spec))
         t.append(stacked(block.frames, block.t, block.t_depth, spec))
         discounts.append(block.discount_t)
@@ -60,7 +61,7 @@ def test_a_block_gives_back_what_was_acted_on(n_step, style, padding):
     stepper = FakeStepper(2, length=7, life=4, style=style, stack=STACK, padding=padding)
     network = Noting()
     rollout = make_rollout(stepper, network, n_step=n_step, block_transitions=9)
-    sources, arrivals, discounts = collected(rollout, 120)
+    sources, arrivals, discounts = collected(rollout, stepper.observation, 120)
     acted = {tuple(obs.ravel()) for batch in network.seen for obs in batch}
     assert {tuple(obs.ravel()) for obs in sources} <= acted
     going_on = arrivals[discounts > 0]
@@ -71,7 +72,7 @@ def test_stacks_of_a_game_with_lives_are_those_worked_by_hand():
     # Numbers 1 2 3, a life is lost at 3, 4 5 6 with 6 the end, 7 the reset.
     stepper = FakeStepper(1, length=5, life=2, stack=STACK)
     rollout = make_rollout(stepper, Noting(), block_transitions=6)
-    sources, arrivals, discounts = collected(rollout, 6)
+    sources, arrivals, discounts = collected(rollout, stepper.observation, 6)
     assert sources[:, :, 1].tolist() == [
         [0, 0, 1],
         [0, 1, 2],
@@ -114,7 +115,7 @@ def test_the_stack_of_a_bad_env_begins_anew(style):
 @pytest.mark.parametrize("piece_bytes", [2**23, 50])
 @pytest.mark.parametrize("double", [False, True])
 def test_priorities_are_those_of_each_transition_alone(double, piece_bytes, monkeypatch):
-    monkeypatch.setattr("distdqn.acting.acting_network._PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr("distdqn.acting.acting_network.PIECE_BYTES", piece_bytes)
     stepper = FakeStepper(2, length=7, life=3, stack=STACK)
     rollout = make_rollout(
         stepper, Noting(), n_step=2, block_transitions=40, with_priorities=True, double=double

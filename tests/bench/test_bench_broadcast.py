@@ -35,7 +35,7 @@ def test_figures_are_of_each_publication_and_of_its_own_limit(monkeypatch):
         bench.Publication(last=0.1, first=0.05, pause=0.002, memcpy=0.001, put=0.01),
         bench.Publication(last=0.3, first=0.07, pause=0.004, memcpy=0.004, put=0.06),
     ]
-    latency, pause = bench._cases("nature", 16, found, 0.02, bench.Options())
+    latency, pause = bench.cases_of("nature", 16, found, 0.02, bench.Options())
     assert (latency.value.median, latency.limit.max) == pytest.approx((200.0, 60.0))
     assert (latency.share.min, latency.share.max) == pytest.approx((0.1, 0.2))
     assert latency.details["first_worker_ms"] == pytest.approx(60.0)

@@ -83,7 +83,7 @@ def test_a_filled_replay_gives_batches_of_the_networks_shape():
     batch = replay.sample(2, 4)
     assert batch.obs_tm1.shape == (2, 4, 4, 84, 84) and batch.obs_tm1.dtype == np.uint8
     # As a run plans: 512 of 8 envs in a block repeat 3 + 3 frames each; the ring did not grow.
-    assert replay._frames.capacity == math.ceil(600 * (1.01 + 48 / 512) * (1 + 512 / 600))
+    assert replay.frames.capacity == math.ceil(600 * (1.01 + 48 / 512) * (1 + 512 / 600))
     assert set(np.unique(batch.discount_t)) <= {np.float32(0), np.float32(0.99**3)}
 
 

@@ -102,7 +102,7 @@ def test_a_window_ends_when_the_learner_has_just_told_of_its_updates(fake):
 
 
 def test_a_window_without_an_update_is_no_measurement(fake, monkeypatch):
-    monkeypatch.setattr(live_run, "_NEWS_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(live_run, "NEWS_TIMEOUT_S", 0.0)
     fake(usage(1.0, 10, 4), usage(1.0, 10, 4), usage(9.0, 20, 4))
 
     with (

@@ -20,7 +20,7 @@ from distdqn.bench.measure import (
     reset_peak,
 )
 from distdqn.bench.result import describe_machine, new_result
-from distdqn.machine.thread_times import usable_cores
+from distdqn.machine.cpu import usable_cores
 
 
 def test_a_rate_is_the_work_done_over_the_time_it_took(monkeypatch):

@@ -124,7 +124,7 @@ def test_the_nodes_that_change_are_those_that_a_sum_tree_changes(capacity):
 
     places = changed_nodes(slots, capacity)
 
-    changed = np.concatenate([np.flatnonzero(tree._nodes), len(tree._nodes) + np.unique(slots)])
+    changed = np.concatenate([np.flatnonzero(tree.nodes), len(tree.nodes) + np.unique(slots)])
     assert sorted(places.tolist()) == changed.tolist()
 
 
@@ -132,7 +132,7 @@ def test_the_limit_goes_through_as_much_memory_as_the_work():
     copying = Copying(1_000, 5_500, 3_000)
     places = []
     for _ in range(6):
-        places.append((copying._from, copying._to))
+        places.append((copying.read_at, copying.write_at))
         copying()
 
     assert places == [(0, 0), (1000, 1000), (2000, 2000), (3000, 0), (4000, 1000), (0, 2000)]

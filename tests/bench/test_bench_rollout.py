@@ -9,7 +9,7 @@ from distdqn.bench import rollout as bench
 from distdqn.bench.measure import Rates
 from distdqn.bench.result import Result
 from distdqn.config import EnvConfig
-from distdqn.envs.bare import BareEnv
+from distdqn.envs.make import BareEnv
 from distdqn.errors import UnknownEnvError
 
 TINY = bench.Options(env_ids=("CartPole-v1",), envs=(2,), repeats=2, seconds=0.02)

@@ -149,7 +149,7 @@ def rows(*columns):
 
 
 def test_every_item_does_all_three_works(monkeypatch):
-    monkeypatch.setattr(replay_items, "_ITEMS", 4_000)
+    monkeypatch.setattr(replay_items, "ITEMS", 4_000)
     items = replay_items.replay_items()
     assert len({each.name for each in items}) == len(items)
     for each in items:

@@ -12,7 +12,8 @@ import pytest
 
 from distdqn.cli.flags import UsageError, as_words, flag_name, read_flags
 from distdqn.cli.main import main
-from distdqn.config import Config, Schedule, from_values, key_types, to_values
+from distdqn.config import Config, Schedule, from_values, to_values
+from distdqn.config.files import key_types
 from distdqn.errors import RunError
 from distdqn.plain_json import to_json
 

@@ -33,7 +33,7 @@ def verified(monkeypatch):
         return asked["found"]
 
     monkeypatch.setattr(distdqn.tabular.verification, "verify", verify)
-    monkeypatch.setattr(command, "_ray", lambda folder, runs: contextlib.nullcontext())
+    monkeypatch.setattr(command, "one_ray", lambda folder, runs: contextlib.nullcontext())
     return asked
 
 
@@ -143,7 +143,7 @@ def small_async(name):
 def main_with_runs(names: list[str], *words: str) -> int:
     """`distdqn verify` with small runs and no ablation, in a process of its own."""
     runs = [small_async(name) for name in names]
-    command._plan = lambda options: (runs, ())
+    command.plan_of = lambda options: (runs, ())
     return main(["verify", *words])
 
 

@@ -9,7 +9,7 @@ import types
 import psutil
 import pytest
 
-from distdqn.cli import checks, ray_checks
+from distdqn.cli import doctor as checks
 from distdqn.cli.main import main
 
 
@@ -47,11 +47,11 @@ def test_little_shared_memory_is_a_warning(monkeypatch, free, status):
     monkeypatch.setattr(shutil, "disk_usage", disk(free))
     monkeypatch.setattr("os.path.isdir", lambda path: True)
 
-    assert ray_checks.shared_memory().status == status
+    assert checks.shared_memory().status == status
 
 
 def test_little_memory_is_a_warning(monkeypatch):
-    monkeypatch.setattr(checks, "_free_memory", lambda: 2**30)
+    monkeypatch.setattr(checks, "free_memory", lambda: 2**30)
 
     found = checks.memory()
 
@@ -93,18 +93,18 @@ def test_a_cache_that_cannot_be_written_is_a_warning(monkeypatch, tmp_path):
 def test_a_socket_path_above_107_bytes_fails(monkeypatch, length, status):
     monkeypatch.setenv("RAY_TMPDIR", "/" + "t" * length)
 
-    assert ray_checks.socket_path().status == status
+    assert checks.socket_path().status == status
 
 
 def test_old_sessions_of_ray_are_a_warning(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray_checks, "_MAX_RAY_TEMP_BYTES", 1_000)
+    monkeypatch.setattr(checks, "MAX_RAY_TEMP_BYTES", 1_000)
     folder = tmp_path / "ray" / "session_1" / "logs"
     folder.mkdir(parents=True)
 
-    assert ray_checks.ray_temp().status == "ok"
+    assert checks.ray_temp().status == "ok"
     (folder / "raylet.out").write_bytes(b"x" * 1_001)
-    found = ray_checks.ray_temp()
+    found = checks.ray_temp()
     assert found.status == "warn"
     assert f"rm -r {tmp_path}/ray/session_*" in found.advice
 
@@ -115,14 +115,14 @@ def test_disabled_authentication_is_a_warning(monkeypatch, mode, status):
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
 
-    assert ray_checks.ray_environment().status == status
+    assert checks.ray_environment().status == status
 
 
 def test_a_set_ray_address_is_said(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
 
-    assert "join the cluster at head:6379" in ray_checks.ray_environment().advice
+    assert "join the cluster at head:6379" in checks.ray_environment().advice
 
 
 class FakeProcess:
@@ -158,7 +158,7 @@ class FakeProcess:
 def test_ports_that_are_open_without_a_token_are_a_warning(monkeypatch, processes, status, words):
     monkeypatch.setattr(psutil, "process_iter", lambda attrs: iter(processes))
 
-    found = ray_checks.ray_ports()
+    found = checks.ray_ports()
 
     assert found.status == status
     assert words in found.found
@@ -170,6 +170,6 @@ def test_ray_that_does_not_start_fails_with_its_last_line(monkeypatch, tmp_path)
     broken.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(broken))
 
-    found = ray_checks.ray_starts()
+    found = checks.ray_starts()
 
     assert (found.status, found.found) == ("fail", "last line")

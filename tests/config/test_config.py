@@ -17,9 +17,9 @@ from distdqn.config import (
     NetworkConfig,
     Schedule,
     from_values,
-    resolved_error_band,
     to_values,
 )
+from distdqn.config.tree import resolved_error_band
 from distdqn.errors import ConfigError
 
 

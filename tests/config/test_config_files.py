@@ -15,10 +15,10 @@ from distdqn.config import (
     WorkersConfig,
     from_values,
     from_yaml,
-    key_types,
     load_config,
     to_yaml,
 )
+from distdqn.config.files import key_types
 from distdqn.errors import ConfigError
 
 

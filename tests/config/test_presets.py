@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from distdqn.config import (
-    Config,
-    Schedule,
-    load_config,
-    preset_names,
-    read_preset,
-    resolved_error_band,
-)
+from distdqn.config import Config, Schedule, load_config
+from distdqn.config.files import preset_names, read_preset
+from distdqn.config.tree import resolved_error_band
 from distdqn.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distdqn.control.control import Control
-from distdqn.telemetry import meter
+from distdqn.telemetry import usage
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
 from distdqn.telemetry.reports import (
@@ -214,6 +214,15 @@ def test_staleness_is_counted_over_all_shards():
     assert status.staleness_p95 == 4
 
 
+def test_refused_priorities_are_counted_over_all_shards_dead_ones_too():
+    control = make_control()
+    for epoch in (0, 1):
+        report = dataclasses.replace(shard_report({}, epoch=epoch), refused_priorities=2)
+        control.report_shard(report)
+    control.bury_shard(0, 0)
+    assert control.status().refused_priorities == 4
+
+
 def diagnosed(shard, size, fraction, priorities=()):
     return dataclasses.replace(
         shard_report({}),
@@ -300,9 +309,9 @@ def test_td_errors_are_the_learners_and_nothing_is_drawn_of_nothing():
 @pytest.fixture
 def alone(monkeypatch):
     """A machine named here with 4 cores that have been busy for 50 s."""
-    monkeypatch.setattr(meter.platform, "node", lambda: "here")
-    monkeypatch.setattr(meter, "usable_cores", lambda: 4)
-    monkeypatch.setattr(meter, "machine_busy_s", lambda: 50.0)
+    monkeypatch.setattr(usage.platform, "node", lambda: "here")
+    monkeypatch.setattr(usage, "usable_cores", lambda: 4)
+    monkeypatch.setattr(usage, "machine_busy_s", lambda: 50.0)
 
 
 def spent(work_s, cpu_s=0.0):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distdqn import errors
-from distdqn.acting.episodes import EpisodeTracker
+from distdqn.acting.rollout import EpisodeTracker
 from distdqn.config import AtariConfig, EnvConfig
 from distdqn.envs.make import describe, make_stepper, make_vector_env
 
@@ -103,7 +103,7 @@ def test_no_ops_are_uniform_from_one(backend, games):
     atari = AtariConfig(backend=backend, noop_max=4)
     vector_env = make_vector_env(EnvConfig(BREAKOUT, atari=atari), 1)
     if backend == "gymnasium":
-        vector_env = vector_env._envs[0]
+        vector_env = vector_env.envs[0]
     first = vector_env.reset(seed=[1] if backend == "ale" else 1)
     drawn = [vector_env.reset()[1]["episode_frame_number"] for _ in range(games - 1)]
     counts = np.bincount(np.ravel([first[1]["episode_frame_number"], *drawn]), minlength=5)

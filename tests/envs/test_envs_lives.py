@@ -10,8 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.acting.episodes import Episode, EpisodeTracker
-from distdqn.envs.lives import Lives
+from distdqn.acting.rollout import Episode, EpisodeTracker
+from distdqn.envs.learner_view import Lives
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.stepper import VectorStepper
 

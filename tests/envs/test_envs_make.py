@@ -259,8 +259,10 @@ class TestRendering:
         assert f"environment '{env_id}' cannot be rendered: TypeError" in message
 
     def test_says_what_came_instead_of_a_picture(self):
-        make_env = functools.partial(make_scripted, render_mode="rgb_array")
-        stepper = make_stepper(EnvConfig(), 1, make_env)
-        stepper._vector_env.render = lambda: [None]
+        class Blank(ScriptedEnv):
+            def render(self):
+                return None
+
+        stepper = make_stepper(EnvConfig(), 1, functools.partial(Blank, render_mode="rgb_array"))
         with pytest.raises(errors.EnvError, match=r"rendered object\[\], an RGB picture"):
             stepper.render()

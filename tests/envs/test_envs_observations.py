@@ -146,7 +146,7 @@ def test_other_action_spaces_are_refused(space):
         (spaces.Discrete(3, start=1), np.array([1, 4]), "the observation 4, which is not in"),
         (spaces.Discrete(3), np.array([0.5, 1.0]), "dtype from int64 to float64"),
         (spaces.MultiDiscrete([2, 3]), np.array([[0, 2], [2, 0]]), "the observation 2, which is"),
-        (spaces.Dict({"a": spaces.Discrete(2)}), {"b": np.zeros(2)}, "the structure of its"),
+        (spaces.Dict({"a": spaces.Discrete(2)}), {"b": np.zeros(2)}, "its observation structure"),
         (
             spaces.Dict({"a": spaces.Box(0, 1, (2,))}),
             {"a": np.zeros((2, 3))},

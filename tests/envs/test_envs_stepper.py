@@ -143,15 +143,17 @@ def test_real_envs_in_series_step_as_single_envs():
 
 @every_vector_env
 def test_a_step_that_only_resets_is_not_valid_and_rewards_nothing(make):
-    stepper = VectorStepper(make(), "Scripted")
+    vector_env = make()
+    stepper = VectorStepper(vector_env, "Scripted")
+    resets_later = vector_env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     obs, ended_before = stepper.reset(seed=0), np.zeros(NUM_ENVS, bool)
     for _ in range(20):
         step = stepper.step(policy(obs))
-        waits = ended_before & (stepper._mode is AutoresetMode.NEXT_STEP)
+        waits = ended_before & resets_later
         np.testing.assert_array_equal(step.valid, ~waits)
         assert not step.raw_reward[waits].any() and not step.r_t[waits].any()
         ended_before = step.terminated | step.truncated
-        restarted = ended_before & (stepper._mode is not AutoresetMode.NEXT_STEP)
+        restarted = ended_before & (not resets_later)
         np.testing.assert_array_equal((step.next_obs != step.obs_t).any(axis=1), restarted)
         obs = step.next_obs
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from distdqn.config import EnvConfig
 from distdqn.envs.make import make_stepper
-from distdqn.evaluation.greedy import Greedy
+from distdqn.evaluation.play import Greedy
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
@@ -70,8 +69,8 @@ def test_returns_are_discounted_as_learning_discounts_them():
 
 def test_the_layout_names_every_parameter():
     network, greedy = make_greedy()
-    assert [name for name, _ in greedy.layout] == [n for n, _ in network.named_parameters()]
-    assert isinstance(network, nn.Module)
+    report = greedy.evaluate(FlatParameters(network).flatten().numpy(), 1, seed=0)
+    assert [name for name, _ in report.layout] == [n for n, _ in network.named_parameters()]
 
 
 def test_a_video_is_an_mp4_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distdqn.evaluation.value_panel import _BAR, _CHOSEN, MIN_HEIGHT, PlayedEpisode, ValuePanel
+from distdqn.evaluation.video import BAR, CHOSEN, MIN_HEIGHT, PlayedEpisode, ValuePanel
 
 PICTURE = np.full((210, 160, 3), 200, np.uint8)
 
@@ -40,8 +40,8 @@ def test_the_picture_is_enlarged_and_stands_beside_the_values():
 def test_a_bar_is_as_long_as_its_value_and_the_chosen_one_stands_out():
     panel = ValuePanel(episode([[0.0, 5.0], [10.0, 5.0]], actions=[1, 0]), PICTURE.shape)
     first, second = (panel.draw(PICTURE, step) for step in (0, 1))
-    (top, half), (_, shortest) = bars(first, _CHOSEN)[0], bars(first, _BAR)[0]
-    (chosen_top, longest), (other_top, half_again) = bars(second, _CHOSEN)[0], bars(second, _BAR)[0]
+    (top, half), (_, shortest) = bars(first, CHOSEN)[0], bars(first, BAR)[0]
+    (chosen_top, longest), (other_top, half_again) = bars(second, CHOSEN)[0], bars(second, BAR)[0]
     assert half == half_again and top == other_top > chosen_top  # one scale for both steps
     # Values 0, 5, 10 on a scale from -0.5 to 10.5.
     assert shortest / half == pytest.approx(0.5 / 5.5, abs=0.03)
@@ -60,7 +60,7 @@ def test_pictures_differ_in_what_has_changed_alone():
 def test_of_many_actions_the_best_are_drawn():
     values = np.linspace(0, 1, 50)[None]
     image = ValuePanel(episode(values, actions=[49]), PICTURE.shape).draw(PICTURE, 0)
-    chosen, others = bars(image, _CHOSEN), bars(image, _BAR)
+    chosen, others = bars(image, CHOSEN), bars(image, BAR)
     assert len(chosen) == 1 and chosen[0][0] < others[0][0]
     lengths = [length for _, length in others]
     assert lengths == sorted(lengths, reverse=True) and min(lengths) > chosen[0][1] / 2
@@ -91,4 +91,4 @@ def test_any_values_can_be_drawn(values):
 def test_an_action_that_is_not_allowed_has_no_bar_of_its_own_colour():
     played = episode([[0.0, 5.0, 2.0]], actions=[2], allowed=[[True, False, True]])
     image = ValuePanel(played, PICTURE.shape).draw(PICTURE, 0)
-    assert len(bars(image, _BAR)) == 1
+    assert len(bars(image, BAR)) == 1

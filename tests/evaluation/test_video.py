@@ -31,9 +31,9 @@ def recorder(**kwargs):
 def test_has_a_frame_for_each_observation_acted_on(tmp_path):
     path = tmp_path / "videos" / "episode.mp4"
     recorded = record_video(recorder(lengths=(5,)), prefer(0, 1, 0), path, 0, 100)
-    assert recorded.path == path and recorded.length == 5 and recorded.ended
+    assert recorded.actions.tolist() == [1] * 5
     # The first episode's rewards are 10 step + action.
-    assert recorded.episode_return == 10 * (1 + 2 + 3 + 4 + 5) + 5
+    assert recorded.returns.tolist() == [0, 11, 32, 63, 104]
     reader: Any = imageio.v2.get_reader(path)
     frames = [np.asarray(frame) for frame in reader]
     assert reader.get_meta_data()["fps"] == 7
@@ -57,13 +57,13 @@ def test_shows_an_env_with_stacked_frames(tmp_path):
         return make_stepper(settings, 1, make_env, render_mode="rgb_array")
 
     recorded = record_video(make, q_values, tmp_path / "v.mp4", 0, 100)
-    assert recorded.length == 3 and seen == [[0, 0], [0, 1], [1, 2]]
+    assert len(recorded.actions) == 3 and seen == [[0, 0], [0, 1], [1, 2]]
 
 
 def test_stops_at_the_limit(tmp_path):
     make = recorder(lengths=(50,))
     recorded = record_video(make, prefer(0, 1, 0), tmp_path / "v.mp4", 0, 3)
-    assert recorded.length == 3 and not recorded.ended
+    assert len(recorded.actions) == 3
 
 
 def test_leaves_no_file_behind_when_it_fails(tmp_path):

@@ -18,8 +18,7 @@ from distdqn.files.checkpoint import (
     checkpoints,
     find_checkpoint,
     load_checkpoint,
-    newest_resumable,
-    newest_valid,
+    newest,
     prune,
     save_checkpoint,
     step_folder,
@@ -165,21 +164,22 @@ def test_checkpoints_are_in_order_of_steps_not_of_letters(tmp_path):
 
 def test_the_newest_valid_skips_harmed_ones_and_says_which_file(tmp_path):
     first, second, third = save_steps(tmp_path, 10, 20, 30)
-    assert newest_valid(tmp_path) == (third, [])
+    path, _, warnings = newest(tmp_path)
+    assert (path, warnings) == (third, [])
     (third / "target.safetensors").write_bytes(b"")
     (second / "manifest.json").unlink()
-    path, warnings = newest_valid(tmp_path)
+    path, _, warnings = newest(tmp_path)
     assert path == first and len(warnings) == 2
     assert "step_30/target.safetensors is truncated" in warnings[0]
     assert warnings[0].endswith("using step_10")
     (first / "online.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"step_10/online.safetensors is missing"):
-        newest_valid(tmp_path)
+        newest(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path):
     with pytest.raises(CheckpointError, match="it has none yet"):
-        newest_valid(tmp_path)
+        newest(tmp_path)
 
 
 def test_the_best_is_the_newest_until_one_is_kept(tmp_path):
@@ -231,7 +231,7 @@ def test_a_run_goes_on_from_the_newest_checkpoint_with_its_state(tmp_path):
     save_checkpoint(step_folder(tmp_path, 10), resumable)
     save_checkpoint(step_folder(tmp_path, 20), make(2))
 
-    found, warnings = newest_resumable(tmp_path)
+    _, found, warnings = newest(tmp_path, resumable=True)
 
     assert_equal(found, make(1))
     assert found.run_state is not None and found.run_state["round"] == 3
@@ -244,9 +244,9 @@ def test_weights_alone_are_not_enough_to_go_on(tmp_path):
     with pytest.raises(
         CheckpointError, match="no checkpoint to resume .*step_20 has weights alone"
     ):
-        newest_resumable(tmp_path)
+        newest(tmp_path, resumable=True)
     with pytest.raises(CheckpointError, match="it has none yet"):
-        newest_resumable(tmp_path / "nothing")
+        newest(tmp_path / "nothing", resumable=True)
 
 
 def test_an_altered_run_state_is_refused_by_name(tmp_path):

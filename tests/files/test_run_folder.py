@@ -30,7 +30,12 @@ def test_a_new_run_says_who_owns_it(tmp_path):
     assert folder.config_path.read_text() == "seed: 1\n"
     run = folder.read_run_json()
     assert run["pid"] == os.getpid() and run["state"] == "starting"
-    folder.set_running("127.0.0.1:6379", "first", str(folder.token_path))
+    folder.tell(
+        state="running",
+        address="127.0.0.1:6379",
+        namespace="first",
+        token_file=str(folder.token_path),
+    )
     run = RunFolder.find("first", tmp_path / "runs").read_run_json()
     assert (run["state"], run["address"], run["namespace"]) == (
         "running",
@@ -38,7 +43,7 @@ def test_a_new_run_says_who_owns_it(tmp_path):
         "first",
     )
     assert run["pid"] == os.getpid() and run["token_file"].endswith("first/ray_token")
-    folder.set_state("finished")
+    folder.tell(state="finished")
     assert folder.read_run_json()["state"] == "finished"
     assert not list(folder.path.glob(".*"))
 
@@ -57,7 +62,7 @@ def test_a_name_in_use_by_a_live_process_is_refused_with_its_pid(tmp_path):
 
 
 def test_the_name_of_a_finished_run_is_refused_with_its_folder(tmp_path):
-    create(tmp_path, "one").set_state("finished")
+    create(tmp_path, "one").tell(state="finished")
     with pytest.raises(RunError, match=r"is taken: .*/one is there; choose another --run-name"):
         create(tmp_path, "one")
 
@@ -139,9 +144,9 @@ def events(folder: RunFolder) -> list[tuple[str, int, float]]:
 
 def test_scalars_reach_metrics_and_tensorboard_under_the_same_names(tmp_path):
     folder = create(tmp_path)
-    folder.write_scalars({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10)
-    folder.write_scalars({"losses/td_loss": math.inf}, 15)
-    folder.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)])
+    folder.metrics.write({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10)
+    folder.metrics.write({"losses/td_loss": math.inf}, 15)
+    folder.metrics.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)])
     folder.close()
     folder.close()
     assert lines(folder) == [
@@ -164,7 +169,7 @@ def test_a_histogram_reaches_tensorboard_bucket_by_bucket_and_metrics_not_at_all
 
     folder = create(tmp_path)
     histogram = LogHistogram(np.array([0.0, 1.0, 1.0, 8.0, math.inf]))
-    folder.write_histogram("losses/td_error_abs", *histogram.bins(), 12)
+    folder.metrics.write_histogram("losses/td_error_abs", *histogram.bins(), 12)
     folder.close()
     (path,) = folder.path.glob("events.out.tfevents.*")
     (event,) = [e for e in event_file_loader.EventFileLoader(str(path)).Load() if e.step]
@@ -183,21 +188,21 @@ def test_metrics_reach_the_disk_while_the_run_goes_on(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("distdqn.files.metrics_log.time.monotonic", lambda: clock[0])
     folder = create(tmp_path)
-    folder.write_scalars({"a": 1.0}, 1)
-    folder.write_scalars({"a": 2.0}, 2)
+    folder.metrics.write({"a": 1.0}, 1)
+    folder.metrics.write({"a": 2.0}, 2)
     assert [line["global_step"] for line in lines(folder)] == [1]
     clock[0] += 1.0
-    folder.write_scalars({"a": 3.0}, 3)
+    folder.metrics.write({"a": 3.0}, 3)
     assert [line["global_step"] for line in lines(folder)] == [1, 2, 3]
     folder.close()
 
 
 def test_a_resumed_run_goes_on_in_the_same_metrics(tmp_path):
     folder = create(tmp_path, "one")
-    folder.write_scalars({"a": 1.0}, 1)
+    folder.metrics.write({"a": 1.0}, 1)
     folder.close()
     again = RunFolder.find("one", tmp_path)
-    again.write_scalars({"a": 2.0}, 2)
+    again.metrics.write({"a": 2.0}, 2)
     again.close()
     assert [line["a"] for line in lines(again)] == [1.0, 2.0]
     assert [value for _, _, value in events(again)] == [1.0, 2.0]
@@ -250,14 +255,14 @@ def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
 def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
     first = create(tmp_path, "one")
     for step in (1, 2, 3, 4):
-        first.write_scalars({"a": step}, step)
+        first.metrics.write({"a": step}, step)
     first.close()
     with open(first.path / "metrics.jsonl", "a") as lines:
         lines.write('{"global_step": 2, "a"')  # its writer was killed
 
     second = RunFolder(first.path)
     second.rewind(2)
-    second.write_scalars({"a": 30.0}, 3)
+    second.metrics.write({"a": 30.0}, 3)
     second.close()
 
     lines = (first.path / "metrics.jsonl").read_text().splitlines()
@@ -267,7 +272,7 @@ def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
 
 def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
     folder = create(tmp_path, "one")
-    folder.write_scalars({"a": 1.0}, 5)
+    folder.metrics.write({"a": 1.0}, 5)
     folder.close()
     folder.rewind(0)
     folder.close()
@@ -278,8 +283,8 @@ def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
 def test_what_is_flushed_is_there_for_another_process(tmp_path):
     folder = create(tmp_path, "one")
     for step in range(3):
-        folder.write_scalars({"a": 1.0}, step)
-    folder.flush()
+        folder.metrics.write({"a": 1.0}, step)
+    folder.metrics.flush()
 
     assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 3
     folder.close()
@@ -289,10 +294,10 @@ def test_a_run_is_taken_over_only_when_nobody_has_it(tmp_path):
     folder = create(tmp_path, "one")
     with pytest.raises(RunError, match=f"in use by process {os.getpid()} .* before it is resumed"):
         folder.take_over()
-    folder.set_state("stopped")
+    folder.tell(state="stopped")
     folder.take_over()
     assert folder.is_live
-    folder.set_state("finished")
+    folder.tell(state="finished")
     with pytest.raises(RunError, match="has finished: there is nothing to resume; --init-from one"):
         folder.take_over()
     folder.close()

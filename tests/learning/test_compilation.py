@@ -23,7 +23,7 @@ from learner_parts import make_settings
 from torch import nn
 
 from distdqn.learning import compiled_cache
-from distdqn.learning.compilation import BackgroundCompile, compile_in_background, trace
+from distdqn.learning.compilation import BackgroundCompile, trace
 from distdqn.learning.compiled_cache import MADE_OF, CompiledCache, cache_key, describe, source_key
 from distdqn.learning.update import build_update
 from distdqn.networks.q_network import make_network
@@ -55,7 +55,7 @@ def fake_child(tmp_path: Path, body: str) -> list[str]:
 
 def start(tmp_path: Path, command: list[str], **options) -> BackgroundCompile:
     cache = CompiledCache(tmp_path / "cache")
-    return compile_in_background(build_accumulate, ARGUMENTS, cache, command=command, **options)
+    return BackgroundCompile(build_accumulate, ARGUMENTS, cache, command=command, **options)
 
 
 def wait(compiling: BackgroundCompile, timeout_s: float) -> None:
@@ -248,7 +248,7 @@ def test_whoever_looks_while_others_publish_sees_an_intact_library(tmp_path, lib
 
 
 def test_the_libraries_unused_for_longest_go(tmp_path, library, monkeypatch):
-    monkeypatch.setattr(compiled_cache, "_KEPT_FILES", 3)
+    monkeypatch.setattr(compiled_cache, "KEPT_FILES", 3)
     cache = CompiledCache(tmp_path / "cache")
     for age, key in enumerate("abc"):
         path = cache.publish(library, key)
@@ -337,7 +337,7 @@ def test_without_a_compiler_nothing_is_started(tmp_path, monkeypatch):
 
 def test_tensors_on_another_device_are_left_to_graphs(tmp_path):
     arguments = [torch.empty(2, device="meta")]
-    compiling = compile_in_background(build_accumulate, arguments, CompiledCache(tmp_path))
+    compiling = BackgroundCompile(build_accumulate, arguments, CompiledCache(tmp_path))
     assert compiling.state == "failed" and "CUDA uses graphs" in compiling.reason
 
 
@@ -346,7 +346,7 @@ def test_a_function_that_cannot_be_traced_fails_in_one_line(tmp_path):
         return (x * 2 if bool(total.sum() > 0) else x,)
 
     cache = CompiledCache(tmp_path)
-    compiling = compile_in_background(lambda: reads_a_value, ARGUMENTS, cache)
+    compiling = BackgroundCompile(lambda: reads_a_value, ARGUMENTS, cache)
     assert compiling.state == "failed"
     assert "\n" not in compiling.reason and "eagerly: " in compiling.reason
 
@@ -360,7 +360,7 @@ def compiled(tmp_path_factory):
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
     cache = CompiledCache(tmp_path_factory.mktemp("cache") / "compiled")
-    compiling = compile_in_background(build_accumulate, ARGUMENTS, cache, nice=0)
+    compiling = BackgroundCompile(build_accumulate, ARGUMENTS, cache, nice=0)
     assert compiling.state == "compiling", compiling.reason
     wait(compiling, 300)
     assert compiling.state == "ready", compiling.reason
@@ -387,7 +387,7 @@ def test_compiled_code_refuses_other_layouts(compiled):
 
 @needs_compiler
 def test_the_next_run_finds_it_by_its_graph_without_a_child(compiled):
-    compiling = compile_in_background(
+    compiling = BackgroundCompile(
         lambda: accumulate, ARGUMENTS, compiled[1], command=["false"]
     )  # without a name it cannot be sent, and is traced here
     assert compiling.state == "cached" and compiling.reason == ""
@@ -401,7 +401,7 @@ def test_a_described_build_is_found_without_tracing(compiled, monkeypatch):
     key = source_key(describe(build), ARGUMENTS)
     compiled[1].publish(compiled[1].lookup(graph_key()), key)
     monkeypatch.setattr("distdqn.learning.compilation.trace", None)
-    compiling = compile_in_background(build, ARGUMENTS, compiled[1], command=["false"])
+    compiling = BackgroundCompile(build, ARGUMENTS, compiled[1], command=["false"])
     assert compiling.state == "cached"
 
 

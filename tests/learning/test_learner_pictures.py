@@ -12,7 +12,7 @@ import torch
 from learner_parts import learn, make_settings
 from torch import nn
 
-from distdqn.learning.compilation import compile_in_background
+from distdqn.learning.compilation import BackgroundCompile
 from distdqn.learning.compiled_cache import CompiledCache
 from distdqn.learning.learner import Learner
 from distdqn.machine.cpu_threads import cpu_threads, default_num_threads
@@ -179,7 +179,7 @@ def test_the_eager_update_in_chunks_is_the_pure_one_bit_for_bit():
 
 def start_compiling(learner, folder, **options):
     with cpu_threads(learner.num_threads):
-        return compile_in_background(
+        return BackgroundCompile(
             learner.build_update,
             learner.example_arguments(),
             CompiledCache(folder),

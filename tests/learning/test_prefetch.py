@@ -40,9 +40,9 @@ def test_exactly_the_owed_samples_are_drawn_and_the_last_superbatch_is_shorter(s
     handles = shards(2)
     ray.get([handles[0].add.remote(block(300)), handles[1].add.remote(block(123))], timeout=300)
     limiter, prefetcher = make_prefetcher(superbatch=4)
-    prefetcher.set_shards(shard_map(handles))
+    prefetcher.shards = shard_map(handles)
     prefetcher.start()
-    prefetcher.finish_collection()
+    prefetcher.collection_finished = True
     taken = drain(prefetcher)
     prefetcher.stop()
     owed_minibatches = int(4.0 * (423 - 100)) // 10
@@ -57,7 +57,7 @@ def test_nothing_is_drawn_before_the_minimum_of_inserts(shards):  # noqa: F811
     handles = shards(1)
     ray.get(handles[0].add.remote(block(99)), timeout=300)
     _, prefetcher = make_prefetcher()
-    prefetcher.set_shards(shard_map(handles))
+    prefetcher.shards = shard_map(handles)
     prefetcher.start()
     assert prefetcher.get(0.5) is None
     ray.get(handles[0].add.remote(block(1, sequence=1)), timeout=300)
@@ -71,7 +71,7 @@ def test_shards_are_drawn_in_proportion_to_their_items(shards):  # noqa: F811
     handles = shards(2)
     ray.get([handles[0].add.remote(block(100)), handles[1].add.remote(block(300))], timeout=300)
     _, prefetcher = make_prefetcher(superbatch=1, error_band=4000.0)
-    prefetcher.set_shards(shard_map(handles))
+    prefetcher.shards = shard_map(handles)
     prefetcher.start()
     taken = []
     while len(taken) < 300:
@@ -92,7 +92,7 @@ def test_priorities_reach_the_shard_they_belong_to(shards):  # noqa: F811
     handles = shards(1, prioritized=True)
     ray.get(handles[0].add.remote(block(200)), timeout=300)
     _, prefetcher = make_prefetcher()
-    prefetcher.set_shards(shard_map(handles))
+    prefetcher.shards = shard_map(handles)
     prefetcher.start()
     superbatch = prefetcher.get(TIMEOUT_S)
     ids = superbatch.batch.item_ids[0, :1]
@@ -110,7 +110,7 @@ def test_a_dead_shard_is_passed_over_and_its_successor_taken_up(shards):  # noqa
     handles = shards(2)
     ray.get([h.add.remote(block(200)) for h in handles], timeout=300)
     _, prefetcher = make_prefetcher(superbatch=1, error_band=4000.0)
-    prefetcher.set_shards(shard_map(handles))
+    prefetcher.shards = shard_map(handles)
     prefetcher.start()
     assert prefetcher.get(TIMEOUT_S).num_items == 400
     ray.kill(handles[1])
@@ -121,9 +121,9 @@ def test_a_dead_shard_is_passed_over_and_its_successor_taken_up(shards):  # noqa
     (_, successor) = shards(2, epoch=1)
     from distdqn.types import ShardMap
 
-    prefetcher.set_shards(ShardMap(1, (handles[0], successor), (0, 1)))
+    prefetcher.shards = ShardMap(1, (handles[0], successor), (0, 1))
     ray.get(successor.add.remote(block(50, sequence=5)), timeout=300)
     while prefetcher.get(TIMEOUT_S).num_items != 250:
         assert time.monotonic() < deadline
-    assert prefetcher.env_steps == 450  # inserts of the dead shard stay counted
+    assert prefetcher.limiter.inserts == 450  # inserts of the dead shard stay counted
     prefetcher.stop()

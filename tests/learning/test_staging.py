@@ -80,14 +80,14 @@ def test_a_slot_is_filled_after_its_copy_and_sent_after_its_update(monkeypatch):
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: fake)
     staging = Staging(CPU, 2)
-    make_slot = staging._make_slot
+    make_slot = staging.make_slot
 
     def make_slot_with_two_memories(layout):
         slot = make_slot(layout)
         slot.device = tuple(torch.empty_like(x) for x in slot.host)
         return slot
 
-    staging._make_slot = make_slot_with_two_memories
+    staging.make_slot = make_slot_with_two_memories
     sent = arrays(0, 3)
     for k, (obs, _) in enumerate(staging.minibatches(sent, [torch.uint8, torch.int64])):
         events.append(f"update {k}")

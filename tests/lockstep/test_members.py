@@ -5,7 +5,7 @@ from run_parts import lockstep
 
 from distdqn.config import EnvConfig
 from distdqn.envs.make import describe
-from distdqn.lockstep.run import make_system as make_members
+from distdqn.lockstep.system import LockstepSystem
 from distdqn.run.factory import Factory
 
 
@@ -13,7 +13,7 @@ def make_system(tmp_path, **changes):
     config = lockstep(tmp_path, **changes)
     env = describe(EnvConfig("CartPole-v1"))
     factory = Factory(config, env.observation, env.num_actions, env.action_start, None)
-    system = make_members(factory)
+    system = LockstepSystem(factory)
     system.start(None)
     return system
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from distdqn.machine.cpu_info import cpu_flags, cpu_info, cpu_model
+from distdqn.machine.cpu import cpu_flags, cpu_info, cpu_model
 
 
 def test_a_line_that_is_not_there_gives_the_platforms_own_word():

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from distdqn.networks.pictures import picture_of, suited_torso
-from distdqn.networks.q_network import check_network, make_network
-from distdqn.networks.torsos import as_picture
+from distdqn.networks.q_network import as_picture, check_network, make_network
 from distdqn.types import ObservationSpec
 
 ATARI = ObservationSpec((84, 84), "uint8", scale=1 / 255, stack=4)
@@ -106,7 +105,7 @@ def test_every_convolution_reads_channels_last_memory(monkeypatch, observation, 
         return convolve(x, weight, *rest)
 
     network = make_network(observation, 4, torso=torso)
-    monkeypatch.setattr("distdqn.networks.torsos.F.conv2d", conv2d)
+    monkeypatch.setattr("distdqn.networks.q_network.F.conv2d", conv2d)
     network(bytes_of(observation))
     assert last == [True] * 2 * len(network.torso.convs)
 

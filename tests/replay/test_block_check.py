@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from replay_parts import NUM_ACTIONS, Worker, make_replay
 
-from distdqn.replay.block_check import check_block
+from distdqn.replay.blocks import check_block
 from distdqn.types import ObservationSpec, TransitionBlock
 
 STACKED = ObservationSpec((4,), "float32", stack=3)
@@ -49,10 +49,10 @@ def test_a_replay_of_stacks_takes_a_good_block_and_says_what_was_corrupted() -> 
     replay = make_replay(20, STACKED)
     replay.add(Worker(STACKED).block(20))
     assert replay.check_valid() == (True, "")
-    replay._items["t_depth"][3] = 3
-    replay._items["t"][3] = 10
+    replay.items["t_depth"][3] = 3
+    replay.items["t"][3] = 10
     assert replay.check_valid() == (False, "an item's t has more frames than are stacked")
-    replay._items["t_depth"][3] = 11
+    replay.items["t_depth"][3] = 11
     assert replay.check_valid() == (False, "an item's t is not among the frames")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distdqn.replay.block_versions import BlockVersions
+from distdqn.replay.blocks import BlockVersions
 from distdqn.types import BEFORE_ANY, WeightsVersion
 
 VERSIONS = st.builds(WeightsVersion, st.integers(0, 3), st.integers(0, 30))

@@ -7,12 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from distdqn.replay.frame_ring import FrameRing, Rows
+from distdqn.replay.frame_ring import CompressedRows, FrameRing, Rows, decompressed
 from distdqn.types import ObservationSpec
 
 lz4_block = pytest.importorskip("lz4.block")
-
-from distdqn.replay.compressed_rows import CompressedRows, decompressed  # noqa: E402
 
 PICTURE = ObservationSpec((20, 20), "uint8", stack=4)
 

@@ -73,7 +73,7 @@ def test_a_restored_ring_holds_the_same_frames_at_any_capacity() -> None:
 
 
 def test_a_ring_for_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(AssertionError, match="capacity of 0"):
         FrameRing(0, INDEX, NUM_ACTIONS)
 
 

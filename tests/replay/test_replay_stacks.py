@@ -186,7 +186,7 @@ def test_every_sampled_pair_is_that_of_a_buffer_of_full_copies(
             ids = drawn[-1].item_ids[0]
             if fill.prioritized:
                 fill.replay.update_priorities(PriorityUpdate(ids, np.ones(len(ids), np.float32)))
-        laps = fill.replay._frames.next_number / fill.replay._frames.capacity
+        laps = fill.replay.frames.next_number / fill.replay.frames.capacity
     assert laps > 2
     expected: dict[tuple, tuple] = {}
     for steps in fill.streams.history:

@@ -54,7 +54,8 @@ def assert_twins(replay: Replay, restored: Replay) -> None:
     newest = WeightsVersion(1, 40)
     for behind in (0, 10, 30):
         np.testing.assert_equal(
-            replay.stale_fraction(newest, behind), restored.stale_fraction(newest, behind)
+            replay.versions.stale_fraction(newest, behind),
+            restored.versions.stale_fraction(newest, behind),
         )
 
 

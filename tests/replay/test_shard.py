@@ -7,8 +7,7 @@ import pytest
 
 from distdqn.replay.replay import Replay
 from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
-from distdqn.replay.shard import ReplayShard
-from distdqn.replay.shard_account import ShardAccount
+from distdqn.replay.shard import ReplayShard, ShardAccount
 from distdqn.types import (
     BEFORE_ANY,
     ObservationSpec,

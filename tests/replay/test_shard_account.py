@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import ray_parts
 
-from distdqn.replay.shard_account import ShardAccount
+from distdqn.replay.shard import ShardAccount
 from distdqn.types import WeightsVersion
 
 

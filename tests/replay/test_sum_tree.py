@@ -37,7 +37,7 @@ def test_the_total_itself_finds_the_last_slot_above_zero() -> None:
 def test_of_equal_slots_the_last_value_wins() -> None:
     tree = tree_of([1.0, 1.0, 1.0])
     tree.set(np.array([1, 2, 1]), np.array([5.0, 3.0, 7.0]))
-    assert tree.get(np.array([0, 1, 2])).tolist() == [1.0, 7.0, 3.0]
+    assert tree.values[[0, 1, 2]].tolist() == [1.0, 7.0, 3.0]
     assert tree.total == 11.0
 
 
@@ -68,7 +68,7 @@ def test_the_tree_agrees_with_a_plain_array(
             values[slot] = value
         assert tree.check_valid() == (True, "")
         assert tree.total == values.sum()
-        assert tree.get(np.arange(capacity)).tolist() == values.tolist()
+        assert tree.values[:capacity].tolist() == values.tolist()
         if tree.total:
             targets = np.linspace(0.0, tree.total, 50, endpoint=False)
             assert tree.find(targets).tolist() == [naive_find(values, t) for t in targets]
@@ -85,7 +85,7 @@ def test_rounding_never_finds_a_slot_of_value_zero(
     tree = tree_of(values)
     if tree.total:
         slots = tree.find(np.minimum(np.array(fractions) * tree.total, tree.total))
-        assert np.all(tree.get(slots) > 0.0)
+        assert np.all(tree.values[slots] > 0.0)
 
 
 def test_a_million_updates_leave_no_rounding_error_behind() -> None:
@@ -120,9 +120,9 @@ def test_a_wrong_slot_or_value_is_refused_and_changes_nothing(slot: int, value: 
 
 
 def test_unequal_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(2,\) and \(1,\)"):
+    with pytest.raises(AssertionError, match=r"\(2,\), \(1,\)"):
         SumTree(4).set(np.array([0, 1]), np.array([1.0]))
-    with pytest.raises(ValueError, match=r"shape \[B\], got \(1, 1\)"):
+    with pytest.raises(AssertionError, match=r"\(1, 1\)"):
         tree_of([1.0]).find(np.zeros((1, 1)))
 
 
@@ -135,22 +135,22 @@ def test_a_target_outside_the_total_is_refused(target: float) -> None:
 def test_nothing_can_be_found_in_an_empty_tree() -> None:
     with pytest.raises(RuntimeError, match="every value is 0"):
         SumTree(3).find(np.array([0.0]))
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(AssertionError, match="capacity of 0"):
         SumTree(0)
 
 
 def test_check_valid_names_what_is_corrupt() -> None:
     tree = tree_of([1.0] * 20)
-    tree._nodes[1] += 1.0
+    tree.nodes[1] += 1.0
     assert tree.check_valid() == (False, "node 1 holds 21.0, what is below it 20.0")
     tree = tree_of([1.0] * 20)
-    tree._values[3] = 2.0
+    tree.values[3] = 2.0
     valid, why = tree.check_valid()
     assert not valid and why.startswith("node 4 holds 8.0")
-    tree._values[3] = float("nan")
+    tree.values[3] = float("nan")
     assert tree.check_valid() == (False, "slot 3 holds nan, not a finite value >= 0")
     tree = tree_of([1.0] * 20)
-    tree._values[20] = 1.0
+    tree.values[20] = 1.0
     assert tree.check_valid() == (False, "a value beyond the capacity of 20 is not 0")
 
 
@@ -161,7 +161,7 @@ def test_a_restored_tree_has_bit_identical_nodes() -> None:
         tree.set(rng.integers(0, 100, 30), rng.random(30))
     restored = SumTree(100)
     restored.set_state(tree.get_state())
-    assert restored._nodes.tobytes() == tree._nodes.tobytes()
+    assert restored.nodes.tobytes() == tree.nodes.tobytes()
     with pytest.raises(ValueError, match=r"\(99,\), got \(100,\)"):
         SumTree(99).set_state(tree.get_state())
 

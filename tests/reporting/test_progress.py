@@ -195,9 +195,10 @@ def test_the_display_goes_to_stderr(capsys):
 
 def test_the_display_is_taken_down_when_the_run_fails(clock):
     output = console(terminal=True)
-    with pytest.raises(KeyError), Progress(console=output) as progress:
+    with pytest.raises(KeyError), Progress(console=output):
         raise KeyError
-    assert progress._live is None
+    with Progress(console=output) as progress:  # rich has one display at a time
+        progress.update(STATUS)
 
 
 def test_the_summary_names_the_figures_and_where_to_look(tmp_path):

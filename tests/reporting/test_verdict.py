@@ -253,6 +253,12 @@ def test_turns_between_which_most_time_passes_are_limited_by_the_way():
     assert (verdict.limit, verdict.bottleneck) == ("turns", "transfer")
 
 
+def test_one_part_that_takes_all_turns_is_no_limit_of_its_own():
+    # 1 / (1 / x) may be more than x, and then the part's capacity is the smaller one.
+    shares = [share / 100 for share in range(1, 100)]
+    assert {judge(turns(learner=share), TURNS).limit for share in shares} == {"turns"}
+
+
 def test_a_short_run_in_turns_is_judged():
     spent = dataclasses.replace(turns(env=0.03, learner=0.06), at_s=1.0)
     assert judge(dataclasses.replace(spent, at_s=0.9), TURNS).bottleneck == "learner"

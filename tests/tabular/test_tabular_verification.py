@@ -47,8 +47,8 @@ def test_each_planned_run_is_an_ordinary_run_folder_and_a_result(tmp_path):
 def small_ablation(monkeypatch):
     """Two settings of a few hundred steps."""
     budget = {"total_env_steps": 320, "replay.capacity": 320, "checkpoint.period_rounds": 4}
-    monkeypatch.setattr(plan, "_CARTPOLE_VALUES", {**plan._CARTPOLE_VALUES, **budget})
-    monkeypatch.setattr(plan, "_NOISY_LAKE_VALUES", {**plan._NOISY_LAKE_VALUES, **budget})
+    monkeypatch.setattr(plan, "CARTPOLE_VALUES", {**plan.CARTPOLE_VALUES, **budget})
+    monkeypatch.setattr(plan, "NOISY_LAKE_VALUES", {**plan.NOISY_LAKE_VALUES, **budget})
     monkeypatch.setattr(verification, "SETTINGS", (plan.SETTINGS[3], plan.SETTINGS[6]))
 
 

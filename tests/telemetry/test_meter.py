@@ -5,10 +5,9 @@ import time
 
 import pytest
 
-from distdqn.machine.thread_times import ThreadTimes
-from distdqn.telemetry import meter as meter_module
-from distdqn.telemetry.meter import Meter, RestMeter
-from distdqn.telemetry.usage import Spent
+from distdqn.machine.cpu import ThreadTimes
+from distdqn.telemetry import usage
+from distdqn.telemetry.usage import Meter, RestMeter, Spent
 
 
 class FakeClock:
@@ -23,8 +22,8 @@ class FakeClock:
 def hands(monkeypatch):
     """A meter whose clocks are moved by hand: (meter, its thread's clock, move the wall)."""
     clock, now = FakeClock(), [100.0]
-    monkeypatch.setattr(meter_module, "ThreadClock", lambda: clock)
-    monkeypatch.setattr(meter_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(usage, "ThreadClock", lambda: clock)
+    monkeypatch.setattr(usage.time, "monotonic", lambda: now[0])
 
     def move(seconds):
         now[0] += seconds
@@ -35,9 +34,9 @@ def hands(monkeypatch):
 @pytest.fixture
 def alone(monkeypatch):
     """A machine named here with 4 cores that have been busy for 50 s."""
-    monkeypatch.setattr(meter_module.platform, "node", lambda: "here")
-    monkeypatch.setattr(meter_module, "usable_cores", lambda: 4)
-    monkeypatch.setattr(meter_module, "machine_busy_s", lambda: 50.0)
+    monkeypatch.setattr(usage.platform, "node", lambda: "here")
+    monkeypatch.setattr(usage, "usable_cores", lambda: 4)
+    monkeypatch.setattr(usage, "machine_busy_s", lambda: 50.0)
 
 
 def spent(work_s, cpu_s=0.0, host="here", cores=4, queued_s=0.0):
@@ -75,7 +74,7 @@ def test_time_on_a_cpu_is_no_queue(hands):
 def test_a_process_that_works_while_it_runs_is_measured_by_all_its_threads(hands, monkeypatch):
     meter, clock, move = hands
     move(10.0)
-    monkeypatch.setattr(meter_module.time, "process_time", lambda: 2.0)
+    monkeypatch.setattr(usage.time, "process_time", lambda: 2.0)
     clock.times = ThreadTimes(1.0, 0.5, True)
     part = meter.spent_running(known_s=1.0)
     assert (part.work_s, part.queued_s) == (2.5, 0.5)
@@ -84,7 +83,7 @@ def test_a_process_that_works_while_it_runs_is_measured_by_all_its_threads(hands
 def test_without_thread_times_its_known_work_counts(hands, monkeypatch):
     meter, clock, _ = hands
     clock.times = ThreadTimes()
-    monkeypatch.setattr(meter_module.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(usage.time, "process_time", lambda: 0.0)
     part = meter.spent_running(known_s=1.0)
     assert (part.work_s, part.queued_s) == (1.0, 0.0)
 
@@ -105,7 +104,7 @@ def test_on_several_machines_the_rest_is_this_process(alone):
 
 def test_a_first_part_on_another_machine_makes_the_rest_neither_jump_nor_fall(alone, monkeypatch):
     rest, own = RestMeter(), iter([3.0, 4.0, 6.0])
-    monkeypatch.setattr(meter_module.time, "process_time", lambda: next(own))
+    monkeypatch.setattr(usage.time, "process_time", lambda: next(own))
     here, there = spent(0, cpu_s=20.0), spent(0, cpu_s=9.0, host="there")
 
     assert rest.cpu_s([here]) == 30.0
@@ -115,7 +114,7 @@ def test_a_first_part_on_another_machine_makes_the_rest_neither_jump_nor_fall(al
 
 
 def test_where_the_machine_does_not_tell_the_rest_is_this_process(alone, monkeypatch):
-    monkeypatch.setattr(meter_module, "machine_busy_s", lambda: math.nan)
+    monkeypatch.setattr(usage, "machine_busy_s", lambda: math.nan)
     own = time.process_time()
     assert own <= RestMeter().cpu_s([spent(0, cpu_s=1e9)]) <= own + 5.0
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from distdqn.types import WeightSnapshot, WeightsVersion
-from distdqn.weights.client import WeightClient
-from distdqn.weights.server import WeightServer
+from distdqn.weights.server import WeightClient, WeightServer
 
 SIZES = {"in a message": 3, "in shared memory": 100_000}
 

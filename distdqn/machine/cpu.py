@@ -1,20 +1,21 @@
-"""How long threads computed, and how long they waited for a CPU.
+"""The CPU: what it is, who got its time, who gives way.
 
 Linux tells both of every thread (/proc/self/task/*/schedstat) and the work of the whole
 machine (/proc/stat); elsewhere queues read 0 and the machine's work is unknown.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
+import functools
 import math
 import os
+import platform
 import threading
 from pathlib import Path
 from typing import IO
 
 _LONGEST_LINE = 80
+_NICE, _NICEST = 10, 19  # at 10 the scheduler gives the learner nine times the share
 _STAT_USER_TO_STEAL = 8  # columns of /proc/stat before those of guests, which user includes
 _STAT_WAITING = (3, 4)  # idle, iowait
 
@@ -83,3 +84,46 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return max(min(count, math.ceil(int(allowed) / int(period))), 1)
     except (OSError, ValueError):  # none, "max", or another system
         return count
+
+
+@functools.cache
+def cpu_info(*names: str) -> str:
+    """The value of the first line of /proc/cpuinfo with one of these names, in small letters.
+
+    Elsewhere than on Linux it is the platform's name for the processor.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip().lower() in names:
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_model() -> str:
+    """Its maker's name for it."""
+    return cpu_info("model name")
+
+
+def cpu_flags() -> str:
+    """Its instruction sets, any of which a compiler may use."""
+    return cpu_info("flags", "features")
+
+
+def give_way() -> None:
+    """Lowers this process's priority; every actor but the learner and control calls it.
+
+    The learner is the part that should never wait for a core. With fewer cores than processes
+    the scheduler would take it off its core a thousand times a second for work that has time.
+    """
+    os.nice(_NICE)
+
+
+def give_most_way() -> None:
+    """Lowers it as far as it goes; for those that compute all the time, acting.
+
+    An update on several cores stands still on each while one of them does something else.
+    Beside an update on one core it would be too much: of many workers those that are on the
+    learner's core would hardly run, and with them the last one to act on new weights.
+    """
+    os.nice(_NICEST)

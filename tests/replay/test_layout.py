@@ -10,8 +10,8 @@ import pytest
 
 from distdqn.config import Config
 from distdqn.errors import ConfigError
-from distdqn.replay.layout import ITEM
-from distdqn.replay.memory_budget import (
+from distdqn.replay.layout import (
+    ITEM,
     check_compression,
     memory_budget,
     planned_frames_per_item,
@@ -67,7 +67,7 @@ def test_atari_blocks_of_64_steps_stay_below_the_promise() -> None:
         repeated = (4 - 1 + 3) / 64
         # A game of 200 steps has a frame more than transitions; so has a block not yet gone.
         needed = (1 + repeated + 1 / 200) * (capacity + 512)
-        planned = factory._frames_per_item() * capacity
+        planned = factory.frames_per_item() * capacity
         assert needed < planned
         assert factory.memory_budget().per_transition <= 7_900
         assert factory.memory_budget().in_all == factory.replay_bytes()
@@ -82,7 +82,7 @@ def test_frames_are_planned_by_hand() -> None:
 
 def test_with_compression_only_what_cannot_fit_is_refused() -> None:
     plain, small = (factory_of(ATARI, capacity=10**6, compression=x) for x in ("none", "lz4"))
-    num_frames = math.ceil(10**6 * small._frames_per_item())
+    num_frames = math.ceil(10**6 * small.frames_per_item())
     # A twenty-fifth of the picture, and 72 bytes for the object that holds it.
     expected = 10**6 * 32 + num_frames * (0.04 * 84 * 84 + 72)
     assert small.replay_bytes() == pytest.approx(expected, abs=1)

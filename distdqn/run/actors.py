@@ -1,4 +1,4 @@
-"""Waits until a run's actors are up, and says what they lack."""
+"""Ray's actors: what they ask for, when they are up, what they answer."""
 
 from __future__ import annotations
 
@@ -8,19 +8,42 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from distdqn.config import Config
-from distdqn.errors import ResourceError, RunError
-from distdqn.run.ray_errors import cause_line
+from distdqn.errors import DistDQNError, ResourceError, RunError
 
 _NAMED = 4  # actors in a message
 _LOOK_S = 0.5
 
 
+def actor_class(cls: type, num_cpus: float = 0, **options: Any) -> Any:
+    """`cls` for Ray, which is to restart nothing."""
+    return ray.remote(cls).options(
+        num_cpus=num_cpus, max_restarts=0, enable_task_events=False, **options
+    )
+
+
 def actor_name(kind: str, index: int) -> str:
     """As a user reads it; of learner and evaluator there is one."""
     return f"{kind} {index}" if kind in ("worker", "shard") else kind
+
+
+def asked_for(config: Config) -> dict[str, dict[str, Any]]:
+    """What Ray is to find for an actor, by kind; the other kinds ask for nothing."""
+    workers, learner = config.workers, config.learner
+    return {
+        "worker": {
+            "num_cpus": workers.num_cpus,
+            "resources": dict(workers.resources),
+            "scheduling_strategy": "SPREAD",
+        },
+        "learner": {
+            "num_cpus": 1,
+            "num_gpus": learner.num_gpus,
+            "resources": dict(learner.resources),
+        },
+    }
 
 
 def needed_cpus(config: Config) -> float:
@@ -74,3 +97,32 @@ def _not_started(names: list[str], config: Config) -> ResourceError:
 def amounts(resources: dict[str, float]) -> str:
     """CPUs and GPUs as a user reads them."""
     return f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+
+
+def answer(
+    ref: ray.ObjectRef, name: str, timeout_s: float, if_dead: str = "", if_late: str = ""
+) -> Any:
+    """Waits for what an actor answers.
+
+    name: of the actor.  if_dead, if_late: the ways out, to end the message with.
+    Raises the actor's own DistDQNError, or RunError where it died, failed or is late.
+    """
+    try:
+        return ray.get(ref, timeout=timeout_s)
+    except RayTaskError as error:
+        if isinstance(error.cause, DistDQNError):
+            raise error.cause from error
+        raise RunError(f"the {name} failed: {cause_line(error)}") from error
+    except RayActorError as error:
+        raise RunError(f"the {name} died ({cause_line(error)}){if_dead}") from error
+    except GetTimeoutError as error:
+        raise RunError(f"the {name} did not answer within {timeout_s:g} s{if_late}") from error
+
+
+def cause_line(error: BaseException) -> str:
+    """The cause of a Ray error in one line, without Ray's traceback."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, DistDQNError):
+        return str(error.cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    in_own_code = isinstance(error, RayTaskError) or "creation task" in str(error)
+    return lines[-1 if in_own_code else 0] if lines else type(error).__name__

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from distdqn.machine import thread_times
-from distdqn.machine.thread_times import ThreadClock, ThreadTimes, machine_busy_s, usable_cores
+from distdqn.machine import cpu
+from distdqn.machine.cpu import ThreadClock, ThreadTimes, machine_busy_s, usable_cores
 
 
 def compute(seconds):
@@ -94,7 +94,7 @@ def test_a_machine_of_which_this_process_may_use_a_part_is_unknown(monkeypatch):
 )
 def test_a_quota_limits_the_cores(tmp_path, monkeypatch, quota, cores):
     eight = SimpleNamespace(cpu_count=lambda: 8, sched_getaffinity=lambda _: set(range(8)))
-    monkeypatch.setattr(thread_times, "os", eight)
+    monkeypatch.setattr(cpu, "os", eight)
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota)
 
@@ -102,5 +102,5 @@ def test_a_quota_limits_the_cores(tmp_path, monkeypatch, quota, cores):
 
 
 def test_without_affinities_all_cores_may_be_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(thread_times, "os", SimpleNamespace(cpu_count=lambda: None))
+    monkeypatch.setattr(cpu, "os", SimpleNamespace(cpu_count=lambda: None))
     assert usable_cores(tmp_path / "none") == 1

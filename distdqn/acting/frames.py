@@ -1,9 +1,9 @@
-"""Frames of parallel streams on their way into a block.
+"""Frames of envs that step together: stacked for the network, kept for a block.
 
-They arrive env by env in turn and leave with those of each env side by side, so that a
-stack of frames is a contiguous run wherever the block goes.
+They are stored and sent one by one; a stack exists only where a network is to see it, and
+begins anew with each episode. `ObservationSpec.stacked` says how it looks.
 
-Symbols: `F` frames, `M` some of them, `B` references to them, `A` actions.
+Symbols: `N` envs, `F` frames, `M` some of them, `B` references to them, `A` actions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,58 @@ import numpy as np
 from distdqn.types import ObservationSpec
 
 
+class FrameStack:
+    """The newest `stack` frames of N envs that step together.
+
+    Mechanism: every env has a row of twice as many places. A new frame goes to the next
+    place of all rows, and the observations are a view of the last `stack` places; at a
+    row's end its last frames move to its front.
+
+    Life: `begin`, then `push` once per vector step.
+    """
+
+    def __init__(self, num_envs: int, observation: ObservationSpec):
+        self._stack, self._is_zero = observation.stack, observation.padding == "zero"
+        shape = (num_envs, 2 * self._stack, *observation.shape)
+        self._rows = np.zeros(shape if self._stack > 1 else (num_envs, 0), observation.dtype)
+        self._end = 0  # places of a row that are filled
+
+    def begin(self, frames: np.ndarray) -> np.ndarray:
+        """Starts all stacks anew with `frames [N, *shape]`; returns as `push`."""
+        if self._stack == 1:
+            return frames
+        self._end = self._stack - 1
+        return self.push(frames, np.ones(len(frames), bool))
+
+    def push(self, frames: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Adds one frame per env.
+
+        frames: `[N, *shape]`, copied where anything is stacked.
+        starts: `[N]` bool; this frame is the first of an episode.
+
+        Returns `[N, *obs_shape]`, a view that the next call changes; with stack 1 `frames`
+        themselves.
+        """
+        if self._stack == 1:
+            return frames
+        rows, past = self._rows, self._stack - 1
+        assert frames.shape == (len(rows), *rows.shape[2:]), (frames.shape, rows.shape)
+        if self._end == rows.shape[1]:
+            rows[:, :past] = rows[:, -past:]
+            self._end = past
+        end = self._end
+        rows[:, end] = frames
+        for env in starts.nonzero()[0]:
+            rows[env, end - past : end] = 0 if self._is_zero else frames[env]
+        self._end = end + 1
+        return rows[:, end - past : end + 1]
+
+
 class FrameBuffer:
     """Frames in order of arrival, and their action masks once any came; grows by doubling.
+
+    They arrive env by env in turn and leave with those of each env side by side, so that a
+    stack of frames is a contiguous run wherever the block goes.
 
     frames: `[capacity, *shape]`, the first `size` of them filled.
     """
@@ -53,14 +103,12 @@ class FrameBuffer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which frames are referred to, and a new number for each.
 
-        Args:
-          positions: of the newest frames of stacks, in arrays `[B]`.
-          depths: how many of the env's frames before belong to each, likewise.
+        positions: of the newest frames of stacks, in arrays `[B]`.
+        depths: how many of the env's frames before belong to each, likewise.
 
-        Returns:
-          `[M]` positions in the order of their new numbers (by env where frames are
-          stacked, then by arrival), and `[size]` int32, the number of a position that is
-          referred to (0 for the others).
+        Returns `[M]` positions in the order of their new numbers (by env where frames are stacked,
+        then by arrival), and `[size]` int32, the number of a position that is referred to (0 for
+        the others).
         """
         used = np.zeros(self.size, bool)
         if self._stack == 1:
@@ -93,13 +141,12 @@ class FrameBuffer:
         if self._masks is not None:
             self._masks[: self.size] = masks
 
-    def clear(self) -> None:
-        self.size = 0
-
     def _grow(self, needed: int) -> None:
         extra = max(needed - len(self.frames), len(self.frames))
-        new = np.zeros((extra, *self.frames.shape[1:]), self.frames.dtype)
-        self.frames = np.concatenate([self.frames, new])
-        self._owners = np.concatenate([self._owners, np.zeros(extra, self._owners.dtype)])
-        if self._masks is not None:
-            self._masks = np.concatenate([self._masks, np.ones((extra, self._num_actions), bool)])
+
+        def longer(array: np.ndarray, value: int = 0) -> np.ndarray:
+            new = np.full((extra, *array.shape[1:]), value, array.dtype)
+            return np.concatenate([array, new])
+
+        self.frames, self._owners = longer(self.frames), longer(self._owners)
+        self._masks = None if self._masks is None else longer(self._masks, 1)

@@ -1,0 +1,48 @@
+"""Memory: what /dev/shm has, what processes take and keep."""
+
+import contextlib
+import ctypes
+import os
+import shutil
+
+_MIN_SHARED_BYTES = 1 << 30
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+_KEPT_BYTES = 2**30
+
+
+def shared_memory() -> tuple[str, str]:
+    """What is free in /dev/shm, where Ray's object store lives, and what to do about it, or ""."""
+    if not os.path.isdir("/dev/shm"):
+        return "this system has none", ""
+    free = shutil.disk_usage("/dev/shm").free
+    advice = "Ray falls back to slow files on disk; give a container more: docker run --shm-size=2g"
+    return f"{free / 2**20:.0f} MiB free", "" if free >= _MIN_SHARED_BYTES else advice
+
+
+def tree_pss_bytes(pid: int | None = None) -> int:
+    """Sum of PSS over a process and its descendants; RSS where there is no PSS.
+
+    PSS counts a page shared by n processes as 1/n of it in each, so the sum over a process
+    tree is what the machine really gives.
+    """
+    import psutil
+
+    root = psutil.Process(pid)
+    total = 0
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            info = process.memory_full_info()
+            total += getattr(info, "pss", info.rss)
+    return total
+
+
+def keep_freed_memory() -> None:
+    """From now on up to a GiB of freed memory stays with the process; without glibc nothing.
+
+    Call it once the large arrays that stay are there: those that come later lie on the heap,
+    between the ones that go.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -1,0 +1,60 @@
+"""Memory taken, needed, and kept: what is freed is taken again, not asked for anew."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from distdqn.errors import ResourceError
+from distdqn.machine.memory import tree_pss_bytes
+from distdqn.replay.layout import check_replay_fits
+
+
+def test_a_replay_that_fits_passes_and_one_that_does_not_is_refused_with_both_sizes():
+    check_replay_fits(needed_bytes=1 << 20, capacity=1000)
+    available = psutil.virtual_memory().available
+    with pytest.raises(ResourceError) as caught:
+        check_replay_fits(needed_bytes=available * 2, capacity=1_000_000)
+    line = str(caught.value)
+    assert "replay.capacity 1,000,000 needs" in line
+    assert "GiB are free" in line
+    assert "lower --replay.capacity" in line
+
+
+def test_the_tree_takes_at_least_this_process_and_less_than_all_its_mappings():
+    pss = tree_pss_bytes(os.getpid())
+    process = psutil.Process()
+    resident = sum(p.memory_info().rss for p in (process, *process.children(recursive=True)))
+    assert 0 < pss <= resident * 1.1
+
+
+FAULTS_OF_TEN_ARRAYS = """
+import resource, sys
+import numpy as np
+from distdqn.machine.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def touch():
+    np.empty(64 << 20, np.uint8)[::4096] = 1
+touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(how):
+    command = [sys.executable, "-c", FAULTS_OF_TEN_ARRAYS, how]
+    return int(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_arrays_of_64_megabytes_come_from_memory_that_was_freed():
+    given_back, kept = page_faults("give back"), page_faults("keep")
+
+    assert given_back >= 10 * 32  # huge pages of 2 MiB at least
+    assert kept < given_back / 10
