@@ -6,9 +6,8 @@ no more than the part that it measures.
     replay, learner, broadcast,          the benchmarks: `Options`, `QUICK`, `run(options, say)`
     rollout, pipeline, scaling
     measure                              repeated timings
-    result                               what was found on which machine, as values and JSON
+    result                               what was asked and found on which machine, as JSON too
     show                                 the same as tables, as one picture, against another
     synthetic, children                  made-up experience; processes that answer questions
-    option_values                        what the fields of `Options` may be
     alone                                the update alone; with it, a worker's acting alone
 """

@@ -26,8 +26,7 @@ import torch
 
 from distdqn.bench.alone import bare_updates, compile_now
 from distdqn.bench.measure import Rates, in_turn, peak_bytes, rate_case, reset_peak
-from distdqn.bench.option_values import with_values
-from distdqn.bench.result import Case, Result, new_result
+from distdqn.bench.result import Case, Result, new_result, with_values
 from distdqn.bench.synthetic import TASKS, Torso, filled_replay
 from distdqn.config.sections import LearnerConfig
 from distdqn.config.values import field_types, plain_type

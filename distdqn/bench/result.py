@@ -1,4 +1,4 @@
-"""What a throughput benchmark found, and on which machine.
+"""What a throughput benchmark was asked and found, and on which machine.
 
 A `Result` is a list of cases, each a figure with its spread beside the limit that was
 measured in the same run. It is what `--json` prints, what `--compare` reads, and what
@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distdqn.errors import DistDQNError
+from distdqn.config.values import coerce, field_types
+from distdqn.errors import ConfigError, DistDQNError
 from distdqn.machine.cpu import cpu_model, usable_cores
 from distdqn.version import __version__
 
@@ -146,6 +147,30 @@ def share_of(values: Sequence[float], limits: Sequence[float], better: str = "hi
     """Share of the limit in each repetition: value / limit, limit / value if lower is better."""
     above, below = (values, limits) if better == "higher" else (limits, values)
     return Figure.of([a / b for a, b in zip(above, below, strict=True)])
+
+
+def with_values(options: Any, values: Mapping[str, Any]) -> Any:
+    """A benchmark's options with some changed, from text too.
+
+    Numbers are above 0; or 0, where the default is, or the field's metadata say {"least": 0}.
+
+    Raises:
+      ConfigError: naming the flag, its value, and what it must be.
+    """
+    kind: Any = type(options)
+    types, read = field_types(kind), {}
+    for field in dataclasses.fields(options):
+        if field.name not in values:
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        value = coerce(values[field.name], types[field.name], flag)
+        zero_too = field.metadata.get("least", field.default) == 0
+        for number in value if isinstance(value, tuple) else (value,):
+            if type(number) in (int, float) and (number < 0 or (number == 0 and not zero_too)):
+                bound = "at least 0" if zero_too else "above 0"
+                raise ConfigError(f"{flag} is {number}, must be {bound}")
+        read[field.name] = value
+    return dataclasses.replace(options, **read)
 
 
 def new_result(

@@ -14,9 +14,10 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from distdqn.bench.option_values import with_values
+from distdqn.bench.result import Result, with_values
+from distdqn.bench.show import compare, show, write_png
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import OutputFlags, json_only, listing, say
 from distdqn.config import Config, load_config
@@ -24,9 +25,6 @@ from distdqn.config.values import did_you_mean
 from distdqn.errors import DistDQNError
 from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
-
-if TYPE_CHECKING:
-    from distdqn.bench.result import Result
 
 BENCHMARKS = {
     "replay": "add, sample and update priorities; limit: memcpy of the same bytes",
@@ -112,8 +110,6 @@ def _read_flags(
 
 def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -> None:
     """Writes the files, shows the tables, prints the JSON."""
-    from distdqn.bench.show import compare, show, write_png
-
     document = result.to_json()
     comparison = compare(old, result) if old else None
     if comparison:
@@ -137,8 +133,6 @@ def _print_help(name: str, module: Any) -> None:
 
 def _read(path: Path, name: str) -> Result:
     """An earlier result of the same benchmark, from its file or its folder."""
-    from distdqn.bench.result import Result
-
     path = path / "result.json" if path.is_dir() else path
     try:
         result = Result.from_json(json.loads(path.read_text()))
