@@ -12,8 +12,6 @@ PyTorch does not document would take 0.3 ms off.
 Symbols: `N` envs, `B` transitions of a block, `A` actions, `P` parameters, `H` features.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import warnings

@@ -4,8 +4,6 @@ It drives itself: one `run` per incarnation, which ends when the steps allowed a
 taken, when it is told to stop, or when an environment fails.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -5,8 +5,6 @@ its random numbers drawn for many vector steps at once, which a worker's loop ne
 two generator calls per step would cost as much as a small network.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 STEPS_PER_DRAW = 256

@@ -6,8 +6,6 @@ begins anew with each episode. `ObservationSpec.stacked` says how it looks.
 Symbols: `N` envs, `F` frames, `M` some of them, `B` references to them, `A` actions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

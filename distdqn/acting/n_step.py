@@ -21,8 +21,6 @@ is an arrival with its whole stack, and a source without.
 Symbols: `N` envs, `R` rows (vector steps) held, `F` frames, `B` transitions, `A` actions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,8 +5,6 @@ is still waiting for credit are passed over while another one is free. A block s
 here until it is acknowledged, so a shard that dies costs no block.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 

@@ -13,8 +13,6 @@ them; stacks are for the network alone. A transition is `stepped` when its actio
 Symbols: `N` envs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

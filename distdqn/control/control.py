@@ -4,8 +4,6 @@ Parts report here and are answered with what to do next; the driver polls here. 
 holds no weights and steps nothing, and it works without Ray in the tests.
 """
 
-from __future__ import annotations
-
 import asyncio
 import collections
 import dataclasses

@@ -4,8 +4,6 @@ A worker steps only inside its allowance. What a dead worker left unused goes ba
 the pool, so `sum of allowances + pool = total_env_steps` always.
 """
 
-from __future__ import annotations
-
 Stream = tuple[int, int]
 """(worker, incarnation)."""
 

@@ -4,8 +4,6 @@ Two yardsticks: the discounted return that is realised from where a value was gi
 the largest return that any policy could have, `r_max / (1 - discount)`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

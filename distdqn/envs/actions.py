@@ -3,8 +3,6 @@
 Inside distdqn an action is a number from 0; only the vector env sees `start`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

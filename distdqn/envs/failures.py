@@ -4,8 +4,6 @@ Code of an environment can raise anything; here it becomes an `EnvFailure` or a
 `MissingExtraError` whose text fits on one line.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

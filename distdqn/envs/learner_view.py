@@ -4,8 +4,6 @@ Rewards are scaled and clipped, lost lives end episodes, and FIRE is pressed whe
 start. One NaN or infinity in replay ends in NaN weights, so each step is looked through.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ An id with a vector entry point becomes that native vector env where it does wha
 becomes a `SerialVectorEnv`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math

@@ -5,8 +5,6 @@ Young and Tian 2019 (arXiv:1903.03176): six actions whatever the game uses, stic
 these need numpy alone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import logging

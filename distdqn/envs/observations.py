@@ -14,8 +14,6 @@ float64 loses precision on purpose: networks compute in float32, and replay hold
 half the bytes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal

@@ -4,8 +4,6 @@ An id `ALE/<Game>-v5` names the game alone: frame skip, sticky actions and the l
 older ids fix in many variants, come from one place, `env.atari.*`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import importlib

@@ -7,8 +7,6 @@ costs more than some envs do and fails where an entry changes its length. Here o
 `action_mask` and `lives` are looked at, and a failure names the env that it came from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -12,8 +12,6 @@ depends on the mode that the env declares in `metadata["autoreset_mode"]`:
 A lost life may end an episode and begin the next without any of this: `learner_view.py`.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -4,8 +4,6 @@ The table is the environment itself, written down: whatever is computed from it 
 with no episode played. Gymnasium's FrozenLake, CliffWalking and Taxi have one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping

@@ -13,8 +13,6 @@ The replay's files lie beside, shared between checkpoints (`replay_files`); a ma
 lists those that its checkpoint needs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -10,8 +10,6 @@ data of unknown origin can be decoded.
               all little-endian, elements in C order
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from typing import Any

@@ -3,8 +3,6 @@
 A writer lists each file's length and SHA-256; a reader holds the file against them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

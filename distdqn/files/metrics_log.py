@@ -1,7 +1,5 @@
 """A run's scalars and distributions: `metrics.jsonl` and TensorBoard events, side by side."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -14,8 +14,6 @@ counts only once a manifest lists it, and that is written last.
     prune_segments(run, entries of all manifests kept)    when the manifest is written
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -13,8 +13,6 @@ The function is in place and positional: tensors in, a list of tensors out, stat
 written where it lies. Only the CPU is served; on a GPU the update is a CUDA graph.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc

@@ -6,8 +6,6 @@ description of what it closes over, which needs no tracing; where a description 
 something there is none, and the key is made from the traced graph.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

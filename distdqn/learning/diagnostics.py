@@ -3,8 +3,6 @@
 For display: no update depends on it, and a learner's state leaves it out.
 """
 
-from __future__ import annotations
-
 import collections
 import math
 

@@ -8,8 +8,6 @@ and CUDA graphs hold on to their memory.
                               +-> every target_period: target <- online
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable, Mapping

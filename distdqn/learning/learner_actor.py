@@ -5,8 +5,6 @@ leaves priorities, weights and snapshots with the helpers; it waits only for dat
 and that time is counted.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -9,8 +9,6 @@ beside float32 vectors (a 0-dim tensor does not promote a vector): `1 - 0.999^st
 in float32 is off by 1e-5 at the first step.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

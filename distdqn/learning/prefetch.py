@@ -5,8 +5,6 @@ is ready, and keeps the only account of samples and inserts: a request goes out 
 the rate limiter allows it, and every request carries new insert credit to its shard.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import queue

@@ -5,8 +5,6 @@ a slow receiver costs staleness and never an update. A vector that is not yet se
 when the next one comes is replaced: only the newest matters.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

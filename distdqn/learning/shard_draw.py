@@ -1,7 +1,5 @@
 """Which shard the next superbatch comes from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ It must give what the eager one gives on the newest minibatch: a compiler, a cac
 graph may be wrong, and training on is worth more than training faster.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """A learner with its schedules: the training of both modes."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping

@@ -10,8 +10,6 @@ slots `[P]`. `learning_rate` is 0-dim float64. Batch: `obs_tm1, a_tm1, r_t, disc
 weights` and, where the env gives masks, `action_mask_t`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

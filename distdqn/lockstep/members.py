@@ -5,8 +5,6 @@ worker is lockstep's own: shard, learner and evaluator are `ShardAccount`, `Trai
 `Greedy`, as they stand in the actors of an asynchronous run.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ An actor holds the plain member; only the asking differs. Nothing that dies is r
 replacement would change the schedule, and the newest checkpoint has it all.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

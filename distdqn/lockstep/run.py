@@ -6,8 +6,6 @@ rounds, and saves at the borders. Evaluation has seeds of its own and changes no
 reproducible here). The first failure of an environment ends the run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator, Mapping

@@ -14,8 +14,6 @@ it, and before the next round every worker begins anew, its envs and its explora
 by (seed, worker, round). A checkpoint taken there needs no state of any worker.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ The same classes either way; `config.mode` alone decides who is asked. What they
 through the same account as in an asynchronous run.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """What a replay checks and remembers of the blocks that it takes in."""
 
-from __future__ import annotations
-
 import collections
 
 import numpy as np

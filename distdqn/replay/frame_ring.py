@@ -4,8 +4,6 @@ Frames have absolute numbers that never repeat; a frame is overwritten only when
 live item needs it any more: the ring grows before it would.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Loads no compiled kernel, so that a run can be refused before it starts by a pro
 has none.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import math

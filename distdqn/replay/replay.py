@@ -5,8 +5,6 @@ put together when a batch is drawn; item ids are never reused, so a late priorit
 cannot hit a newcomer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

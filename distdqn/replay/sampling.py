@@ -5,8 +5,6 @@ probability of each, and the storage gathers. Importance weights are the learner
 because N and the maximum are over all shards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ What a replay adds never changes, so a checkpoint saves only what came since the
 before; a replay is restored from all the pieces that still hold something live.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ difference: its value depends on the leaves alone, not on how they came about, s
 no rounding error grows with the number of updates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

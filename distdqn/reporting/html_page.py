@@ -3,8 +3,6 @@
 Pictures are inline, styles are in the page, nothing is loaded.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 

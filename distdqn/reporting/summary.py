@@ -4,8 +4,6 @@ Every figure is taken from the run itself; one that was not measured is null in 
 file and nan here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """A table of text on the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 _FILE_WIDTH = 140

@@ -5,8 +5,6 @@ the smallest is the limit. After a change a run is expected to reach the same sh
 the then smallest capacity as it reached before.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Ray's actors: what they ask for, when they are up, what they answer."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping

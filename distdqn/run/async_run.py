@@ -4,8 +4,6 @@ The driver steps no environment and updates nothing: it starts the system, polls
 writes down what it hears, keeps the newest checkpoints, and ends it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -4,8 +4,6 @@ The driver turns the learner's flat vectors into parameters by name, without tor
 keeps the newest checkpoints and the best one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The signal that ends a run, obeyed at its next turn."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -5,8 +5,6 @@ to it; env workers and shards spread over the cluster. Constructor arguments are
 (a configuration and functions), because Ray keeps them for the actor's life.
 """
 
-from __future__ import annotations
-
 import contextlib
 from functools import partial
 from typing import Any

@@ -4,8 +4,6 @@ Ray's ports listen on every interface and whoever reaches them can run code, so 
 embedded Ray gets a fresh token, kept in a file that only the user can read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -4,8 +4,6 @@ Takes the polls and evaluations of a run in progress, keeps the curves and the b
 weights, and ends with the summary and the plot. It starts and steps nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

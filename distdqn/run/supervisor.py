@@ -5,8 +5,6 @@ process, so one `ray.wait` over these tells of every death; what died is replace
 new incarnation (worker, learner, evaluator) or epoch (shard).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable

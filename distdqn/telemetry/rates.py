@@ -1,7 +1,5 @@
 """Rates over a sliding window, and figures that are not computed more often than they are worth."""
 
-from __future__ import annotations
-
 import collections
 import math
 import time

@@ -4,8 +4,6 @@ Everybody reports to control and is answered with a directive; nobody is called
 while it works, so a busy or dead part never blocks another.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

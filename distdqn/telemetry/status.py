@@ -4,8 +4,6 @@ A declaration holds a metric's name, meaning, and where it is shown; TensorBoard
 `metrics.jsonl`, the display, and the summary all read it. A new metric is one more field.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any
