@@ -8,7 +8,7 @@ import weakref
 import fake_envs
 import numpy as np
 import pytest
-from ray_parts import make_cartpole, network_of_wrong_shape
+from ray_parts import make_cartpole, network_of_wrong_shape, nodes_of_actors
 from run_parts import LONE, assert_closed, lockstep, read_metrics, small, wait_for
 
 import distdqn
@@ -369,8 +369,6 @@ def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_p
     config = lockstep(tmp_path, mode="lockstep_ray", workers__num_cpus=1_000.0, start_timeout_s=5.0)
     with pytest.raises(ResourceError, match="still not started: worker 0, worker 1"):
         train(config)
-
-    from test_cluster import nodes_of_actors
 
     wait_for(lambda: not nodes_of_actors("MemberActor"))
 

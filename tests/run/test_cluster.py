@@ -4,18 +4,8 @@ import time
 
 import pytest
 import ray_parts  # noqa: F401  (pickled by value, see conftest)
+from ray_parts import nodes_of_actors
 from run_parts import assert_closed, in_thread, small, wait_for
-
-
-def nodes_of_actors(class_name):
-    """Node ids of the living actors of a class."""
-    from ray._private.state import actors  # the public list needs the dashboard
-
-    return [
-        actor["Address"]["NodeID"]
-        for actor in actors().values()
-        if actor["ActorClassName"] == class_name and actor["State"] == "ALIVE"
-    ]
 
 
 @pytest.fixture
