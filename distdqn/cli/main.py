@@ -19,6 +19,8 @@ from distdqn.cli.output import listing, say
 from distdqn.errors import DistDQNError
 from distdqn.version import __version__
 
+_THREADS_TIMEOUT_S = 3.0
+
 VERBS = {
     "train": "train a deep Q-network; embedded Ray unless --address is given",
     "evaluate": "play greedy episodes with a run's policy",
@@ -55,14 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def main_and_exit() -> NoReturn:
     """The command `distdqn`: ends the process with the exit status.
 
-    Every exit handler is run; only the interpreter's own tidying up, half a second after a
-    run, is left out.
+    The exit handlers of what was loaded meanwhile are run; the interpreter's own tidying up,
+    half a second after a run, is left out, and a thread that goes on is not waited for.
     """
     if os.getcwd() not in sys.path:  # as `python -m` does, for the user's own module:function
         sys.path.insert(0, os.getcwd())
     statuses: list[int] = []
     atexit.register(_end, statuses)  # the first to be registered is run last
     statuses.append(main())
+    stuck = threading.Timer(_THREADS_TIMEOUT_S, _end, [statuses])
+    stuck.daemon = True
+    stuck.start()
     sys.exit(statuses[0])
 
 

@@ -78,7 +78,8 @@ class Control:
         self._learners: dict[int, LearnerReport] = {}
         self._learner = LearnerReport()
         self._rest = RestMeter()
-        self._troubles: dict[str, Any] = collections.Counter()  # by name in the status
+        self._restarts: collections.Counter[str] = collections.Counter()
+        self._items_lost = 0
         self._returns: collections.deque[float] = collections.deque(maxlen=_RETURNS_FOR_MEAN)
         self._episodes: Episodes = collections.deque(maxlen=_MAX_PENDING_EPISODES)
         self._evaluations: list[EvaluationReport] = []
@@ -197,10 +198,10 @@ class Control:
         self.count_restart("shard")
         self._dead_shards.add((shard, epoch))
         if known := self._shards.get((shard, epoch)):
-            self._troubles["items_lost"] += known.counters.size
+            self._items_lost += known.counters.size
 
     def count_restart(self, part: str) -> None:
-        self._troubles[f"{part}_restarts"] += 1
+        self._restarts[part] += 1
 
     def poll(self) -> Poll:
         """Status, and the episodes, evaluations and notes since the last poll."""
@@ -267,7 +268,10 @@ class Control:
             td_error_abs_max=learner.td_errors.largest,
             env_steps_per_s=self._env_meter.rate(now, self.env_steps),
             gradient_steps_per_s=self._update_meter.rate(now, learner.gradient_steps),
-            **self._troubles,
+            items_lost=self._items_lost,
+            worker_restarts=self._restarts["worker"],
+            shard_restarts=self._restarts["shard"],
+            learner_restarts=self._restarts["learner"],
             **_quantiles("td_error_abs", learner.td_errors),
             **self._of_workers(),
             **self._of_shards(),

@@ -27,7 +27,7 @@ from distdqn.acting.frames import FrameStack
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
 
-_CODEC_BLOCK = 2  # pixels; imageio would else enlarge pictures to multiples of 16
+_CODEC_BLOCK = 2  # pixels; otherwise imageio enlarges pictures to multiples of 16
 MIN_HEIGHT = 400  # pixels of the whole picture
 MAX_ROWS = 20  # of more actions only the best are drawn
 _WIDTH, _MARGIN = 320, 16

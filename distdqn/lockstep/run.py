@@ -2,8 +2,8 @@
 
 The schedule decides everything; this writes down what it hears, evaluates between
 rounds, and saves at the borders. Evaluation has seeds of its own and changes no weights
-(unless the network draws random numbers of torch's as it acts; such a one is not
-reproducible here). The first failure of an environment ends the run.
+(unless the network draws random numbers of torch's as it acts: its runs are not
+reproducible). The first failure of an environment ends the run.
 """
 
 import contextlib
@@ -83,7 +83,9 @@ class LockstepRun:
                 if self._config.mode == "lockstep_ray":
                     from distdqn.run.ray_session import open_session
 
-                    session = open_session(self._config, self._folder, self._progress.say)
+                    session = open_session(
+                        self._config, self._folder, self._progress.say, self.interruption.give_up
+                    )
                     stack.callback(session.close)
                 else:
                     self._folder.tell(

@@ -74,7 +74,7 @@ class LockstepSystem:
     def poll(self, is_last: bool = False) -> Poll:
         """Everybody's reports, as the driver of an asynchronous run hears them.
 
-        is_last: of the training; figures that are else a second old are computed anew.
+        is_last: of the training; figures that may be a second old are computed anew.
         """
         lockstep, control = self.lockstep, self._control
         for shard in self.shards:

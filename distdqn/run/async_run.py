@@ -41,7 +41,7 @@ class AsyncRun:
         with contextlib.ExitStack() as stack:
             stack.callback(plotting.join)
             try:
-                session = open_session(self._config, self._folder, say)
+                session = open_session(self._config, self._folder, say, self.interruption.give_up)
                 stack.callback(session.close)
                 place = Placement(self._factory, self._folder.name)
                 system = System(self._config, place, say, self.interruption.give_up)

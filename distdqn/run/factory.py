@@ -247,7 +247,7 @@ class Factory:
             return BackgroundCompile(
                 learner.build_update,
                 learner.example_arguments(with_action_mask),
-                nice=5,  # below the learner, above the workers, which it would else starve behind
+                nice=5,  # below the learner, above the workers: behind them it would starve
             )
 
     @property

@@ -54,10 +54,16 @@ class RaySession:
             ray.shutdown()
 
 
-def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) -> RaySession:
+def open_session(
+    config: Config,
+    folder: RunFolder,
+    say: Callable[[str], None],
+    look: Callable[[], None] = lambda: None,
+) -> RaySession:
     """Joins or starts a Ray that has what the run asks for; the run's folder says where.
 
-    say: takes warnings.  Raises RunError or ResourceError, one line each.
+    say: takes warnings.  look: called before each try, and after; raises to give up.
+    Raises RunError or ResourceError, one line each.
     """
     session = connect(
         config.address,
@@ -65,30 +71,45 @@ def open_session(config: Config, folder: RunFolder, say: Callable[[str], None]) 
         embedded_cpus(config),
         math.ceil(config.learner.num_gpus),  # whole ones, as Ray counts them
         folder.token_path,
+        look,
     )
-    for line in session.warnings:
-        say(line)
-    told = {name: getattr(session, name) for name in ("address", "namespace", "token_file")}
-    folder.tell(state="running", **told)
-    present, wanted = ray.cluster_resources().get("GPU", 0), config.learner.num_gpus
-    if config.learner.device == "cuda" and present < wanted:
-        # Without a reservation the learner itself looks.
+    try:
+        look()
+        for line in session.warnings:
+            say(line)
+        told = {name: getattr(session, name) for name in ("address", "namespace", "token_file")}
+        folder.tell(state="running", **told)
+        if config.learner.device == "cuda":
+            _check_gpus(config.learner.num_gpus)
+    except BaseException:
         session.close()
+        raise
+    return session
+
+
+def _check_gpus(wanted: float) -> None:
+    """Without a reservation the learner itself looks."""
+    if (present := ray.cluster_resources().get("GPU", 0)) < wanted:
         raise ResourceError(
             f"learner.device is cuda but Ray sees {present:g} GPUs and {wanted:g} are asked for; "
             "use --learner.device cpu, or check nvidia-smi and the driver"
         )
-    return session
 
 
 def connect(
-    address: str | None, namespace: str, num_cpus: float, num_gpus: float, token_file: Path
+    address: str | None,
+    namespace: str,
+    num_cpus: float,
+    num_gpus: float,
+    token_file: Path,
+    look: Callable[[], None] = lambda: None,
 ) -> RaySession:
     """Connects and returns the session.
 
     address: None starts an embedded Ray with exactly `num_cpus` and `num_gpus` (unless
       RAY_ADDRESS is set or the caller has connected already); "auto" or "HOST:PORT"
       joins a cluster through the Ray node on this host.
+    look: called before each try; raises to give up.
     Raises RunError or ResourceError, one line each.
     """
     if ray.is_initialized():
@@ -102,10 +123,12 @@ def connect(
         )
     if address:
         return _join(address, namespace)
-    return _embedded(namespace, num_cpus, num_gpus, token_file)
+    return _embedded(namespace, num_cpus, num_gpus, token_file, look)
 
 
-def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path) -> RaySession:
+def _embedded(
+    namespace: str, num_cpus: float, num_gpus: float, token_file: Path, look: Callable[[], None]
+) -> RaySession:
     used_token = ""
     token_file = token_file.resolve()
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
@@ -120,6 +143,7 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
     context, failures = _start(
+        look,
         address="local",
         namespace=namespace,
         num_cpus=num_cpus,
@@ -135,13 +159,14 @@ def _embedded(namespace: str, num_cpus: float, num_gpus: float, token_file: Path
     return RaySession(context.address_info["gcs_address"], namespace, used_token, True, warnings)
 
 
-def _start(**options: Any) -> tuple[Any, list[str]]:
+def _start(look: Callable[[], None], **options: Any) -> tuple[Any, list[str]]:
     """`ray.init`, once more where Ray did not come up; also says what failed before.
 
     Raises RunError after the last try; what another try cannot mend, as it comes.
     """
     failures: list[str] = []
     for _ in range(_START_TRIES):
+        look()
         older = {child.pid for child in psutil.Process().children(recursive=True)}
         began = time.monotonic()
         try:

@@ -2,7 +2,7 @@
 
 The server owns what it hands out, so weights and the learner's snapshot outlive the learner.
 One question of each client is always under way there, and is answered when something newer is
-published: who asks never waits in its own loop, it only looks whether the answer has come.
+published: a client never waits in its own loop, it only looks whether the answer has come.
 """
 
 import asyncio

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from distdqn.acting.acting_network import MAX_PRODUCTS, ActingNetwork, dense_forward
+from distdqn.acting.acting_network import ActingNetwork
+from distdqn.acting.dense_forward import MAX_PRODUCTS, dense_forward
 from distdqn.acting.frames import FrameStack
 from distdqn.networks.q_network import QNetwork, make_network
 from distdqn.types import ObservationSpec, WeightSnapshot, WeightsVersion

@@ -176,6 +176,17 @@ def test_train_is_a_function_whatever_was_imported_before(first):
     assert done.returncode == 0
 
 
+def test_a_thread_that_goes_on_does_not_hold_up_the_end():
+    code = (
+        "import threading, time; from distdqn.cli.main import main_and_exit; "
+        "threading.Thread(target=time.sleep, args=(3600,)).start(); main_and_exit()"
+    )
+
+    done = run("--version", code=code)
+
+    assert done.returncode == 0 and done.stdout.startswith("distdqn ")
+
+
 def test_an_unknown_name_of_the_package_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'distdqn' has no attribute 'trian'"):
         distdqn.trian  # noqa: B018

@@ -149,6 +149,21 @@ def test_a_shard_is_alive_from_its_first_report_until_it_is_buried():
     assert alive() == (1, 4, 1)
 
 
+@pytest.mark.parametrize("part", ["worker", "shard", "learner", "evaluator"])
+def test_a_restart_of_any_part_is_counted_and_the_run_goes_on(part):
+    control = make_control()
+
+    control.count_restart(part)
+
+    status = control.poll().status
+    told = {
+        "worker": status.worker_restarts,
+        "shard": status.shard_restarts,
+        "learner": status.learner_restarts,
+    }
+    assert told == {name: int(name == part) for name in told}
+
+
 def test_only_the_lowest_epsilons_count_towards_the_return():
     control = make_control()
     control.report_worker(WorkerReport(0, 0, episodes=((0, 5.0, 5), (3, 11.0, 11))), -1)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import ray
 
+from distdqn.config import Config
 from distdqn.errors import RunError
 from distdqn.run import ray_session
-from distdqn.run.ray_session import connect
+from distdqn.run.ray_session import connect, open_session
 
 WAIT = "RAY_raylet_start_wait_time_s"
 TIMED_OUT = "The current node timed out during startup. This could happen because\nof load."
@@ -135,3 +136,31 @@ def test_only_rays_own_new_processes_are_ended(inits, tmp_path, monkeypatch):
         assert children["new"].poll() is not None
         assert children["old"].poll() is None
         assert children["other"].poll() is None
+
+
+def test_a_signal_is_heeded_before_the_next_try(inits, tmp_path):
+    inits.outcomes[:] = [Exception(TIMED_OUT), None]
+    looks = iter([None, KeyboardInterrupt()])
+
+    def look():
+        if (signal := next(looks)) is not None:
+            raise signal
+
+    with pytest.raises(KeyboardInterrupt):
+        connect(None, "run", 4, 0, tmp_path / "token", look)
+
+    assert inits.events == ["init", "shutdown"]
+
+
+def test_a_signal_that_came_while_ray_started_leaves_no_ray(inits, tmp_path):
+    inits.outcomes[:] = [None]
+    folder = types.SimpleNamespace(name="run", token_path=tmp_path / "token")
+
+    def look():
+        if inits.events:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_session(Config(), folder, print, look)
+
+    assert inits.events == ["init", "shutdown"]
