@@ -138,14 +138,20 @@ def importance_weights(probabilities: np.ndarray, num_items: int, exponent: floa
       which the items of each minibatch were drawn.
     num_items: N, items in all shards together.
     exponent: beta; 0 gives ones, 1 corrects the bias in full.
+    Raises ValueError for a probability outside (0, 1], no item or a negative exponent: they
+    come from other processes.
     Gives `[..., B]` float32 in (0, 1]. The maximum is over the last axis: every minibatch is
     normalised by itself, whatever others travel in its superbatch. N cancels against it, up
     to rounding.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    # An item that was sampled has a positive one.
-    assert np.all((probabilities > 0.0) & (probabilities <= 1.0)), probabilities
-    assert num_items >= 1 and exponent >= 0.0, (num_items, exponent)
+    if not np.all((probabilities > 0.0) & (probabilities <= 1.0)):
+        raise ValueError(
+            f"probabilities must lie in (0, 1], got {np.min(probabilities)} to "
+            f"{np.max(probabilities)}: an item that was sampled has a positive one"
+        )
+    if num_items < 1 or exponent < 0.0:
+        raise ValueError(f"num_items >= 1 and exponent >= 0 required, got {num_items}, {exponent}")
     weights = (num_items * probabilities) ** -exponent
     return (weights / weights.max(axis=-1, keepdims=True)).astype(np.float32)
 

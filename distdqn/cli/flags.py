@@ -72,6 +72,8 @@ def read_flags(prog: str, words: Sequence[str], *parts: type) -> list[dict[str, 
     `Config` is set by `--a.b`, `--a.no-b` or `--a.b true`, a benchmark's by `--b` or `--no-b`.
     Raises UsageError, one line, for what cannot be read, SystemExit after --help was printed.
     """
+    if "--" in words:
+        raise UsageError(f"{prog}: unexpected argument '--'; see {prog} --help")
     tree, unknown = _tyro(prog, [_FALSE.get(_hyphens(word), word) for word in words], parts)
     if unknown:
         raise _unknown(prog, unknown, [key for part in parts for key in key_types(part)])
@@ -151,7 +153,13 @@ def _tyro(
         if not ended.code:
             raise
     box = " ".join(said.getvalue().splitlines()[1:])  # under its title; ASCII where it must be
-    raise UsageError(f"{prog}: {' '.join(re.sub('[─│╭╮╰╯]|-{3,}', ' ', box).split())}")
+    text = " ".join(re.sub("[─│╭╮╰╯]|-{3,}", " ", box).split())
+    if missing := re.match(r"Missing from [^:]*: (\S+)", text):
+        text = f"{missing[1]} is missing; see {prog} --help"
+    elif missing := re.match(r"Missing value for argument '(?:\w+\.)?([^']*)'", text):
+        name = missing[1] if missing[1].startswith("-") else missing[1].upper()
+        text = f"{name} needs a value; see {prog} --help"
+    raise UsageError(f"{prog}: {text}")
 
 
 def _markers(part: type) -> list[Any]:

@@ -125,7 +125,7 @@ def _band(config: Config) -> _Checks:
     replay, learner, smallest = config.replay, config.learner, _smallest_error_band(config)
     band = float(smallest) if replay.error_band is None else replay.error_band
     yield (
-        exact(band) >= smallest,
+        replay.error_band is None or exact(band) >= smallest,
         f"replay.error_band is {band:.12g}, must be at least {float(smallest):.12g} = "
         f"2 max(replay.shards {replay.shards} x workers.block_transitions "
         f"{config.workers.block_transitions} x replay.samples_per_insert "

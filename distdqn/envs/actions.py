@@ -74,8 +74,11 @@ class ActionMasks:
     def _as_array(self, info: Mapping[str, Any]) -> np.ndarray:
         every = np.ones(self._shape[1], bool)
         present = np.asarray(info.get("_action_mask", np.ones(self._shape[0], bool)), bool)
+        given = info["action_mask"]
+        if isinstance(given, np.ndarray) and given.dtype != object and given.shape == self._shape:
+            return given.astype(bool) | ~present[:, None]
         try:
-            pairs = zip(info["action_mask"], present, strict=True)
+            pairs = zip(given, present, strict=True)
             mask = np.stack([np.asarray(row, bool) if has else every for row, has in pairs])
         except (ValueError, TypeError):
             mask = None

@@ -76,7 +76,11 @@ class VectorStepper:
         self.observation_space = stacked_space(space, frame_stack)
         self._lives = lives or Lives(self.num_envs)
         self._masks = ActionMasks(self.num_envs, self.num_actions, label)
-        self._vector_env, self._label, self.spec = vector_env, label, vector_env.spec
+        self._vector_env, self._label, self.spec = (
+            vector_env,
+            label,
+            getattr(vector_env, "spec", None),
+        )
         self._mode = _autoreset_mode(vector_env, label)
         self.resets_singly = self._mode is AutoresetMode.DISABLED
         self._resets_later = self._mode is AutoresetMode.NEXT_STEP

@@ -25,8 +25,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -191,21 +192,27 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {line.strip()}"[:300]
 
 
-def main(folder: str, descriptor: str) -> None:
+def main(folder: str, descriptor: str, plain: str = "") -> None:
     """The child, `python -m <this module> FOLDER FD`: compiles the job in file FD.
 
     Writes the library's path to `FOLDER/library`; or ends with 1, its last line the reason.
+    plain: without `OPTIONS`, which vouch for the compiler; the second try, in a new program,
+      as torch remembers what it was told of the compiler.
     """
     threading.Thread(target=_die_with_parent, args=[folder], daemon=True).start()
     gc.disable()  # a sixth of the Python time, in a process that ends soon
     status = 1
     try:
         importlib.import_module("torch._dynamo")  # without it no graph can be unpickled
-        with os.fdopen(int(descriptor), "rb") as file:
-            Path(folder, "library").write_text(str(_compile(*pickle.load(file))))
+        with os.fdopen(int(descriptor), "rb", closefd=False) as file:
+            library = _compile(*pickle.load(file), {} if plain else OPTIONS)
+        Path(folder, "library").write_text(str(library))
         status = 0
     except Exception as error:
         print(_one_line(error), flush=True)
+        if not plain:
+            os.lseek(int(descriptor), 0, os.SEEK_SET)
+            os.execv(sys.executable, [*sys.orig_argv, "plain"])
     os._exit(status)  # to take all of torch apart would take another second
 
 
@@ -215,6 +222,7 @@ def _compile(
     num_threads: int,
     directory: str,
     key: str,
+    options: Mapping[str, Any],
 ) -> Path:
     torch.set_num_threads(num_threads)
     arguments = tuple(
@@ -222,26 +230,25 @@ def _compile(
         for shape, strides, dtype in layouts_
     )
     function = source if isinstance(source, torch.fx.GraphModule) else source()
-    library = _compile_graph(trace(function, arguments), arguments)
+    library = _compile_graph(trace(function, arguments), arguments, options)
     CompiledFunction(library, arguments)  # what does not load does no harm here
     with contextlib.suppress(OSError):  # without a cache it is loaded from where it lies
         library = CompiledCache(directory).publish(library, key)
     return library
 
 
-def _compile_graph(graph: torch.fx.GraphModule, arguments: tuple[torch.Tensor, ...]) -> Path:
+def _compile_graph(
+    graph: torch.fx.GraphModule, arguments: tuple[torch.Tensor, ...], options: Mapping[str, Any]
+) -> Path:
+    """options: of torch's compiler; those that this torch does not have are left out."""
     import torch._inductor
 
     known = torch._inductor.list_options()
-    options = {name: value for name, value in OPTIONS.items() if name in known}
+    wanted = {name: value for name, value in options.items() if name in known}
     with torch.no_grad():
         program = torch.export.export(graph, arguments, strict=False)
         module = program.module(check_guards=False)
-        try:
-            library = torch._inductor.aot_compile(module, arguments, options=options)
-        except Exception:  # a compiler that does not know what this CPU has
-            library = torch._inductor.aot_compile(module, arguments)
-    return Path(str(library))
+        return Path(str(torch._inductor.aot_compile(module, arguments, options=wanted)))
 
 
 def _die_with_parent(folder: str) -> None:

@@ -59,7 +59,7 @@ def _check_stacks(block: TransitionBlock) -> None:
 
 
 class BlockVersions:
-    """The weights versions of the live items, oldest first: a few bytes a block, none an item.
+    """The weights versions of the live items, oldest first: a row a block at most, none an item.
 
     Items are counted from 0 in order of arrival, as in `Replay`. A row (end, incarnation,
     counter) says that the items before number `end` and from the end of the row before on

@@ -18,8 +18,13 @@ FramePiece = tuple[np.ndarray | list[bytes], np.ndarray | None]
 
 def live_items(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
     """The live items' columns `[size]` by `names`, joined from the segments of a state.
-    Raises ValueError where a segment is missing."""
+
+    Raises ValueError where a segment, or a column of one, is missing.
+    """
     segments, end = state["segments"], state["inserts"]
+    for missing in (set(names).difference(segment) for segment in segments):
+        if missing:
+            raise ValueError(f"a segment lacks {sorted(missing)}: another version has written it")
     pieces = [(segment["first_item"], len(segment[names[0]])) for segment in segments]
     rows = cut(pieces, end - state["size"], end, "item")
     return {

@@ -132,7 +132,9 @@ def test_evaluate_prints_json(evaluated, capfd):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "Missing from distdqn evaluate: RUN"),
+        ([], "distdqn evaluate: RUN is missing; see distdqn evaluate --help"),
+        (["-R"], "distdqn evaluate: RUN needs a value"),
+        (["run", "--", "--seed"], "unexpected argument '--'"),
         (["r", "--episode", "5"], "unknown option --episode; did you mean --episodes?"),
         (
             ["r", "--episodes", "0"],

@@ -158,8 +158,7 @@ def test_every_field_of_the_help_has_a_text():
         (["apex"], "distdqn train: unexpected argument 'apex'; see distdqn train --help"),
         (
             ["--seed"],
-            "distdqn train: Missing value for argument '--seed'. Expected 1 values. "
-            "For full helptext, run distdqn train --help",
+            "distdqn train: --seed needs a value; see distdqn train --help",
         ),
         (["--seed", "x"], "distdqn: error: seed is 'x', must be a whole number"),
         (

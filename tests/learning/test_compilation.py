@@ -407,3 +407,17 @@ def test_a_described_build_is_found_without_tracing(compiled, monkeypatch):
 
 def graph_key() -> str:
     return cache_key(trace(accumulate, ARGUMENTS), ARGUMENTS)
+
+
+@pytest.mark.long
+@needs_compiler
+def test_a_compiler_that_does_not_know_this_cpu_is_asked_again_without_shortcuts(
+    tmp_path, monkeypatch
+):
+    compiler = tmp_path / "g++"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-mavx512*) exit 1;; esac\nexec g++ "$@"\n')
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    compiling = BackgroundCompile(build_accumulate, ARGUMENTS, CompiledCache(tmp_path / "c"))
+    wait(compiling, 600)
+    assert compiling.state == "ready", compiling.reason
