@@ -70,8 +70,9 @@ class BackgroundCompile:
     The child ends with this process, however that ends.
 
     build: makes a function that is in place and positional. If `describe` knows it
-      (`partial(f, module, settings)`) a cached result costs milliseconds; what a user's own
-      network makes is traced here, before this returns, which takes two seconds.
+      (`partial(f, module, settings)`) a cached result costs milliseconds. What a user's own
+      network makes is traced by the child, which then looks for a cached result; only what
+      cannot be sent is traced here, before this returns, which takes two seconds.
     arguments: CPU tensors; their layouts count, their values do not.
     nice: of the child process. At 19 it takes only what training leaves.
     command: starts the child; another one in tests.
@@ -120,12 +121,13 @@ class BackgroundCompile:
         if any(argument.device.type != "cpu" for argument in self._arguments):
             return self._fail("CUDA uses graphs")
         source: Build | torch.fx.GraphModule = build
+        key = ""
         if (description := describe(build)) is not None:
             key = source_key(description, self._arguments)
-        else:
+        elif not _can_be_sent(build):
             source = trace(build(), self._arguments)
             key = cache_key(source, self._arguments)
-        if (library := self._cache.lookup(key)) is not None:
+        if key and (library := self._cache.lookup(key)) is not None:
             self._function = CompiledFunction(library, self._arguments)
             return self._end("cached")
         if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
@@ -185,6 +187,14 @@ class BackgroundCompile:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _can_be_sent(build: Build) -> bool:
+    """Whether another program can unpickle it, which knows nothing of this one's `__main__`."""
+    try:
+        return b"__main__" not in pickle.dumps(build)
+    except Exception:  # pickle fails in many ways
+        return False
+
+
 def _one_line(error: Exception) -> str:
     """The compiler's first complaint where there is one, else the error's first line."""
     lines = str(error).strip().splitlines() or [""]
@@ -229,11 +239,16 @@ def _compile(
         torch.empty_strided(shape, strides, dtype=dtype).zero_()
         for shape, strides, dtype in layouts_
     )
-    function = source if isinstance(source, torch.fx.GraphModule) else source()
-    library = _compile_graph(trace(function, arguments), arguments, options)
+    graph = source
+    if not isinstance(graph, torch.fx.GraphModule):
+        graph = trace(graph(), arguments)
+    key, cache = key or cache_key(graph, arguments), CompiledCache(directory)
+    if (library := cache.lookup(key)) is not None:
+        return library
+    library = _compile_graph(graph, arguments, options)
     CompiledFunction(library, arguments)  # what does not load does no harm here
     with contextlib.suppress(OSError):  # without a cache it is loaded from where it lies
-        library = CompiledCache(directory).publish(library, key)
+        library = cache.publish(library, key)
     return library
 
 

@@ -396,6 +396,17 @@ def test_the_next_run_finds_it_by_its_graph_without_a_child(compiled):
 
 
 @needs_compiler
+def test_what_can_be_sent_is_traced_and_found_by_a_child(compiled, monkeypatch):
+    monkeypatch.setattr("distdqn.learning.compilation.trace", None)
+    compiling = BackgroundCompile(build_accumulate, ARGUMENTS, compiled[1], nice=0)
+    before = sorted(compiled[1].directory.iterdir())
+    wait(compiling, 300)
+    assert compiling.state == "ready", compiling.reason
+    assert sorted(compiled[1].directory.iterdir()) == before
+    assert compiling.poll()(torch.zeros(2, 3), torch.ones(3))[0] == 6.0
+
+
+@needs_compiler
 def test_a_described_build_is_found_without_tracing(compiled, monkeypatch):
     build = functools.partial(make_network, network())
     key = source_key(describe(build), ARGUMENTS)
