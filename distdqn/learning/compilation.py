@@ -215,7 +215,7 @@ def main(folder: str, descriptor: str, plain: str = "") -> None:
     try:
         importlib.import_module("torch._dynamo")  # without it no graph can be unpickled
         with os.fdopen(int(descriptor), "rb", closefd=False) as file:
-            library = _compile(*pickle.load(file), {} if plain else OPTIONS)
+            library = _compile(*pickle.load(file), options={} if plain else OPTIONS)
         Path(folder, "library").write_text(str(library))
         status = 0
     except Exception as error:
