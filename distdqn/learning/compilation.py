@@ -232,6 +232,7 @@ def _compile(
     num_threads: int,
     directory: str,
     key: str,
+    *,
     options: Mapping[str, Any],
 ) -> Path:
     torch.set_num_threads(num_threads)
