@@ -134,15 +134,14 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 def importance_weights(probabilities: np.ndarray, num_items: int, exponent: float) -> np.ndarray:
     """`w_i = (1 / (N P(i)))^beta / max_j w_j`, Schaul et al. 2016, section 3.4.
 
-    probabilities: `[..., B]` float64 global probabilities, P(shard) P(item | shard), with
-      which the items of each minibatch were drawn.
+    probabilities: `[..., B]` float64 global probabilities, P(shard) P(item | shard), with which the
+      items of each minibatch were drawn.
     num_items: N, items in all shards together.
     exponent: beta; 0 gives ones, 1 corrects the bias in full.
-    Raises ValueError for a probability outside (0, 1], no item or a negative exponent: they
-    come from other processes.
-    Gives `[..., B]` float32 in (0, 1]. The maximum is over the last axis: every minibatch is
-    normalised by itself, whatever others travel in its superbatch. N cancels against it, up
-    to rounding.
+    Raises ValueError for a probability outside (0, 1], no item or a negative exponent: they come
+    from other processes. Gives `[..., B]` float32 in (0, 1]. The maximum is over the last axis:
+    every minibatch is normalised by itself, whatever others travel in its superbatch. N cancels
+    against it, up to rounding.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if not np.all((probabilities > 0.0) & (probabilities <= 1.0)):

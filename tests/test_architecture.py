@@ -235,7 +235,7 @@ def test_yaml_is_loaded_only_where_yaml_is_read(name):
 
 
 def test_the_learner_can_be_measured_where_little_is_installed():
-    wanted = {"torch", "numpy", "numba", "msgpack"}
+    wanted = {"torch", "numpy", "numba", "llvmlite", "msgpack"}  # numba brings llvmlite
     outside = loaded_with("distdqn.bench.learner") - set(sys.stdlib_module_names)
 
     assert outside <= wanted

@@ -1,9 +1,8 @@
 """The network as an env worker uses it.
 
-Small dense networks act through numpy (`dense_forward`); any other acts through PyTorch as
-it is: with 8 stacked pictures, the `nature` torso and one thread 2.4 ms, nearly all of it
-inside the layers. Weights packed beforehand by operators that PyTorch does not document
-would take 0.3 ms off.
+Small dense networks act through numpy (`dense_forward`); any other acts through PyTorch as it is:
+with 8 stacked pictures, the `nature` torso and one thread 2.4 ms, nearly all of it inside the
+layers. Weights packed beforehand by operators that PyTorch does not document would take 0.3 ms off.
 
 Symbols: `N` envs, `B` transitions of a block, `A` actions, `P` parameters, `H` features.
 """

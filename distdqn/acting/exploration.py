@@ -13,8 +13,7 @@ STEPS_PER_DRAW = 256
 def ladder(num_envs_total: int, base: float, alpha: float) -> np.ndarray:
     """`[N]` float64, `eps_i = base^(1 + alpha i / (N - 1))`, from most to least exploring.
 
-    Horgan et al. 2018 (Ape-X), section 4.1, with base 0.4 and alpha 7. A single env
-    gets `base`.
+    Horgan et al. 2018 (Ape-X), section 4.1, with base 0.4 and alpha 7. A single env gets `base`.
 
     num_envs_total: N, over all workers, at least 1.
     base: in (0, 1].

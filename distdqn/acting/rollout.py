@@ -113,10 +113,9 @@ class Rollout:
     `set_clock` between; `flush` at the end. Until weights come, the network's own initial
     parameters act.
 
-    A block is sealed when `block_transitions` steps have n - 1 vector steps behind them
-    (episodes that end in these add their tails, and all envs step together, so it may
-    hold somewhat more), or when its oldest step is older than `max_block_age_s` and any
-    window has closed.
+    A block is sealed when `block_transitions` steps have n - 1 vector steps behind them (episodes
+    that end in these add their tails, and all envs step together, so it may hold somewhat more), or
+    when its oldest step is older than `max_block_age_s` and any window has closed.
 
     collected: transitions that left the windows, `refused` included.
     refused: of these, those thrown away since a NaN or infinity touched their window.

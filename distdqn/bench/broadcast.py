@@ -12,8 +12,6 @@ Env worker, publisher, weight server and network are those of a run; only the en
 place of computing, the learner makes its updates on one minibatch, and blocks go nowhere.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

@@ -10,8 +10,6 @@ It needs torch, numpy, numba and msgpack alone, so that it can be measured anywh
     python -m distdqn.bench.learner --device cuda --batch-size 512 --double --dueling --prioritized
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import inspect

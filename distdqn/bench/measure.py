@@ -5,8 +5,6 @@ reported with the smallest and the largest, since a shared machine has bad momen
 is to be compared is measured in turn, so that a bad moment meets both sides.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import resource
@@ -39,10 +37,9 @@ def in_turn(
 ) -> dict[str, Rates]:
     """Measures several works, repetition by repetition in turn.
 
-    A work returns the units it did, and has waited for the device; it is called over and over
-    for `seconds` at least in each repetition, and for half of that before, which is not
-    counted. Every second round goes the other way round, so that none always follows the same
-    one.
+    A work returns the units it did, and has waited for the device; it is called over and over for
+    `seconds` at least in each repetition, and for half of that before, which is not counted. Every
+    second round goes the other way round, so that none always follows the same one.
 
     cpu_clock: seconds on a CPU so far; by default of this process, see `cpu_clock_of`.
     """

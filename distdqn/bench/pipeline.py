@@ -6,8 +6,6 @@ these is the limit; where cores are scarcer, it is all cores at the CPU time tha
 step took, with its share of an update, of replay and of Ray.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

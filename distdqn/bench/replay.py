@@ -1,10 +1,9 @@
 """Transitions per second of a replay: add, sample, update priorities.
 
-One process does one thing at a time, on a full replay; with shards, as many processes
-sample at once, each from its part of the capacity. The limit of adding and sampling is
-one memcpy of the same bytes into kept memory, that of updating one write to each node of
-the sum tree that must change. What a work reads has been drawn before, and is not the same
-each time.
+One process does one thing at a time, on a full replay; with shards, as many processes sample at
+once, each from its part of the capacity. The limit of adding and sampling is one memcpy of the same
+bytes into kept memory, that of updating one write to each node of the sum tree that must change.
+What a work reads has been drawn before, and is not the same each time.
 """
 
 from __future__ import annotations
@@ -307,9 +306,8 @@ def needed_bytes(point: Point) -> int:
 class Copying:
     """Copies `num_bytes` from one place to the next, as fast as this machine can.
 
-    Source and target move on through as much memory as the work itself goes through
-    (`source_area`, `target_area`, at most 64 MB each), so that both find as much in the
-    caches.
+    Source and target move on through as much memory as the work itself goes through (`source_area`,
+    `target_area`, at most 64 MB each), so that both find as much in the caches.
     """
 
     def __init__(self, num_bytes: int, source_area: int, target_area: int) -> None:

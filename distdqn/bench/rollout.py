@@ -8,8 +8,6 @@ envs alone, as Gymnasium or ale-py give them; nearer to what it can reach is
 All three are measured in turn in this process, and every share is of its own round.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import math

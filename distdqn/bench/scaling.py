@@ -4,8 +4,6 @@ A short measurement of the whole system, as `pipeline` makes it, for every numbe
 workers with every number of shards, all in one Ray.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Frames are a picture that stays with a few that change, episodes end now and the
 is asked, and nothing is learned from them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

@@ -5,8 +5,6 @@ and `run(options, say)`; one with a `DEFAULT_PRESET` is also given a configurati
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib

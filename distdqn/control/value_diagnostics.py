@@ -20,19 +20,18 @@ class ValueDiagnostics:
     discount: of one step; without one, or with 1, there is no bound.
 
     reward_abs_max: largest so far.  announced: whether soft divergence was said.
-    q_abs_max: largest |q(s, a)| of the actions learned from; NaN before any, infinite
-      once a value was not finite.
-    q_bound: r_max / (1 - discount) with r_max the largest absolute reward of one step,
-      after scaling and clipping; NaN until one was other than 0.
+    q_abs_max: largest |q(s, a)| of the actions learned from; NaN before any, infinite once a value
+      was not finite.
+    q_bound: r_max / (1 - discount) with r_max the largest absolute reward of one step, after
+      scaling and clipping; NaN until one was other than 0.
     soft_divergence: whether q_abs_max exceeds the bound by more than 1 percent, None without
-      either: values that no policy can realise although the parameters stay finite.
-      van Hasselt et al. 2018, "Deep reinforcement learning and the deadly triad"
-      (arXiv:1812.02648).
-    q_start_mean, return_start_mean: of the newest evaluation, means over its episodes of
-      max_a q(s_0, a) and of the discounted return then realised (up to the first lost
-      life, where one terminates). The first above the second is overestimation. Episodes
-      cut by `eval.max_episode_steps` count with the return so far, which leaves out what
-      the value promises beyond.
+      either: values that no policy can realise although the parameters stay finite. van Hasselt et
+      al. 2018, "Deep reinforcement learning and the deadly triad" (arXiv:1812.02648).
+    q_start_mean, return_start_mean: of the newest evaluation, means over its episodes of max_a
+      q(s_0, a) and of the discounted return then realised (up to the first lost life, where one
+      terminates). The first above the second is overestimation. Episodes cut by
+      `eval.max_episode_steps` count with the return so far, which leaves out what the value
+      promises beyond.
     """
 
     def __init__(self, discount: float | None):

@@ -28,10 +28,9 @@ def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]
 class ActionMasks:
     """Reads `info["action_mask"]` of a vector env.
 
-    Whether the env gives masks at all is seen at its first reset. From then on a row
-    without one is all True, for envs (`info["_action_mask"]` False, as Gymnasium's
-    vector envs mark them) as for whole steps; an env that never gives one costs a look
-    into `info`.
+    Whether the env gives masks at all is seen at its first reset. From then on a row without one is
+    all True, for envs (`info["_action_mask"]` False, as Gymnasium's vector envs mark them) as for
+    whole steps; an env that never gives one costs a look into `info`.
     """
 
     def __init__(self, num_envs: int, num_actions: int, label: str) -> None:
@@ -49,8 +48,7 @@ class ActionMasks:
     ) -> np.ndarray | None:
         """`[N, A]` bool masks, None for an env that gives none.
 
-        terminal: `[N]` bool of the states in which nobody acts: they may allow
-          nothing.
+        terminal: `[N]` bool of the states in which nobody acts: they may allow nothing.
 
         Raises EnvFailure: a mask of another shape, one that allows nothing, or one where the first
         reset gave none.

@@ -1,8 +1,7 @@
 """Vector environments from an id or a factory, what steps them, and what a run must know.
 
-An id with a vector entry point becomes that native vector env where it does what
-`gymnasium.make` would do, and an Atari game what `env.atari.*` says; everything else
-becomes a `SerialVectorEnv`.
+An id with a vector entry point becomes that native vector env where it does what `gymnasium.make`
+would do, and an Atari game what `env.atari.*` says; everything else becomes a `SerialVectorEnv`.
 """
 
 import contextlib
@@ -21,13 +20,7 @@ from gymnasium.vector import AutoresetMode
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.atari import (
-    AleVectorEnv,
-    ale_vector_env,
-    check_kwargs,
-    check_unused,
-    make_single,
-)
+from distdqn.envs.atari import AleVectorEnv, ale_vector_env, check_kwargs, check_unused, make_single
 from distdqn.envs.failures import explained, one_line
 from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit

@@ -10,8 +10,7 @@ the order and with the one-hot vectors of `gymnasium.spaces.flatten`.
     MultiBinary                 int8
     MultiDiscrete, Dict, Tuple  one float32 vector; an image inside is not scaled
 
-float64 loses precision on purpose: networks compute in float32, and replay holds
-half the bytes.
+float64 loses precision on purpose: networks compute in float32, and replay holds half the bytes.
 """
 
 import dataclasses

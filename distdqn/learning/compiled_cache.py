@@ -166,9 +166,8 @@ def _only_mine(path: Path) -> bool:
 class CompiledFunction:
     """A loaded library: an in-place function for arguments of one layout.
 
-    A call keeps the interpreter lock, but for moments too short for another thread to
-    wake in: with nothing else between calls, a waiting thread was seen to starve for
-    600 ms.
+    A call keeps the interpreter lock, but for moments too short for another thread to wake in: with
+    nothing else between calls, a waiting thread was seen to starve for 600 ms.
     """
 
     def __init__(self, library: str | Path, arguments: Tensors) -> None:

@@ -1,8 +1,7 @@
 """The learner behind Ray: one training thread, two helpers.
 
-The training thread takes superbatches from the prefetcher, makes the updates and
-leaves priorities, weights and snapshots with the helpers; it waits only for data,
-and that time is counted.
+The training thread takes superbatches from the prefetcher, makes the updates and leaves priorities,
+weights and snapshots with the helpers; it waits only for data, and that time is counted.
 """
 
 import time

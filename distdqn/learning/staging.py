@@ -111,10 +111,9 @@ def arbitrary_batch(
 class Staging:
     """Hands out minibatches on a device, in memory that is used again and again.
 
-    A minibatch is valid until `num_slots` more have been asked for; what is computed on it
-    must be launched, on the current stream, before the next one is asked for. Nothing
-    waits for the GPU but the host for a slot whose copy of three minibatches ago is still
-    under way. One thread.
+    A minibatch is valid until `num_slots` more have been asked for; what is computed on it must be
+    launched, on the current stream, before the next one is asked for. Nothing waits for the GPU but
+    the host for a slot whose copy of three minibatches ago is still under way. One thread.
 
     device: where they go.  num_slots: 1 on the CPU, where nothing overlaps.
     """

@@ -106,10 +106,9 @@ def disagreement(
 ) -> str:
     """How one update of the candidate differs from the reference's; empty if it does not.
 
-    The candidate runs on the tensors of `state` themselves (a CUDA graph knows no
-    others), which are put back. For the comparison the learning rate is 1 and second
-    moments are raised by 1: near zero, Adam turns rounding noise in a vanishing
-    gradient into a whole step.
+    The candidate runs on the tensors of `state` themselves (a CUDA graph knows no others), which
+    are put back. For the comparison the learning rate is 1 and second moments are raised by 1: near
+    zero, Adam turns rounding noise in a vanishing gradient into a whole step.
 
     tolerance: of the outputs and of the state's change, as norms.
     """

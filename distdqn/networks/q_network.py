@@ -5,10 +5,9 @@ scales and one-hot encodes them itself, so nothing outside knows how it sees the
 
     obs [B, *obs_shape] --preprocess--> float [B, ...] --torso--> [B, H] --head--> q [B, A]
 
-A `PictureTorso` takes them as they are stored. Under `torch.autocast` the
-torso computes in autocast's dtype, the head in that of its parameters: eight bits would
-not tell neighbouring Q-values apart. Layers keep PyTorch's default initialisation; seed it
-with `torch.manual_seed`.
+A `PictureTorso` takes them as they are stored. Under `torch.autocast` the torso computes in
+autocast's dtype, the head in that of its parameters: eight bits would not tell neighbouring
+Q-values apart. Layers keep PyTorch's default initialisation; seed it with `torch.manual_seed`.
 """
 
 import importlib

@@ -12,6 +12,12 @@ import numba
 import numpy as np
 
 from distdqn.replay.saved_state import FramePiece
+from distdqn.replay.streaming import (
+    STREAM_BYTES,
+    STREAMED_FROM_BYTES,
+    finish_streaming,
+    store_streaming,
+)
 from distdqn.types import ObservationSpec
 
 GROWTH = 1.05  # factor: the price is to move frames, so not at every block
@@ -24,8 +30,7 @@ _CHUNK = 1024  # frames decompressed at once when a plain ring takes over compre
 class Rows:
     """`capacity` rows of one shape in slots, each filled by `write`.
 
-    They are copied as the widest words that divide a row: one kernel serves every dtype and
-    shape.
+    They are copied as the widest words that divide a row: one kernel serves every dtype and shape.
 
     Slots are numbered round: row number n lies in slot n - origin, or in that plus
     `capacity` where it is older than the row `origin` in slot 0.
@@ -48,9 +53,22 @@ class Rows:
         self.array[slot : slot + len(rows)] = rows
 
     def gather(self, numbers: np.ndarray, origin: int) -> np.ndarray:
-        """The rows with `numbers [...]`, as `[..., *shape]`."""
+        """The rows with `numbers [...]`, as `[..., *shape]`.
+
+        Of `numbers [P, B, stack]` those of one column are gathered one after the other: the
+        stacks of a transition share rows.
+        """
         out = np.empty((*numbers.shape, *self._shape), self.array.dtype)
-        _gather(self._words(self.array), numbers.reshape(-1), origin, self._words(out))
+        streams = (
+            out.nbytes >= STREAMED_FROM_BYTES
+            and self.array.itemsize * self._width % STREAM_BYTES == 0
+            and out.ctypes.data % STREAM_BYTES == 0
+        )
+        words, rows = self._words(self.array), self._words(out)
+        if numbers.ndim == 3:
+            _gather_stacks(words, numbers, origin, rows.reshape(-1), streams)
+        else:
+            _gather(words, numbers.reshape(-1), origin, rows)
         return out
 
     def resize(self, capacity: int, num_tail: int) -> None:
@@ -329,3 +347,31 @@ def _gather(words: np.ndarray, numbers: np.ndarray, origin: int, out: np.ndarray
         for j in range(width):
             out[i, j] = words[slot, j]
     return touched  # or the compiler would drop the first pass
+
+
+@numba.njit(cache=True)
+def _gather_stacks(
+    words: np.ndarray, numbers: np.ndarray, origin: int, out: np.ndarray, streams: bool
+) -> np.int64:
+    """As `_gather`, of `numbers [P, B, stack]`; `out` is flat."""
+    capacity, width = words.shape
+    num_parts, count, stack = numbers.shape
+    source = words.reshape(-1)
+    touched = np.int64(0)
+    for number in numbers.flat:
+        slot = number - origin
+        touched ^= np.int64(words[slot + capacity * (slot < 0), 0])
+    for i in range(count):
+        for part in range(num_parts):
+            for place in range(stack):
+                slot = numbers[part, i, place] - origin
+                slot += capacity * (slot < 0)
+                to = ((part * count + i) * stack + place) * width
+                if streams:
+                    for j in range(0, width, STREAM_BYTES // words.itemsize):
+                        store_streaming(out, to + j, source, slot * width + j)  # type: ignore[call-arg]
+                else:
+                    for j in range(width):
+                        out[to + j] = source[slot * width + j]
+    finish_streaming()  # type: ignore[call-arg]
+    return touched

@@ -1,7 +1,6 @@
 """How a replay lies in memory, and how much of it a full one takes.
 
-Loads no compiled kernel, so that a run can be refused before it starts by a process that
-has none.
+Loads no compiled kernel, so that a run can be refused before it starts by a process that has none.
 """
 
 import dataclasses

@@ -17,12 +17,7 @@ from distdqn.replay.frame_ring import FrameRing
 from distdqn.replay.layout import COLUMNS, FRAMES_PER_ITEM, ITEM, visits_shape
 from distdqn.replay.sampling import Sampler
 from distdqn.replay.saved_state import live_frames, live_items, rng_words, set_rng_words
-from distdqn.types import (
-    ObservationSpec,
-    PriorityUpdate,
-    ReplayBatch,
-    TransitionBlock,
-)
+from distdqn.types import ObservationSpec, PriorityUpdate, ReplayBatch, TransitionBlock
 
 IDS_PER_EPOCH = 2**40
 _COUNTERS = ("inserts", "size", "dropped_updates", "refused_priorities")
@@ -37,11 +32,10 @@ class Replay:
     draws: give a restarted or restored shard a new one. An id is live if and only if
     it lies in `[epoch * 2**40 + inserts - size, epoch * 2**40 + inserts)`.
 
-    Frames are planned for `frames_per_item` per item: above 1 because blocks repeat
-    frames at their borders (stack - 1 + n for each env) and an episode has one more than
-    transitions. With `compression` ("lz4") each is kept compressed. Where that is too
-    little (short episodes, small blocks) the frame ring grows; items are never
-    evicted early.
+    Frames are planned for `frames_per_item` per item: above 1 because blocks repeat frames at their
+    borders (stack - 1 + n for each env) and an episode has one more than transitions. With
+    `compression` ("lz4") each is kept compressed. Where that is too little (short episodes, small
+    blocks) the frame ring grows; items are never evicted early.
 
     items: `[capacity]` records (`ITEM`), by slot.  frames: the ring that they refer to.
     versions: which weights acted in the live items.
@@ -223,9 +217,8 @@ class Replay:
     def get_state(self, first_item: int = 0, first_frame: int = 0) -> dict[str, Any]:
         """Everything that later samples depend on, as `codec` takes it.
 
-        first_item, first_frame: numbers from which items and frames are given; those
-          before are in the segments of earlier states, up to their "inserts" and
-          "next_frame".
+        first_item, first_frame: numbers from which items and frames are given; those before are in
+          the segments of earlier states, up to their "inserts" and "next_frame".
 
         "segments" is a list with the one segment of this state: the live items and frames
         from those numbers on, oldest first, which never change. The other entries are

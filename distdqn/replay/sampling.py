@@ -116,12 +116,11 @@ class PlainSampler:
 class PrioritizedSampler:
     """Proportional prioritization, P(i) = v_i / sum_k v_k with v_i = (p_i + epsilon)^alpha.
 
-    (Schaul et al. 2016, "Prioritized Experience Replay", equation 1 and section 3.3.)
-    p_i is the unexponentiated |TD error| of item i, alpha the `priority_exponent` (0:
-    uniform), epsilon the `priority_epsilon`, which keeps an item drawable whose TD
-    error is 0. An item without a priority of its own gets the largest seen so far
-    (1 at first). A priority that is negative or not finite is refused and counted,
-    never stored: it would spoil the sums of the whole shard.
+    (Schaul et al. 2016, "Prioritized Experience Replay", equation 1 and section 3.3.) p_i is the
+    unexponentiated |TD error| of item i, alpha the `priority_exponent` (0: uniform), epsilon the
+    `priority_epsilon`, which keeps an item drawable whose TD error is 0. An item without a priority
+    of its own gets the largest seen so far (1 at first). A priority that is negative or not finite
+    is refused and counted, never stored: it would spoil the sums of the whole shard.
 
     Numeric hazard: one priority 1e16 times larger than the rest absorbs their sum in
     float64, and they are no longer drawn until it is updated.

@@ -76,8 +76,7 @@ def cut(pieces: Iterable[tuple[int, int]], first: int, end: int, what: str) -> l
       reach beyond either side.
     what: name of the rows, for the error.
 
-    Returns one slice within each piece, empty perhaps. Raises ValueError where rows are
-    missing.
+    Returns one slice within each piece, empty perhaps. Raises ValueError where rows are missing.
     """
     slices, reached = [], first
     for start, length in pieces:

@@ -1,8 +1,7 @@
 """A replay shard: a replay with the account of its use, and its shell behind Ray.
 
-`add` waits while this shard's inserts are at the limit that the learner last granted;
-every other call answers at once, so the calls that would release a waiting `add` are
-never blocked by it.
+`add` waits while this shard's inserts are at the limit that the learner last granted; every other
+call answers at once, so the calls that would release a waiting `add` are never blocked by it.
 """
 
 from __future__ import annotations

@@ -72,8 +72,7 @@ class SumTree:
         their values. A slot of value 0 is never returned, whatever the rounding, and
         `total` itself finds the last slot above 0. O(B log capacity).
 
-        Raises RuntimeError while the total is 0 and ValueError for a target outside
-        `[0, total]`.
+        Raises RuntimeError while the total is 0 and ValueError for a target outside `[0, total]`.
         """
         if not self.nodes[1] > 0.0:
             raise RuntimeError("cannot find a slot: every value is 0, set some first")

@@ -1,8 +1,7 @@
 """Makes every part from the configuration.
 
-`Factory` travels to the actors as a constructor argument; each method runs in the
-process that needs its part and imports only what that part needs, so a replay shard
-never loads torch.
+`Factory` travels to the actors as a constructor argument; each method runs in the process that
+needs its part and imports only what that part needs, so a replay shard never loads torch.
 """
 
 from __future__ import annotations

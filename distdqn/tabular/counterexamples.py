@@ -4,8 +4,6 @@ Every sweep is exact, an expectation over all states: what grows here grows by t
 itself, not by noise, replay or exploration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ Nothing here is sampled or learned: this is what learned values are held against
 Sutton & Barto 2018, equation 3.20; the maximum is over the actions that the env allows.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from distdqn.envs.tables import TransitionTable

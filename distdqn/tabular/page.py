@@ -3,8 +3,6 @@
 What each picture should show is said beside it, so that a reader can tell when it does not.
 """
 
-from __future__ import annotations
-
 import datetime
 import html
 from collections.abc import Mapping, Sequence

@@ -3,11 +3,10 @@
 Every run is an ordinary one: its settings are configuration keys, and `distdqn train`
 with the `config.yaml` of its folder repeats it.
 
-A table is learned from uniform replay that keeps every transition, with falling step sizes.
-Where outcomes are random the values end at those of the empirical frequencies, and more
-steps are the only way to better ones. RMSprop divides by the size of a pair's own
-gradients, so that rarely visited pairs keep up; Adam does too, but its momentum carries
-them past their targets.
+A table is learned from uniform replay that keeps every transition, with falling step sizes. Where
+outcomes are random the values end at those of the empirical frequencies, and more steps are the
+only way to better ones. RMSprop divides by the size of a pair's own gradients, so that rarely
+visited pairs keep up; Adam does too, but its momentum carries them past their targets.
 
 The ablation takes one remedy away at a time. Bootstrapping, function approximation and
 off-policy data may diverge together (Sutton & Barto 2018, section 11.3). What replay, the
@@ -20,8 +19,6 @@ CartPole is the control problem: one reward a step, so no policy has a value abo
 bound is too high shows only where the true one is known: for double Q-learning, FrozenLake
 with a table whose step size stays large, so that its estimates stay noisy.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A result is a run and its exact solution; what it says of itself (`to_json`,
 `complaints`) is computed from those two, nothing is stored twice.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import platform
 from collections.abc import Mapping, Sequence

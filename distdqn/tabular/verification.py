@@ -6,8 +6,6 @@ checkpoints are the values over time, its `visits.safetensors` is how often the 
 policy took each action in each state.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

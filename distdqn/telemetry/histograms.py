@@ -31,9 +31,8 @@ class CountHistogram:
 class LogHistogram:
     """Counts of non-negative numbers in bins a factor 2^(1/4) wide, from 1e-6 to 1e6.
 
-    What lies below shares one bin with 0, what lies above another, and so do infinity
-    and NaN: a histogram that dropped them would look healthy. Counts may be fractions, as
-    after `scaled`.
+    What lies below shares one bin with 0, what lies above another, and so do infinity and NaN: a
+    histogram that dropped them would look healthy. Counts may be fractions, as after `scaled`.
 
     counts: `[162]` float64, the first and last bin open.
     largest: of all observed, exactly; NaN before any, infinite once one was NaN.

@@ -90,8 +90,7 @@ class LearnerReport:
 
     q_abs_max: largest absolute Q-value of the actions learned from.
     td_errors: absolute, of the newest minibatches.
-    wait_s: seconds that the training thread waited for data, of `elapsed_s` since
-      sampling began.
+    wait_s: seconds that the training thread waited for data, of `elapsed_s` since sampling began.
     """
 
     gradient_steps: int = 0
