@@ -12,7 +12,7 @@ def test_the_eight_configurations_give_the_recorded_weights():
     if weights_record.arithmetic() not in known:
         pytest.skip(
             f"no record for {weights_record.arithmetic()}; where the code is known to be right, "
-            "python tests/weights_record.py makes one"
+            "python tests/lockstep/weights_record.py makes one"
         )
 
     assert weights_record.measured() == known[weights_record.arithmetic()]
