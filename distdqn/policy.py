@@ -18,7 +18,7 @@ import torch
 from distdqn.config import Config, load_config
 from distdqn.envs.make import describe, make_stepper
 from distdqn.errors import CheckpointError, RunError
-from distdqn.evaluation.play import EvaluationResult, play_episodes
+from distdqn.evaluation.play import play_episodes
 from distdqn.evaluation.video import record_video
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from distdqn.files.run_folder import RunFolder
@@ -144,14 +144,11 @@ def evaluate_run(
     with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = [_film(loaded, steppers, seed, epsilon)] if video else []
-    figures = {"episodes": episodes, "seed": seed, "epsilon": epsilon} | _figures(result)
+    figures: dict[str, Any] = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
+    for kind in ("mean", "std", "min", "max"):
+        figures[f"return_{kind}"] = float(getattr(result.returns, kind)())
+    figures |= {"length_mean": float(result.lengths.mean()), "num_cut": result.num_cut}
     return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
-
-
-def _figures(result: EvaluationResult) -> dict[str, Any]:
-    returns, kinds = result.returns, ("mean", "std", "min", "max")
-    figures = {f"return_{kind}": float(getattr(returns, kind)()) for kind in kinds}
-    return figures | {"length_mean": float(result.lengths.mean()), "num_cut": result.num_cut}
 
 
 def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: float) -> str:

@@ -265,9 +265,6 @@ class WatchedRollout:
         self._rollout.set_weights(snapshot)
         self._env.expect(snapshot.version.counter)
 
-    def collect(self, max_transitions: int, until: float) -> None:
-        self._rollout.collect(max_transitions, until)
-
     def flush(self) -> None:
         """Nobody gets what the last block holds."""
 

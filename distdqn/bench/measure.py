@@ -67,10 +67,7 @@ def rate_case(
     limit_name: str = "",
     **fields: Any,
 ) -> Case:
-    """A case whose value is a rate, beside the rate of its limit from the same `in_turn`.
-
-    fields: others of `Case`.
-    """
+    """A case of rates, beside those of its limit from the same `in_turn`; fields: of `Case`."""
     limits = limit.per_s if limit else ()
     fields["cpu_s"] = rates.cpu_s
     return Case.of(name, settings, unit, rates.per_s, limits, limit_name, **fields)

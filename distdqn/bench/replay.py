@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distdqn.bench.children import Child
-from distdqn.bench.measure import Rates, cpu_clock_of, in_turn, peak_bytes, rate_case, reset_peak
+from distdqn.bench.measure import cpu_clock_of, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
 from distdqn.replay.layout import (
@@ -142,8 +142,10 @@ def _measure(point: Point, works: tuple[str, ...], options: Options) -> Iterator
         both = {"work": getattr(work, name), "limit": getattr(work, f"{name}_limit")}
         rates = in_turn(both, options.seconds, options.repeats)
         shown, limit = ("update priorities", WRITES) if name == "update" else (name, MEMCPY)
-        more = {"peak_bytes": peak_bytes(), "details": {"replay_bytes": work.replay.nbytes}}
-        yield _case(shown, _settings(point, name), rates, limit, **more)
+        told = "transitions/s", rates["work"], rates["limit"], limit
+        more: dict[str, Any] = {"details": {"replay_bytes": work.replay.nbytes}}
+        more["peak_bytes"] = peak_bytes()
+        yield rate_case(shown, _settings(point, name), *told, **more)
 
 
 def _measure_shards(base: Point, shards: int, options: Options) -> Iterator[Case]:
@@ -158,14 +160,8 @@ def _measure_shards(base: Point, shards: int, options: Options) -> Iterator[Case
         }
         rates = in_turn(both, options.seconds, options.repeats, cpu_clock_of(processes.pids))
         limit, peak = f"{MEMCPY} by as many processes", processes.peak_bytes()
-        yield _case("sample, shards at once", settings, rates, limit, peak_bytes=peak)
-
-
-def _case(
-    name: str, settings: dict[str, Setting], rates: dict[str, Rates], limit: str, **more: Any
-) -> Case:
-    work, bound = rates["work"], rates["limit"]
-    return rate_case(name, settings, "transitions/s", work, bound, limit, **more)
+        told = "transitions/s", rates["work"], rates["limit"], limit
+        yield rate_case("sample, shards at once", settings, *told, peak_bytes=peak)
 
 
 def _settings(point: Point, work: str) -> dict[str, Setting]:

@@ -80,10 +80,7 @@ class Case:
         cls, name: str, settings: Mapping[str, Setting], unit: str, values: Sequence[float],
         limits: Sequence[float] = (), limit_name: str = "", **fields: Any,
     ) -> Case:  # fmt: skip
-        """values, limits: one for each repetition; no limits where there is no such thing.
-
-        fields: others of a case.
-        """
+        """values, limits (if there are any): one for each repetition; fields: others of a case."""
         if limits:
             share = share_of(values, limits, fields.get("better", "higher"))
             fields |= {"limit": Figure.of(limits), "limit_name": limit_name, "share": share}

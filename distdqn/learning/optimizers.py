@@ -33,15 +33,8 @@ class Optimizer(NamedTuple):
     update: UpdateParams
 
 
-def make_optimizer(
-    name: str,
-    eps: float,
-    momentum: float = 0.0,
-    decay: float = 0.99,
-    centered: bool = False,
-    eps_inside_sqrt: bool = False,
-) -> Optimizer:
-    """Binds the constants of "adam" (which takes `eps` alone) or "rmsprop".
+def make_optimizer(name: str, eps: float, momentum: float = 0.0, **constants: Any) -> Optimizer:
+    """Binds the constants of "adam", which takes `eps` alone, or "rmsprop" (see `rmsprop`).
 
     Raises:
       ValueError: another name, or momentum for Adam, whose first moment is one.
@@ -52,9 +45,8 @@ def make_optimizer(
         return Optimizer(("first_moment", "second_moment"), functools.partial(adam, eps=eps))
     if name != "rmsprop":
         raise ValueError(f"optimizer must be adam or rmsprop, got {name!r}")
-    flags: dict[str, Any] = {"centered": centered, "eps_inside_sqrt": eps_inside_sqrt}
-    rule = functools.partial(rmsprop, eps=eps, momentum=momentum, decay=decay, **flags)
-    return Optimizer(rmsprop_slot_names(momentum, centered), rule)
+    rule = functools.partial(rmsprop, eps=eps, momentum=momentum, **constants)
+    return Optimizer(rmsprop_slot_names(momentum, constants.get("centered", False)), rule)
 
 
 def move(

@@ -26,10 +26,6 @@ class Ledger:
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return Ledger(*(ours + times * theirs for ours, theirs in pairs))
 
-    def check_valid(self) -> tuple[bool, str]:
-        rest = self.accepted + self.refused + self.in_flight + self.lost
-        return rest == self.collected, f"collected {self.collected}, the others sum to {rest}"
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamAccount:
