@@ -154,6 +154,7 @@ def _measure(
         (server,) = stack.enter_context(_started(WeightServer))
         (control,) = stack.enter_context(_started(BroadcastControl))
         pid = ray.get(server.__ray_call__.remote(lambda _: os.getpid()), timeout=_TIMEOUT_S)
+        process = psutil.Process(pid)
         nbytes = ray.get(learner.nbytes.remote(torso), timeout=_TIMEOUT_S)
         (receiver,) = stack.enter_context(_started(Receiver, 1, nbytes))
         vector = np.ones(nbytes // 4, np.float32)
@@ -162,11 +163,11 @@ def _measure(
             running.append(worker.run.remote(index, torso, wait_s, server, control))
         for repeat in range(_WARM_UP + options.repeats):
             if repeat == _WARM_UP:
-                cpu_before = _cpu_s(pid)
+                cpu_before = sum(process.cpu_times()[:2])  # user and system
             began = time.monotonic()
             taken = ray.get(receiver.take.remote(ray.put(vector)), timeout=_TIMEOUT_S)
             found.append(_publication(workers, learner, taken - began, options.seconds))
-        server_cpu_s = _cpu_s(pid) - cpu_before
+        server_cpu_s = sum(process.cpu_times()[:2]) - cpu_before
         ray.get([control.stop.remote(), learner.stop.remote()], timeout=_TIMEOUT_S)
         ray.get(running, timeout=_TIMEOUT_S)
     return found[_WARM_UP:], server_cpu_s / options.repeats
@@ -210,10 +211,6 @@ def cases_of(
         Case.of("publish to last action", settings, "ms", *to_last, better="lower", **last),
         Case.of("pause of the training thread", settings, "ms", *pausing, better="lower", **pause),
     ]
-
-
-def _cpu_s(pid: int) -> float:
-    return sum(psutil.Process(pid).cpu_times()[:2])  # user and system
 
 
 class WaitingEnv:
@@ -264,6 +261,9 @@ class WatchedRollout:
     def set_weights(self, snapshot: types.WeightSnapshot) -> None:
         self._rollout.set_weights(snapshot)
         self._env.expect(snapshot.version.counter)
+
+    def collect(self, max_transitions: int, until: float) -> None:
+        self._rollout.collect(max_transitions, until)
 
     def flush(self) -> None:
         """Nobody gets what the last block holds."""
