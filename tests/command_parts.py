@@ -1,4 +1,4 @@
-"""`distdqn train` as a process of its own."""
+"""The command as a process of its own, as a shell would start it."""
 
 import os
 import subprocess
@@ -9,6 +9,8 @@ SMALL = [
     "--env.id=CartPole-v1",
     "--workers.envs-per-worker=4",
     "--workers.block-transitions=64",
+    "--workers.construct-timeout-s=600",
+    "--workers.env-timeout-s=600",
     "--replay.capacity=4000",
     "--replay.min-size-to-sample=512",
     "--replay.samples-per-insert=2",
@@ -22,8 +24,18 @@ SMALL = [
 ]
 
 
+def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(main())"):
+    """A process of its own, and what it answered."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def start(tmp_path, *words, **environment):
-    """The command, with output in pipes; Ray's authentication as `environment` says."""
+    """`distdqn train`, with output in pipes; Ray's authentication as `environment` says."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     clean.pop("RAY_ADDRESS", None)
     return subprocess.Popen(

@@ -303,6 +303,16 @@ def faulty_maker(fault: str, **kwargs: Any) -> Any:
     return functools.partial(make_faulty, fault, **kwargs)
 
 
+def slow_maker(seconds: float) -> Any:
+    """A `make_env` that takes its time in any process but this one."""
+    return functools.partial(_make_slow, seconds, os.getpid())
+
+
+def _make_slow(seconds: float, here: int) -> gymnasium.Env:
+    time.sleep(0.0 if os.getpid() == here else seconds)
+    return gymnasium.make("CartPole-v1")
+
+
 def register_scripted(env_id: str, **kwargs: Any) -> None:
     """Registers a `ScriptedEnv`; `kwargs` as for `gymnasium.register`."""
     gymnasium.registry.pop(env_id, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
+import pytest
 import torch
 
 from distdqn.config.sections import LearnerConfig
@@ -14,6 +16,13 @@ from distdqn.types import ObservationSpec, ReplayBatch
 
 VECTOR = ObservationSpec((3,), "float32")
 K, B, A = 4, 8, 2
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="needs g++, without which updates stay eager"
+)
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU that PyTorch sees"
+)
 
 
 def make_learner(observation=VECTOR, num_actions=A, hidden=(16,), **changes):

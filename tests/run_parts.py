@@ -17,6 +17,8 @@ SMALL = {
     "workers.envs_per_worker": 4,
     "workers.block_transitions": 64,
     "workers.num_cpus": 0.5,
+    "workers.construct_timeout_s": 600,  # a busy machine is no fault
+    "workers.env_timeout_s": 600,
     "replay.shards": 2,
     "replay.capacity": 4_000,
     "replay.min_size_to_sample": 512,
@@ -63,6 +65,28 @@ def wait_for(condition, timeout_s=300):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def wait_for_control(env_steps=2_000):
+    """The run's control actor once it knows of some steps."""
+    import ray
+
+    def control():
+        try:
+            return ray.get_actor("control", namespace="run")
+        except ValueError:
+            return None
+
+    wait_for(control)
+    wait_for(lambda: ray.get(control().status.remote(), timeout=300).env_steps >= env_steps)
+    return control()
+
+
+def wait_for_pids(env_steps=2_000):
+    """The run's pids once it has made some steps."""
+    import ray
+
+    return ray.get(wait_for_control(env_steps).pids.remote(), timeout=300)
 
 
 def read_metrics(tmp_path):

@@ -34,7 +34,9 @@ class EnvWorker:
     stream: (worker, incarnation): its index, and how many of this index died before.
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
-    env_timeout_s: one vector step may take this long before the env counts as hung.
+    env: its name, for the user.
+    construct_timeout_s, env_timeout_s: making the envs and a vector step may take this long
+      before they count as hung.
     gives_most_way: whether the learner computes on several cores (see `give_most_way`).
     """
 
@@ -45,6 +47,8 @@ class EnvWorker:
         control: Any,
         weight_server: Any,
         max_in_flight: int,
+        env: str,
+        construct_timeout_s: float,
         env_timeout_s: float,
         report_period_s: float,
         gives_most_way: bool = False,
@@ -54,9 +58,10 @@ class EnvWorker:
         self._build, self._stream, self._control = build, stream, control
         self._weights = WeightClient(weight_server)
         self._window = PushWindow(max_in_flight, first_shard=stream[0])
-        self._env_timeout_s, self._report_period_s = env_timeout_s, report_period_s
+        self._env, self._report_period_s = env, report_period_s
+        self._construct_timeout_s, self._env_timeout_s = construct_timeout_s, env_timeout_s
         self._rollout: Any  # the driver, which places workers, loads no torch for its type
-        self._busy_since: float | None = None
+        self._watched: tuple[float, float, str] | None = None  # since, limit, how it was missed
         self._asked: ray.ObjectRef | None = None
         self._next_report = 0.0
 
@@ -66,7 +71,8 @@ class EnvWorker:
         threading.Thread(target=self._watch, daemon=True).start()
         self._started, self._meter = time.monotonic(), Meter()
         try:
-            with self._in_env():
+            missed = "was not constructed within {:g} s (workers.construct_timeout_s)"
+            with self._in_env(self._construct_timeout_s, missed):
                 self._rollout = self._build()
         except EnvFailure as failure:
             return str(failure)
@@ -81,6 +87,7 @@ class EnvWorker:
 
     def _act(self, directive: WorkerDirective) -> None:
         rollout, window = self._rollout, self._window
+        missed = "did not return within {:g} s (workers.env_timeout_s)"
         while not directive.stop:
             left = directive.allowance - rollout.stepped
             if left <= 0 and directive.finish:
@@ -95,7 +102,7 @@ class EnvWorker:
                 with self._meter.waiting():
                     window.collect(timeout_s=0.05)
                 continue
-            with self._in_env():
+            with self._in_env(self._env_timeout_s, missed):
                 block = rollout.collect(left, time.monotonic() + _SLICE_S)
             if block is not None:
                 window.push(block)
@@ -147,21 +154,21 @@ class EnvWorker:
         return self._control.report_worker.remote(report, window.generation)
 
     @contextlib.contextmanager
-    def _in_env(self) -> Iterator[None]:
+    def _in_env(self, limit_s: float, missed: str) -> Iterator[None]:
         """Marks the time inside environment code for the watchdog."""
-        self._busy_since = time.monotonic()
+        self._watched = time.monotonic(), limit_s, missed
         try:
             yield
         finally:
-            self._busy_since = None
+            self._watched = None
 
     def _watch(self) -> None:
         """Ends the process when an environment does not return in time."""
         while True:
             time.sleep(min(1.0, self._env_timeout_s / 4))
-            since = self._busy_since
-            if since is not None and time.monotonic() - since > self._env_timeout_s:
-                line = f"an environment did not return within {self._env_timeout_s:g} s"
+            since, limit_s, missed = self._watched or (math.inf, 0.0, "")
+            if time.monotonic() - since > limit_s:
+                line = f"environment {self._env!r} {missed.format(limit_s)}"
                 told = self._control.report_failure.remote(*self._stream, line)
                 ray.wait([told], timeout=5)
                 os._exit(_HUNG_EXIT_STATUS)

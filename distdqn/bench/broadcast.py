@@ -295,7 +295,9 @@ class BroadcastWorker:
             control=control,
             weight_server=server,
             max_in_flight=1,
-            env_timeout_s=60.0,
+            env="WaitingEnv",
+            construct_timeout_s=_TIMEOUT_S,
+            env_timeout_s=_TIMEOUT_S,
             report_period_s=_REPORT_PERIOD_S,
         ).run(types.ShardMap())
 

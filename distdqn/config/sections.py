@@ -104,6 +104,8 @@ class WorkersConfig:
     """Seconds after which a block is pushed though not full, for slow envs."""
     max_in_flight: Annotated[int, Range("a worker could never push", 1)] = 2
     """Blocks pushed and not yet acknowledged; a worker waits beyond that."""
+    construct_timeout_s: Annotated[float, Range("no env would be made", 0, above=True)] = 120.0
+    """Seconds in which a worker's envs must be made, with all that they import and load."""
     env_timeout_s: Annotated[float, Range("every step would be late", 0, above=True)] = 60.0
     """Seconds without a finished env step after which a worker counts as hung (not in lockstep)."""
     max_env_failures: Annotated[int, Range("failures cannot be fewer than none", 0)] = 10

@@ -66,8 +66,10 @@ def make_actors(
 
     builders: what makes them.  look: called while they start; raises to give up.
     """
+    workers = config.workers
     timeouts = {
-        "worker": config.workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
+        "worker": workers.construct_timeout_s
+        + workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
     options = asked_for(config)

@@ -105,6 +105,8 @@ class Placement:
             control=self.control,
             weight_server=self.server,
             max_in_flight=workers.max_in_flight,
+            env="make_env()" if self._factory.make_env else self._config.env.id,
+            construct_timeout_s=workers.construct_timeout_s,
             env_timeout_s=workers.env_timeout_s,
             report_period_s=_REPORT_PERIOD_S,
             gives_most_way=self._factory.updates_take_several_cores,

@@ -9,20 +9,10 @@ import sys
 import types
 
 import pytest
+from command_parts import run
 
 import distdqn
 from distdqn.cli.main import VERBS, main
-
-
-def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(main())"):
-    """A process of its own, as a shell would start it."""
-    return subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}", *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
 
 # --- the command ---------------------------------------------------------------------
 

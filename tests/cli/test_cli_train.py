@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import types
 
 import pytest
+from command_parts import run
 
 from distdqn.cli.flags import UsageError, as_words, flag_name, read_flags
 from distdqn.cli.main import main
@@ -38,16 +38,6 @@ def trained(monkeypatch):
     module.train = train
     monkeypatch.setitem(sys.modules, "distdqn.api", module)
     return configs
-
-
-def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(main())"):
-    """A process of its own, as a shell would start it."""
-    return subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}", *words],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def values_of(*words: str) -> dict:

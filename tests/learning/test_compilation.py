@@ -8,7 +8,6 @@ import functools
 import importlib.util
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_parts import make_settings
+from learner_parts import make_settings, needs_compiler
 from torch import nn
 
 from distdqn.learning import compiled_cache
@@ -29,7 +28,6 @@ from distdqn.learning.update import build_update
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 ARGUMENTS = (torch.arange(6.0).reshape(2, 3), torch.ones(3))
 
 
@@ -357,8 +355,6 @@ def test_a_function_that_cannot_be_traced_fails_in_one_line(tmp_path):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """A function compiled cold, by a child that was sent what builds it."""
-    if shutil.which("g++") is None:
-        pytest.skip("needs g++")
     cache = CompiledCache(tmp_path_factory.mktemp("cache") / "compiled")
     compiling = BackgroundCompile(build_accumulate, ARGUMENTS, cache, nice=0)
     assert compiling.state == "compiling", compiling.reason

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
-from learner_parts import learn, make_settings
+from learner_parts import learn, make_settings, needs_compiler
 from torch import nn
 
 from distdqn.learning.compilation import BackgroundCompile
@@ -188,7 +187,7 @@ def start_compiling(learner, folder, **options):
         )
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@needs_compiler
 def test_a_compiled_update_on_pictures_takes_the_eager_ones_place(tmp_path):
     options = {"dueling": True, "double": True, "precision": "bfloat16", **NATURE_2015}
     learner, eager = make_learner(**options), make_learner(**options)

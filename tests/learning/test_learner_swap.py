@@ -7,7 +7,16 @@ import re
 import numpy as np
 import pytest
 import torch
-from learner_parts import B, K, learn, make_batch, make_learner, make_weights, same_state
+from learner_parts import (
+    B,
+    K,
+    learn,
+    make_batch,
+    make_learner,
+    make_weights,
+    needs_gpu,
+    same_state,
+)
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from distdqn.learning.substitute import UpdateInUse
@@ -101,7 +110,7 @@ def test_a_capture_that_fails_leaves_the_eager_update(monkeypatch):
     assert not in_use.compiled
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch sees")
+@needs_gpu
 def test_a_captured_graph_gives_the_cpus_results():
     cpu, gpu = make_learner(target_period=3), make_learner(target_period=3, device="cuda")
     for seed in range(4):

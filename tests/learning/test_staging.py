@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from learner_parts import needs_gpu
 
 from distdqn.learning.staging import Staging, has_bfloat16
 
@@ -106,7 +107,7 @@ def test_a_slot_is_filled_after_its_copy_and_sent_after_its_update(monkeypatch):
     ]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch sees")
+@needs_gpu
 def test_minibatches_arrive_on_a_gpu_while_it_computes():
     staging, device = Staging(torch.device("cuda")), torch.device("cuda")
     busy = torch.rand(2000, 2000, device=device)

@@ -5,7 +5,7 @@ import time
 import pytest
 import ray_parts  # noqa: F401  (pickled by value, see conftest)
 from ray_parts import nodes_of_actors
-from run_parts import assert_closed, in_thread, small, wait_for
+from run_parts import assert_closed, in_thread, small, wait_for_control
 
 
 @pytest.fixture
@@ -36,14 +36,7 @@ def test_a_dead_node_costs_its_items_and_nothing_else(three_nodes, tmp_path):
     )
     thread, outcome = in_thread(config)
 
-    def control():
-        try:
-            return ray.get_actor("control", namespace="run")
-        except ValueError:
-            return None
-
-    wait_for(control)
-    wait_for(lambda: ray.get(control().status.remote(), timeout=300).env_steps > 5_000)
+    wait_for_control(env_steps=5_000)
     here = ray.get_runtime_context().get_node_id()
     placed = {name: nodes_of_actors(name) for name in ("EnvWorker", "ReplayShard", "LearnerActor")}
     assert placed["LearnerActor"] == [here]

@@ -9,7 +9,16 @@ import fake_envs
 import numpy as np
 import pytest
 import ray_parts
-from run_parts import LONE, assert_closed, assert_verdict, in_thread, read_metrics, small, wait_for
+from run_parts import (
+    LONE,
+    assert_closed,
+    assert_verdict,
+    in_thread,
+    read_metrics,
+    small,
+    wait_for,
+    wait_for_pids,
+)
 
 import distdqn
 from distdqn.errors import (
@@ -100,30 +109,28 @@ def test_reaching_the_return_ends_the_run_early(ray_cluster, tmp_path):
     assert_closed(summary)
 
 
-def test_a_killed_worker_is_replaced_and_the_counts_close(ray_cluster, tmp_path):
+def summary_after_killing(kind, index, tmp_path):
+    """Of a run, one process of which is killed in its middle."""
     config = small(tmp_path, total_env_steps=60_000, eval__period_env_steps=None)
     thread, outcome = in_thread(config)
-    pids = wait_for_pids()
-    os.kill(pids["workers"][0], signal.SIGKILL)
+    os.kill(wait_for_pids()[kind][index], signal.SIGKILL)
     thread.join(timeout=300)
     summary = outcome["summary"]
-    assert summary.worker_restarts == 1
     assert summary.env_steps == 60_000
     assert_closed(summary)
+    return summary
+
+
+def test_a_killed_worker_is_replaced_and_the_counts_close(ray_cluster, tmp_path):
+    summary = summary_after_killing("workers", 0, tmp_path)
+    assert summary.worker_restarts == 1
     assert_verdict(summary)
 
 
 def test_a_killed_shard_returns_empty_and_its_items_are_counted(ray_cluster, tmp_path):
-    config = small(tmp_path, total_env_steps=60_000, eval__period_env_steps=None)
-    thread, outcome = in_thread(config)
-    pids = wait_for_pids()
-    os.kill(pids["shards"][1], signal.SIGKILL)
-    thread.join(timeout=300)
-    summary = outcome["summary"]
+    summary = summary_after_killing("shards", 1, tmp_path)
     assert summary.shard_restarts == 1
     assert summary.items_lost > 0
-    assert summary.env_steps == 60_000
-    assert_closed(summary)
 
 
 def test_a_killed_learner_goes_on_from_its_snapshot(ray_cluster, tmp_path):
@@ -136,21 +143,6 @@ def test_a_killed_learner_goes_on_from_its_snapshot(ray_cluster, tmp_path):
     assert summary.learner_restarts == 1
     assert summary.env_steps == 60_000
     assert summary.gradient_steps == 2 * (60_000 - 512) // 32
-
-
-def wait_for_pids(env_steps=2_000):
-    """The run's pids once it has made some steps."""
-    import ray
-
-    def control():
-        try:
-            return ray.get_actor("control", namespace="run")
-        except ValueError:
-            return None
-
-    wait_for(control)
-    wait_for(lambda: ray.get(control().status.remote(), timeout=300).env_steps >= env_steps)
-    return ray.get(control().pids.remote(), timeout=300)
 
 
 def test_interrupting_saves_the_weights(ray_cluster, tmp_path):
@@ -241,8 +233,23 @@ def test_a_broken_env_ends_the_run_with_one_line_and_a_checkpoint(
 
 def test_a_hanging_env_is_found_and_named(ray_cluster, tmp_path):
     config = small(tmp_path, workers__max_env_failures=0, workers__env_timeout_s=1.5, **LONE)
-    with pytest.raises(EnvFailure, match=r"did not return within 1\.5 s"):
+    missed = r"'make_env\(\)' did not return within 1\.5 s \(workers\.env_timeout_s\)"
+    with pytest.raises(EnvFailure, match=missed):
         distdqn.train(config, make_env=fake_envs.faulty_maker("hang"), display=False)
+
+
+def test_an_env_that_is_never_made_is_found_and_named(ray_cluster, tmp_path):
+    limit = {"workers__max_env_failures": 0, "workers__construct_timeout_s": 1.5}
+    missed = r"was not constructed within 1\.5 s \(workers\.construct_timeout_s\)"
+    with pytest.raises(EnvFailure, match=missed):
+        maker = fake_envs.slow_maker(3600.0)
+        distdqn.train(small(tmp_path, **limit, **LONE), make_env=maker, display=False)
+
+
+def test_envs_may_take_longer_to_make_than_a_step(ray_cluster, tmp_path):
+    config = small(tmp_path, total_env_steps=2_000, workers__env_timeout_s=2.0, **LONE)
+    summary = distdqn.train(config, make_env=fake_envs.slow_maker(1.0), display=False)
+    assert summary.worker_restarts == 0 and summary.env_steps == 2_000
 
 
 def test_an_env_that_fails_now_and_then_is_restarted(ray_cluster, tmp_path):
