@@ -23,7 +23,8 @@ Which room holds what, from the ground up. A room imports only from lower floors
 
     1  types errors version           what travels, what is refused
        plain_json value_learning      JSON; TD targets and errors, one equation each
-       rate_limiter machine/          the account of samples and inserts; cores and memory
+       rate_limiter machine/          samples_per_insert, by which shards and learner wait;
+                                      cores and memory
     2  networks/ weights/             Q-networks; parameters on their way
        telemetry/ config/             what parts report; what a user sets
     3  envs/                          Gymnasium's envs as streams of transitions
@@ -31,8 +32,9 @@ Which room holds what, from the ground up. A room imports only from lower floors
        replay/                        shard: ring, sampler, rows of frames, saved state
        learning/                      learner: update, compilation, prefetch, publishing
        control/ reporting/            the run's counts; display, summary, verdict, plots
-    4  evaluation/ files/             greedy episodes and videos; run folder and checkpoints
-    5  run/                           an asynchronous run: placement, supervision, record
+    4  evaluation/ files/             greedy episodes, videos; run folder, checkpoints, JSON
+    5  run/                           an asynchronous run: placement, supervision (who is
+                                      replaced), record (its history up to `summary.json`)
     6  lockstep/ policy               the deterministic schedule; a trained policy
     7  api                            `train` and `resume`
     8  tabular/ bench/                exact solutions and `verify`; throughput

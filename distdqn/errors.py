@@ -2,7 +2,7 @@
 
     DistDQNError               one line: what was wrong, the value, the way out
     +-- ConfigError            a key or value that is refused (exit status 2)
-    +-- EnvError      an environment that cannot be trained on
+    +-- EnvError             an environment that cannot be trained on
     |   +-- UnknownEnvError    no such id; names the closest ones
     |   +-- MissingExtraError  the package behind the id is not installed
     |   +-- UnsupportedSpaceError  action or observation space out of scope

@@ -18,7 +18,7 @@ import torch
 from distdqn.config import Config, load_config
 from distdqn.envs.make import describe, make_stepper
 from distdqn.errors import CheckpointError, RunError
-from distdqn.evaluation.play import play_episodes
+from distdqn.evaluation.play import MAX_ENVS, play_episodes
 from distdqn.evaluation.video import record_video
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from distdqn.files.run_folder import RunFolder
@@ -28,8 +28,6 @@ from distdqn.weights.flat_parameters import FlatParameters
 
 MakeNetwork = Callable[[Any, int], torch.nn.Module]
 MakeEnv = Callable[[], Any]
-
-_MAX_ENVS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +139,7 @@ def evaluate_run(
     q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
     epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
-    with contextlib.closing(steppers(min(episodes, _MAX_ENVS))) as stepper:
+    with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = [_film(loaded, steppers, seed, epsilon)] if video else []
     figures: dict[str, Any] = {"episodes": episodes, "seed": seed, "epsilon": epsilon}

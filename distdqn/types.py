@@ -8,6 +8,7 @@ superbatch, `A` actions, `P` parameters.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +43,10 @@ class ObservationSpec:
     def obs_shape(self) -> tuple[int, ...]:
         """Of one observation: `[stack, *shape]`, or `shape` where nothing is stacked."""
         return (self.stack, *self.shape) if self.stack > 1 else self.shape
+
+    @property
+    def frame_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def stacked(
         self, frames_at: Callable[[np.ndarray], np.ndarray], newest: np.ndarray, depths: np.ndarray
@@ -277,7 +282,6 @@ class WorkerDirective:
 class LearnerDirective:
     """collection_finished: make the updates still owed, then return; stop: return now."""
 
-    env_steps: int
     collection_finished: bool
     stop: bool
     shards: ShardMap | None

@@ -8,7 +8,6 @@ Symbols: `N` envs, `B` transitions of a block, `A` actions, `P` parameters, `H` 
 """
 
 import functools
-import math
 import warnings
 
 import numpy as np
@@ -76,19 +75,21 @@ class ActingNetwork:
         """`[N, A]` of the observations `[N, *obs_shape]`."""
         return self._forward(obs)
 
-    def priorities(self, part: TransitionBlock, observation: ObservationSpec) -> np.ndarray:
+    def priorities(self, block: TransitionBlock, observation: ObservationSpec) -> np.ndarray:
         """`[B]` float32 |TD error| of each transition.
 
         One forward pass per network over what the transitions refer to, each observation
         once, in pieces that keep the memory bounded.
         """
         with torch.inference_mode():
-            q, q_value, tm1, t = self._block_values(part, observation)
-            a_tm1 = torch.from_numpy(part.a_tm1).long()
-            r_t, discount_t = (torch.from_numpy(x).to(q.dtype) for x in (part.r_t, part.discount_t))
+            q, q_value, tm1, t = self._block_values(block, observation)
+            a_tm1 = torch.from_numpy(block.a_tm1).long()
+            r_t, discount_t = (
+                torch.from_numpy(x).to(q.dtype) for x in (block.r_t, block.discount_t)
+            )
             mask = None
-            if part.action_mask is not None:
-                mask = torch.from_numpy(part.action_mask.take(part.t, axis=0))
+            if block.action_mask is not None:
+                mask = torch.from_numpy(block.action_mask.take(block.t, axis=0))
             if self._double:
                 td_errors = double_q_learning(
                     q[tm1], a_tm1, r_t, discount_t, q_value[t], q[t], mask
@@ -104,7 +105,7 @@ class ActingNetwork:
             parameter.data = view
 
     def _block_values(
-        self, part: TransitionBlock, observation: ObservationSpec
+        self, block: TransitionBlock, observation: ObservationSpec
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Values `[O, A]` of the O observations by both networks, and the rows of each
         transition's source and arrival `[B]`.
@@ -112,21 +113,21 @@ class ActingNetwork:
         A frame is two observations where a life is lost: with the frames before it, and
         as the first of what follows.
         """
-        positions, depths = np.append(part.tm1, part.t), np.append(part.tm1_depth, part.t_depth)
+        positions, depths = np.append(block.tm1, block.t), np.append(block.tm1_depth, block.t_depth)
         keys = positions.astype(np.int64) * observation.stack + depths
         keys, rows = np.unique(keys, return_inverse=True)
         positions, depths = np.divmod(keys, observation.stack)
-        frames_at = functools.partial(part.frames.take, axis=0)
+        frames_at = functools.partial(block.frames.take, axis=0)
         q, q_value = [], []
-        size = math.prod(observation.obs_shape) * np.dtype(observation.dtype).itemsize
-        num_pieces = max(-(-len(keys) * size // PIECE_BYTES), 1)
+        obs_bytes = observation.stack * observation.frame_bytes
+        num_pieces = max(-(-len(keys) * obs_bytes // PIECE_BYTES), 1)
         for piece in np.array_split(np.arange(len(keys)), num_pieces):
             obs = observation.stacked(frames_at, positions[piece], depths[piece])
             inputs = torch.from_numpy(obs)
             q.append(self._network(inputs))
             if self._target is not None:
                 q_value.append(self._parameters.apply(self._target, inputs))
-        tm1, t = torch.from_numpy(rows).split(len(part.tm1))
+        tm1, t = torch.from_numpy(rows).split(len(block.tm1))
         return torch.cat(q), torch.cat(q_value or q), tm1, t
 
     def _torch_forward(self, obs: np.ndarray) -> np.ndarray:

@@ -9,5 +9,5 @@ no more than the part that it measures.
     result                               what was asked and found on which machine, as JSON too
     show                                 the same as tables, as one picture, against another
     synthetic, children                  made-up experience; processes that answer questions
-    alone                                the update alone; with it, a worker's acting alone
+    alone                                the update and a worker's acting, each by itself
 """

@@ -49,16 +49,12 @@ def bare_updates(learner: Learner, count: int, has_mask: bool = False) -> Callab
 
 def compile_now(learner: Learner, has_mask: bool = False) -> str:
     """Puts the compiled update in place (`learner.compiled`); how that went, in a line."""
-    from distdqn.learning.compilation import BackgroundCompile
-    from distdqn.machine.cpu_threads import cpu_threads
+    from distdqn.learning.compilation import compile_update
 
     if learner.device.type == "cuda":  # the first update captures the graph
         return learner.swap_refused or "captured as a CUDA graph"
     began = time.monotonic()
-    with cpu_threads(learner.num_threads):
-        compiling = BackgroundCompile(
-            learner.build_update, learner.example_arguments(has_mask), nice=0
-        )
+    compiling = compile_update(learner, has_mask, nice=0)
     while compiling.state == "compiling" and time.monotonic() < began + _COMPILE_TIMEOUT_S:
         time.sleep(0.05)
     seconds = time.monotonic() - began

@@ -42,6 +42,7 @@ from distdqn.learning.publish import Publisher
 from distdqn.learning.training import learner_report
 from distdqn.machine.memory import tree_pss_bytes
 from distdqn.networks.q_network import make_network
+from distdqn.run.actors import actor_class
 from distdqn.run.ray_session import connect
 from distdqn.weights.server import WeightServer
 
@@ -122,17 +123,15 @@ def run(options: Options, say: Callable[[str], None]) -> Result:
 
 @contextlib.contextmanager
 def _started(cls: type, count: int = 1, *arguments: Any) -> Iterator[list[Any]]:
-    """Actors as `placement.py` makes them, without a claim on CPUs; killed at the end.
+    """Actors as a run makes them, without a claim on CPUs; killed at the end.
 
     They are on one host, since the times of several are held against each other. Those with
     a `run` that is asked meanwhile say so. Not the weight server: it has room for a thousand
     questions by itself.
     """
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "enable_task_events": False}
-    if calls := getattr(cls, "CALLS_AT_ONCE", None):
-        options["max_concurrency"] = calls
-    kind = ray.remote(cls).options(scheduling_strategy=node, **options)
+    calls = getattr(cls, "CALLS_AT_ONCE", None)
+    kind = actor_class(cls, scheduling_strategy=node, max_concurrency=calls)
     actors = [kind.remote(*arguments) for _ in range(count)]
     try:
         ray.get([one.__ray_ready__.remote() for one in actors], timeout=_TIMEOUT_S)
@@ -358,7 +357,7 @@ class BroadcastControl:
         return types.WorkerDirective(2**62, 0, finish=False, stop=self._stop, shards=None)
 
     def report_learner(self, *_: Any) -> types.LearnerDirective:
-        return types.LearnerDirective(0, collection_finished=False, stop=False, shards=None)
+        return types.LearnerDirective(collection_finished=False, stop=False, shards=None)
 
     def stop(self) -> None:
         self._stop = True

@@ -36,7 +36,6 @@ _QUICK_POLL_S = 0.05
 NEWS_TIMEOUT_S = 1.0
 _SAY_PERIOD_S = 5.0
 _COMPILE_TIMEOUT_S = 300.0
-_STOP_TIMEOUT_S = 30.0
 
 Say = Callable[[str], None]
 
@@ -126,10 +125,7 @@ class LiveRun:
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
             if kind is None:  # every part flushes and returns, as at the end of a run
-                self._system.stop()
-                deadline = time.monotonic() + _STOP_TIMEOUT_S
-                while not self._system.idle and time.monotonic() < deadline:
-                    self._poll(_POLL_S)
+                self._system.wind_down(self._heard)
         finally:
             self._system.close()
 
@@ -192,7 +188,9 @@ class LiveRun:
                 return poll
 
     def _poll(self, timeout_s: float) -> Poll:
-        poll = self._system.poll(timeout_s)
+        return self._heard(self._system.poll(timeout_s))
+
+    def _heard(self, poll: Poll) -> Poll:
         for line in poll.notes:
             self._say(line)
         return poll

@@ -295,7 +295,7 @@ def needed_bytes(point: Point) -> int:
     held = replay_bytes(
         point.size, observation, point.task.num_actions, point.kind == "prioritized", frames
     )
-    of_one = np.dtype(observation.dtype).itemsize * int(np.prod(observation.obs_shape))
+    of_one = observation.stack * observation.frame_bytes
     return held + 3 * 2 * point.superbatch * point.batch_size * of_one
 
 

@@ -25,7 +25,7 @@ from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
 BENCHMARKS = {
-    "replay": "add, sample and update priorities; limit: memcpy of the same bytes",
+    "replay": "add, sample and update priorities; limit: memcpy of the same bytes, a write a node",
     "learner": "updates, bare and fed; limit: the bare compiled update",
     "broadcast": "publication to last worker acting; limit: ray.put and transfer",
     "rollout": "env, inference and both; limit: env stepping alone",
@@ -112,7 +112,7 @@ def _finish(folder: Path, result: Result, old: Result | None, print_json: Any) -
     comparison = compare(old, result) if old else None
     if comparison:
         document["comparison"] = dataclasses.asdict(comparison)
-    (folder / "result.json").write_text(to_json(document) + "\n")
+    (folder / "result.json").write_text(to_json(document, indent=2) + "\n")
     write_png(folder / "plot.png", result)
     show(result, comparison)
     say(f"see {folder / 'plot.png'}")

@@ -20,7 +20,7 @@ from tyro import constructors as rules
 from distdqn.cli.output import OutputFlags
 from distdqn.config import Config, Schedule
 from distdqn.config.files import build, key_types
-from distdqn.config.values import coerce, did_you_mean, field_types, is_part, plain_type
+from distdqn.config.values import coerce, did_you_mean, field_types, is_section, plain_type
 from distdqn.errors import ConfigError, DistDQNError
 
 _METAVARS: dict[Any, str] = {
@@ -64,8 +64,8 @@ def make_options(prog: str, kind: Any, given: Mapping[str, Any]) -> Any:
         raise UsageError(f"{prog}: {error}") from None
 
 
-def read_flags(prog: str, words: Sequence[str], *parts: type) -> list[dict[str, Any]]:
-    """By dotted key, what the flags said, for each of the dataclasses `parts`.
+def read_flags(prog: str, words: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
+    """By dotted key, what the flags said, for each of the dataclasses `kinds`.
 
     Only what was given is there, and unchecked: numbers are still text. A field without a
     default is a positional argument. `-` and `_` in a flag's name are the same. A bool of
@@ -74,10 +74,10 @@ def read_flags(prog: str, words: Sequence[str], *parts: type) -> list[dict[str, 
     """
     if "--" in words:
         raise UsageError(f"{prog}: unexpected argument '--'; see {prog} --help")
-    tree, unknown = _tyro(prog, [_FALSE.get(_hyphens(word), word) for word in words], parts)
+    tree, unknown = _tyro(prog, [_FALSE.get(_hyphens(word), word) for word in words], kinds)
     if unknown:
-        raise _unknown(prog, unknown, [key for part in parts for key in key_types(part)])
-    return [dict(_given(prog, part, tree[part.__name__], "")) for part in parts]
+        raise _unknown(prog, unknown, [key for kind in kinds for key in key_types(kind)])
+    return [dict(_given(prog, kind, tree[kind.__name__], "")) for kind in kinds]
 
 
 def print_help(prog: str, about: str, *defaults: Any) -> None:
@@ -125,15 +125,15 @@ def _hyphens(word: str) -> str:
 def _tyro(
     prog: str,
     words: Sequence[str],
-    parts: Sequence[type],
+    kinds: Sequence[type],
     about: str = "",
     defaults: Sequence[Any] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """By part and field what was given, or the default; and the words that nothing knows."""
+    """By kind and field what was given, or the default; and the words that nothing knows."""
     registry = rules.ConstructorRegistry()
     registry.primitive_rule(_as_words)
     registry.struct_rule(_as_dict)
-    fields = [(part.__name__, Annotated[(part, *_markers(part))]) for part in parts]
+    fields = [(kind.__name__, Annotated[(kind, *_markers(kind))]) for kind in kinds]
     together: Any = dataclasses.make_dataclass("Flags", fields)
     positional = tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName
     said = io.StringIO()
@@ -142,7 +142,7 @@ def _tyro(
             return tyro.cli(
                 together,
                 prog=prog,
-                description=about or " ".join((parts[0].__doc__ or "").split()),
+                description=about or " ".join((kinds[0].__doc__ or "").split()),
                 args=words,
                 default=together(*defaults) if defaults else tyro.MISSING_NONPROP,
                 return_unknown_args=True,
@@ -162,12 +162,12 @@ def _tyro(
     raise UsageError(f"{prog}: {text}")
 
 
-def _markers(part: type) -> list[Any]:
-    """No part's name is in its flags; see `read_flags` for those of bools."""
+def _markers(kind: type) -> list[Any]:
+    """No kind's name is in its flags; see `read_flags` for those of bools."""
     markers: list[Any] = [tyro.conf.arg(name="")]
-    if part is Config:
+    if kind is Config:
         markers.append(tyro.conf.FlagConversionOff)
-    elif part.__module__.startswith("distdqn.cli."):
+    elif kind.__module__.startswith("distdqn.cli."):
         markers.append(tyro.conf.FlagCreatePairsOff)  # nobody needs --no-json
     return markers
 
@@ -218,26 +218,26 @@ def _as_dict(info: rules.StructTypeInfo) -> rules.StructConstructorSpec | None:
 _asking: list[type] = []
 
 
-def _meanings(part: type) -> dict[str, str]:
+def _meanings(kind: type) -> dict[str, str]:
     """By field, what a class docstring's lines "name: meaning" say, continued ones joined.
 
     Several fields with one meaning stand as "one, other: meaning".
     """
     found: dict[str, str] = {}
-    lines = re.sub(r"\n {2,}", " ", inspect.getdoc(part) or "")
+    lines = re.sub(r"\n {2,}", " ", inspect.getdoc(kind) or "")
     for names, meaning in re.findall(r"^(\w+(?:, \w+)*): +(.*)", lines, re.MULTILINE):
         found |= dict.fromkeys(names.split(", "), meaning)
     return found
 
 
-def _given(prog: str, part: Any, tree: Mapping[str, Any], prefix: str) -> Iterator[Any]:
+def _given(prog: str, kind: Any, tree: Mapping[str, Any], prefix: str) -> Iterator[Any]:
     """What was given, of all that tyro found, by dotted key."""
-    types = field_types(part)
-    for field in dataclasses.fields(part):
+    types = field_types(kind)
+    for field in dataclasses.fields(kind):
         key, value, annotation = prefix + field.name, tree[field.name], types[field.name]
         if isinstance(value, _Words):
             yield key, _read_value(prog, key, value, annotation)
-        elif is_part(annotation):
+        elif is_section(annotation):
             yield from _given(prog, annotation, value, f"{key}.")
         elif isinstance(value, bool) and value != field.default:
             yield key, value

@@ -5,7 +5,6 @@ Exit status: 0 done, 1 failed, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM.
 
 import atexit
 import contextlib
-import difflib
 import importlib
 import os
 import signal
@@ -113,8 +112,9 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _unknown_verb(word: str) -> str:
-    alike = difflib.get_close_matches(word, VERBS, 1)
-    hint = f"did you mean {alike[0]}?" if alike else "the commands are " + ", ".join(VERBS)
+    from distdqn.config.values import did_you_mean
+
+    hint = did_you_mean(word, VERBS, "the commands are " + ", ".join(VERBS))
     return f"distdqn: unknown command {word!r}; {hint}"
 
 

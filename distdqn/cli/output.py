@@ -40,7 +40,7 @@ def json_only(wanted: bool) -> Iterator[Callable[[Any], None]]:
     sys.stdout = sys.stderr
     documents: list[str] = []
     try:
-        yield lambda value: documents.append(to_json(value))
+        yield lambda value: documents.append(to_json(value, indent=2))
     finally:
         sys.stdout = python_stdout
         os.dup2(stdout, 1)

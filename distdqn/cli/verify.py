@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
         with one_ray(folder, runs):
             make_run = functools.partial(train, display=False)
             found = verify(folder, runs, seeds, options.seed, make_run, say)
-        (folder / "verify.json").write_text(to_json(found.to_json()) + "\n")
+        (folder / "verify.json").write_text(to_json(found.to_json(), indent=2) + "\n")
         (folder / "verify.html").write_text(to_html(found))
         _show(found)
         say(f"see {folder / 'verify.html'}")

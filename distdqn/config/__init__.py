@@ -6,7 +6,7 @@ package loads without it.
 
     values   what a value may be: types, ranges, schedules
     sections one dataclass for each part of the system
-    tree     `Config`, and what must hold between the parts
+    tree     `Config`, and what must hold between the sections
     files    YAML, presets, and the order in which they are merged
 """
 

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distdqn.config.tree import Config
-from distdqn.config.values import Schedule, did_you_mean, field_types, is_part
+from distdqn.config.values import Schedule, did_you_mean, field_types, is_section
 from distdqn.errors import ConfigError
 
 _PRESETS = importlib.resources.files("distdqn") / "presets"
 
 
 @functools.cache
-def key_types(part: type = Config) -> Mapping[str, Any]:
+def key_types(section: type = Config) -> Mapping[str, Any]:
     """The annotation of every leaf by its dotted key, in the order of the help."""
-    return dict(_leaves(part, ""))
+    return dict(_leaves(section, ""))
 
 
 def from_values(values: Mapping[str, Any]) -> Config:
@@ -97,23 +97,23 @@ def _unknown_key(key: str) -> ConfigError:
     return ConfigError(f"unknown key {key!r}; {hint}")
 
 
-def _leaves(part: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, annotation in field_types(part).items():
-        if is_part(annotation):
+def _leaves(section: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, annotation in field_types(section).items():
+        if is_section(annotation):
             yield from _leaves(annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, annotation
 
 
-def build(part: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """The dataclass `part` and those in it, with the values at some dotted keys replaced."""
+def build(section: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass `section` and those in it, with the values at some dotted keys replaced."""
     arguments = {}
-    for name, annotation in field_types(part).items():
-        if is_part(annotation):
+    for name, annotation in field_types(section).items():
+        if is_section(annotation):
             arguments[name] = build(annotation, values, f"{prefix}{name}.")
         elif prefix + name in values:
             arguments[name] = values[prefix + name]
-    return part(**arguments)
+    return section(**arguments)
 
 
 def _read_file(path: str | pathlib.Path) -> str:

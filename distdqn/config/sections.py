@@ -1,4 +1,4 @@
-"""The parts of a configuration, one frozen dataclass each.
+"""The sections of a configuration, one frozen dataclass each.
 
 The text under a field is its help on the command line; its `Range` says what is refused
 and why. Construction checks each field by itself, `tree.Config` what holds between them.

@@ -1,4 +1,4 @@
-"""The whole configuration, and what must hold between its parts.
+"""The whole configuration, and what must hold between its sections.
 
 Construction is the only gate: a `Config` that exists can be run, as far as can be known
 without an environment, a machine or a cluster.
@@ -92,7 +92,7 @@ def _smallest_error_band(config: Config) -> Fraction:
     return 2 * max(inserted, sampled)
 
 
-# What must hold between the parts: pairs of whether it does, and the refusal if not.
+# What must hold between the sections: pairs of whether it does, and the refusal if not.
 _Checks = Iterator[tuple[bool, str]]
 
 

@@ -46,9 +46,9 @@ def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
     prefix: of its keys, "replay." for `replay.capacity`.
     """
 
-    def decorate(part: Any) -> type[_T]:
-        part.__post_init__ = lambda self: settle(self, prefix)
-        return dataclasses.dataclass(frozen=True)(part)
+    def decorate(kind: Any) -> type[_T]:
+        kind.__post_init__ = lambda self: settle(self, prefix)
+        return dataclasses.dataclass(frozen=True)(kind)
 
     return decorate
 
@@ -85,21 +85,21 @@ class Schedule:
 
 
 @functools.cache
-def field_types(part: type) -> Mapping[str, Any]:
+def field_types(kind: type) -> Mapping[str, Any]:
     """The annotation of each field of a dataclass, with its `Range`."""
-    hints = typing.get_type_hints(part, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(part)}
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def settle(part: object, prefix: str) -> None:
+def settle(section: object, prefix: str) -> None:
     """Brings every field of a frozen dataclass to its type and checks its range.
 
     Raises ConfigError, one line with the dotted key, the value, the bound and what follows.
     """
-    kind: Any = type(part)
+    kind: Any = type(section)
     for name, annotation in field_types(kind).items():
-        value = coerce(getattr(part, name), annotation, prefix + name)
-        object.__setattr__(part, name, value)
+        value = coerce(getattr(section, name), annotation, prefix + name)
+        object.__setattr__(section, name, value)
 
 
 def plain_type(annotation: Any) -> tuple[Any, bool]:
@@ -113,7 +113,7 @@ def plain_type(annotation: Any) -> tuple[Any, bool]:
     return bare, True
 
 
-def is_part(annotation: Any) -> bool:
+def is_section(annotation: Any) -> bool:
     """Whether a field holds fields of its own, with keys below its key."""
     return dataclasses.is_dataclass(annotation) and annotation is not Schedule
 

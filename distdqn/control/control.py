@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.control.step_budget import StepBudget
+from distdqn.control.step_budget import StepBudget, Stream
 from distdqn.control.value_diagnostics import ValueDiagnostics
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream
@@ -35,7 +35,6 @@ _RETURNS_FOR_MEAN = 100
 _MAX_PENDING_EPISODES = 10_000
 _REPORTS_TO_SETTLE = 2  # the first after a death may have been under way before it
 
-Stream = tuple[int, int]  # worker, incarnation
 Epoch = tuple[int, int]  # shard, epoch
 Episodes = collections.deque[tuple[int, float, int]]
 
@@ -131,7 +130,6 @@ class Control:
         self._values.note_values(report.q_abs_max)
         self._notes += filter(None, (report.note, self._values.announcement()))
         return LearnerDirective(
-            env_steps=self.env_steps,
             collection_finished=self.collection_finished,
             stop=self._state == "stopping",
             shards=self._newer_map(shard_generation),

@@ -6,7 +6,6 @@ would do, and an Atari game what `env.atari.*` says; everything else becomes a `
 
 import contextlib
 import dataclasses
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -50,14 +49,12 @@ class EnvDescription:
     action_start: the env's own number for action 0.
     observation_space: of one observation as a network sees it; the env's own where
       nothing is stacked.
-    max_episode_steps: after which the env truncates, None where it does not say.
     """
 
     observation: ObservationSpec
     num_actions: int
     action_start: int
     observation_space: gymnasium.Space[Any]
-    max_episode_steps: int | None
 
 
 def describe(settings: EnvConfig, make_env: MakeEnv | None = None) -> EnvDescription:
@@ -66,18 +63,11 @@ def describe(settings: EnvConfig, make_env: MakeEnv | None = None) -> EnvDescrip
     Makes the env once and closes it: no reset, no step. Raises as `make_stepper`.
     """
     with contextlib.closing(make_stepper(settings, 1, make_env)) as stepper:
-        if make_env is not None:
-            limit = time_limit(stepper.spec, {})
-        elif settings.is_atari:
-            limit = math.ceil(settings.atari.max_frames / settings.atari.frame_skip)
-        else:
-            limit = time_limit(find_spec(settings.id), settings.kwargs)
         return EnvDescription(
             observation=stepper.observation,
             num_actions=stepper.num_actions,
             action_start=stepper.action_start,
             observation_space=stepper.observation_space,
-            max_episode_steps=limit,
         )
 
 

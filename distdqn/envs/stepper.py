@@ -43,7 +43,6 @@ class VectorStepper:
       others are to stack.
     observation_space: of one observation as a network sees it; the env's own where nothing
       is stacked.
-    spec: what Gymnasium has registered, None where that is nothing.
     action_mask: `[N, A]` bool of the actions allowed now, None if the env never says.
     resets_singly: `reset_envs` resets exactly the envs that it is asked to; otherwise
       it resets all of them.
@@ -76,11 +75,7 @@ class VectorStepper:
         self.observation_space = stacked_space(space, frame_stack)
         self._lives = lives or Lives(self.num_envs)
         self._masks = ActionMasks(self.num_envs, self.num_actions, label)
-        self._vector_env, self._label, self.spec = (
-            vector_env,
-            label,
-            getattr(vector_env, "spec", None),
-        )
+        self._vector_env, self._label = vector_env, label
         self._mode = _autoreset_mode(vector_env, label)
         self.resets_singly = self._mode is AutoresetMode.DISABLED
         self._resets_later = self._mode is AutoresetMode.NEXT_STEP

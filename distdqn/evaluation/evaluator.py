@@ -67,9 +67,7 @@ class Evaluator:
 
     def _report(self, snapshot: WeightSnapshot) -> EvaluationReport:
         seed = int(self._rng.integers(2**31))
-        report = self._greedy.evaluate(
-            snapshot.online, self._episodes, seed, snapshot.version, snapshot.env_steps
-        )
+        report = self._greedy.evaluate(snapshot.online, self._episodes, seed, snapshot.env_steps)
         mean = float(np.mean(report.returns))
         is_best, self._best = mean > self._best, max(self._best, mean)
         kept = np.array(snapshot.online) if is_best else np.zeros(0, np.float32)

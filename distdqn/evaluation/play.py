@@ -21,10 +21,10 @@ from distdqn.acting.frames import FrameStack
 from distdqn.errors import EnvFailure
 from distdqn.evaluation.video import record_video
 from distdqn.telemetry.reports import EvaluationReport
-from distdqn.types import BEFORE_ANY, Step, WeightSnapshot, WeightsVersion
+from distdqn.types import BEFORE_ANY, Step, WeightSnapshot
 from distdqn.weights.flat_parameters import FlatParameters
 
-_MAX_ENVS = 100
+MAX_ENVS = 100
 
 QValues = Callable[[np.ndarray], np.ndarray]
 """Observations `[N, *obs_shape]` in the stored dtype to action values `[N, A]`."""
@@ -202,18 +202,13 @@ class Greedy:
         return acting.q_values
 
     def evaluate(
-        self,
-        online: np.ndarray,
-        episodes: int,
-        seed: int,
-        version: WeightsVersion = BEFORE_ANY,
-        env_steps: int = 0,
+        self, online: np.ndarray, episodes: int, seed: int, env_steps: int = 0
     ) -> EvaluationReport:
         """`episodes` greedy episodes; at most 100 envs at once, kept for the next time.
 
-        online, version, env_steps: of the snapshot, `[P]`, its version and its clock.
+        online, env_steps: of the snapshot, `[P]` and its clock.
         """
-        num_envs = min(episodes, _MAX_ENVS)
+        num_envs = min(episodes, MAX_ENVS)
         if num_envs not in self._steppers:
             self._steppers[num_envs] = self.make_stepper(num_envs, None)
         stepper, q_values = self._steppers[num_envs], self.q_function(online, num_envs)
@@ -221,7 +216,7 @@ class Greedy:
             stepper, q_values, episodes, seed, self.max_episode_steps, self.discount, self.epsilon
         )
         layout = FlatParameters(self.network).layout
-        return EvaluationReport(env_steps, version, online=online, layout=layout, **vars(result))
+        return EvaluationReport(env_steps, online=online, layout=layout, **vars(result))
 
     def record(self, online: np.ndarray, seed: int) -> bytes:
         """One episode as the bytes of an mp4 file."""

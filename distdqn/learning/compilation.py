@@ -43,6 +43,7 @@ from distdqn.learning.compiled_cache import (
     layouts,
     source_key,
 )
+from distdqn.machine.cpu_threads import cpu_threads
 
 InPlace = Callable[..., Sequence[torch.Tensor]]
 Build = Callable[[], InPlace]
@@ -185,6 +186,16 @@ class BackgroundCompile:
             self._process = None
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def compile_update(learner: Any, with_action_mask: bool, nice: int) -> BackgroundCompile:
+    """Starts to compile a `Learner`'s update, for as many threads as the learner has.
+
+    nice: see `BackgroundCompile`.
+    """
+    with cpu_threads(learner.num_threads):
+        arguments = learner.example_arguments(with_action_mask)
+        return BackgroundCompile(learner.build_update, arguments, nice=nice)
 
 
 def _can_be_sent(build: Build) -> bool:

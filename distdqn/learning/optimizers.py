@@ -65,9 +65,9 @@ def move(
     compiled is one pass, and takes the vectors whole (None).
     """
     vectors = (gradient, params, *slots)
-    parts = [vectors] if chunk is None else zip(*(x.split(chunk) for x in vectors), strict=True)
-    for part, *old in parts:
-        new_params, new_slots = optimizer.update(old[0], part, old[1:], step, learning_rate)
+    chunks = [vectors] if chunk is None else zip(*(x.split(chunk) for x in vectors), strict=True)
+    for g, *old in chunks:
+        new_params, new_slots = optimizer.update(old[0], g, old[1:], step, learning_rate)
         for tensor, value in zip(old, (new_params, *new_slots), strict=True):
             tensor.copy_(value)
 

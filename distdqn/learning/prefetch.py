@@ -59,7 +59,7 @@ class _Request:
 class Prefetcher:
     """The sampling side of the learner.
 
-    limiter: the account; only this thread changes it.
+    limiter: the account; only the prefetch thread changes it.
     superbatch, batch_size: K and B.  prefetch: superbatches in flight or queued.
     gone_inserts: made by shard epochs that have died.
 
@@ -122,7 +122,7 @@ class Prefetcher:
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `get_state()` and the "samples" of the updates made; before `start`."""
-        self.limiter.set_state({key: state[key] for key in ("samples", "inserts")})
+        self.limiter.set_state(state)
         self.gone_inserts = state["gone_inserts"]
 
     def stop(self) -> None:

@@ -5,7 +5,7 @@
     the learner   makes all updates now owed, one superbatch after another
     everybody     goes on with the next weights version
 
-The schedule is written over callables: an `Ask` is a part in this process or an actor, and
+The schedule is written over callables: an `Ask` is a member in this process or an actor, and
 since it never asks for the next thing before the last answer counts, both give the same
 weights, bit for bit. It is the oracle of the asynchronous mode and the mode for debugging.
 
@@ -29,13 +29,13 @@ from distdqn.types import ShardCounters, WeightsVersion
 
 
 class Answer(Protocol):
-    """Of a part, perhaps still under way; may be handed to another part as it is."""
+    """Of a member, perhaps still under way; may be handed to another member as it is."""
 
     def get(self) -> Any: ...
 
 
 Ask = Callable[..., Answer]
-"""`ask(method, *arguments) -> Answer` of one part; answers are welcome as arguments."""
+"""`ask(method, *arguments) -> Answer` of one member; answers are welcome as arguments."""
 
 
 def vector_steps(config: Config) -> int:

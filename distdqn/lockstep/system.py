@@ -99,10 +99,8 @@ class LockstepSystem:
 
     def evaluate_now(self, episodes: int, seed: int) -> None:
         """Greedy episodes with the weights as they are; heard with the next poll."""
-        lockstep, online = self.lockstep, self.learner("online")
-        report = self._evaluator(
-            "evaluate", online, episodes, seed, lockstep.version, lockstep.env_steps
-        )
+        online = self.learner("online")
+        report = self._evaluator("evaluate", online, episodes, seed, self.lockstep.env_steps)
         self._control.report_evaluation(report.get())
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:

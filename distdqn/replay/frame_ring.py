@@ -355,18 +355,18 @@ def _gather_stacks(
 ) -> np.int64:
     """As `_gather`, of `numbers [P, B, stack]`; `out` is flat."""
     capacity, width = words.shape
-    num_parts, count, stack = numbers.shape
+    num_ends, count, stack = numbers.shape
     source = words.reshape(-1)
     touched = np.int64(0)
     for number in numbers.flat:
         slot = number - origin
         touched ^= np.int64(words[slot + capacity * (slot < 0), 0])
     for i in range(count):
-        for part in range(num_parts):
+        for end in range(num_ends):
             for place in range(stack):
-                slot = numbers[part, i, place] - origin
+                slot = numbers[end, i, place] - origin
                 slot += capacity * (slot < 0)
-                to = ((part * count + i) * stack + place) * width
+                to = ((end * count + i) * stack + place) * width
                 if streams:
                     for j in range(0, width, STREAM_BYTES // words.itemsize):
                         store_streaming(out, to + j, source, slot * width + j)  # type: ignore[call-arg]

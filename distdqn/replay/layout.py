@@ -45,11 +45,6 @@ LEAST_COMPRESSED_FRAME = 1_024  # bytes; of smaller ones the objects would take 
 BUCKET = 8  # values of the sum tree, float64, under one leaf: one cache line
 
 
-def frame_bytes(observation: ObservationSpec) -> int:
-    """Bytes of one frame."""
-    return np.dtype(observation.dtype).itemsize * math.prod(observation.shape)
-
-
 def visits_shape(observation: ObservationSpec, num_actions: int) -> tuple[int, int] | None:
     """(S, A) where visits of observations and actions are counted, else None."""
     num_categories = observation.num_categories
@@ -86,10 +81,11 @@ class MemoryBudget:
     def line(self) -> str:
         """One line for a person, who compares it with the machine's memory."""
         bound = "" if self.compression == "none" else f", at most: {self.compression} needs less"
+        is_less = self.per_transition < self.per_transition_copied
+        copied = f" ({self.per_transition_copied:,} as plain copies)" if is_less else ""
         return (
-            f"replay: {self.per_transition:,} bytes per transition "
-            f"({self.per_transition_copied:,} as plain copies), {_in_units(self.per_shard)} per "
-            f"shard, {_in_units(self.in_all)} in all{bound}"
+            f"replay: {self.per_transition:,} bytes per transition{copied}, "
+            f"{_in_units(self.per_shard)} per shard, {_in_units(self.in_all)} in all{bound}"
         )
 
 
@@ -108,7 +104,7 @@ def memory_budget(
     of_shards = [replay_bytes(size, *of_each) for size in sizes]
     return MemoryBudget(
         per_transition=math.ceil(sum(of_shards) / capacity),
-        per_transition_copied=2 * observation.stack * frame_bytes(observation),
+        per_transition_copied=2 * observation.stack * observation.frame_bytes,
         per_shard=of_shards[0],
         in_all=sum(of_shards),
         compression=compression,
@@ -138,10 +134,10 @@ def check_compression(compression: str, observation: ObservationSpec) -> None:
     """Raises ConfigError where `replay.compression` cannot help or its package is missing."""
     if compression == "none":
         return
-    if frame_bytes(observation) < LEAST_COMPRESSED_FRAME:
+    if observation.frame_bytes < LEAST_COMPRESSED_FRAME:
         raise ConfigError(
             f"replay.compression {compression} needs frames of at least "
-            f"{LEAST_COMPRESSED_FRAME:,} bytes, got {frame_bytes(observation):,}: smaller ones "
+            f"{LEAST_COMPRESSED_FRAME:,} bytes, got {observation.frame_bytes:,}: smaller ones "
             "would gain too little; set replay.compression none"
         )
     if importlib.util.find_spec("lz4") is None:
@@ -164,7 +160,7 @@ def replay_bytes(
     compression: compressed frames count with the least that they may take.
     """
     num_frames = math.ceil(capacity * frames_per_item)
-    per_frame: float = frame_bytes(observation)
+    per_frame: float = observation.frame_bytes
     if compression != "none":
         per_frame = COMPRESSED_SHARE * per_frame + COMPRESSED_OBJECT_BYTES
     tree = tree_bytes(capacity) if prioritized else 0

@@ -44,7 +44,7 @@ _ENDED = {
     "insert",
     "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
     "{learner_wait_fraction}",
-    "limit": "{bottleneck}: {verdict}",
+    "limit": "{verdict}",
 }
 
 _ROWS: dict[str, dict[str, str]] = {}  # names and labels of the metrics by row

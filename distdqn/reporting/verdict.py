@@ -15,6 +15,7 @@ from distdqn.telemetry.usage import MIN_WINDOW_S, Spent, Usage
 
 _MOST_TIMES = 4  # as many parts at once; what comes beyond is to be measured first
 _NOTHING_BUSY = 0.65  # of the smallest capacity: the parts wait on the way between them
+_BUSY = 0.9  # of its time: no way between them is to blame
 _SPARE = 1.2  # fewer workers would do where they keep this much above what is reached
 _SMALLER_RATIO = 0.5
 _FAR = 1.25  # more of a part is held back by the cores alone
@@ -107,11 +108,11 @@ class Verdict:
 def judge(spent: Usage, setup: Setup) -> Verdict:
     """The verdict on what was `spent` in a steady window, or in all of a short run."""
     found, rate, shortest_s = capacities(spent, setup), reached(spent, setup), MIN_WINDOW_S
-    limit = min(found, key=found.__getitem__)
-    if rate < _NOTHING_BUSY * found[limit]:
-        limit = "transfer"
     busy = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
     busy["cores"] = min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)
+    limit, busiest = (min(found, key=found.__getitem__), max(busy, key=busy.__getitem__))
+    if rate < _NOTHING_BUSY * found[limit]:
+        limit = busiest if busy[busiest] >= _BUSY else "transfer"
     cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
     used = {name: _ratio(max(seconds, 0.0), spent.at_s) for name, seconds in cpu_s.items()}
     if setup.in_turns:

@@ -22,7 +22,6 @@ from distdqn.run.record import RunRecord
 from distdqn.run.supervisor import System
 
 _POLL_S = 0.2
-_STOP_TIMEOUT_S = 60.0
 
 
 class AsyncRun:
@@ -75,16 +74,9 @@ class AsyncRun:
             if self.interruption.name or self._record.state == "stopping":
                 reason = self.interruption.name or "stop_at_return"
                 self._progress.say(f"stopping ({reason}); saving the weights")
-                self._wind_down(system)
+                system.wind_down(self._record.hear)
                 return reason
         return "total_env_steps"
-
-    def _wind_down(self, system: System) -> None:
-        """Stops every part and hears their last reports."""
-        system.stop()
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        while not system.idle and time.monotonic() < deadline:
-            self._record.hear(system.poll(_POLL_S))
 
     def _finish(self, system: System, stopped_by: str) -> Summary:
         state = system.learner_state()
@@ -97,7 +89,7 @@ class AsyncRun:
         """Before an error ends the run: the learner's newest state, if it can be had."""
         if isinstance(error, EnvFailure):
             with contextlib.suppress(DistDQNError):
-                self._wind_down(system)
+                system.wind_down(self._record.hear)
         with contextlib.suppress(DistDQNError):
             path = self._record.checkpointer.save(system.learner_state(), self._record.env_steps)
             if path is not None:

@@ -239,15 +239,10 @@ class Factory:
         """Compiles the update beside the learner; None where it is to stay eager."""
         if not self.config.learner.compile or learner.device.type != "cpu":
             return None
-        from distdqn.learning.compilation import BackgroundCompile
-        from distdqn.machine.cpu_threads import cpu_threads
+        from distdqn.learning.compilation import compile_update
 
-        with cpu_threads(learner.num_threads):  # the machine code is for so many
-            return BackgroundCompile(
-                learner.build_update,
-                learner.example_arguments(with_action_mask),
-                nice=5,  # below the learner, above the workers: behind them it would starve
-            )
+        # Below the learner, above the workers: behind them it would starve.
+        return compile_update(learner, with_action_mask, nice=5)
 
     @property
     def updates_take_several_cores(self) -> bool:

@@ -24,7 +24,6 @@ from distdqn.run.factory import Factory
 from distdqn.telemetry.reports import EvaluationReport, Poll
 from distdqn.telemetry.status import Figures, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
-from distdqn.types import BEFORE_ANY
 
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
@@ -157,8 +156,7 @@ class RunRecord:
         steps = state["eval_steps"].tolist()
         self._eval_curve = list(zip(steps, state["eval_returns"], strict=True))
         if state["best"] is not None:
-            unknown: dict[str, Any] = {"version": BEFORE_ANY, "lengths": np.zeros(0), "num_cut": 0}
-            self.best = EvaluationReport(**state["best"], **unknown, layout=layout)
+            self.best = EvaluationReport(**state["best"], layout=layout)
 
     def _write_histograms(self, poll: Poll) -> None:
         for tag, drawn in poll.histograms.items():

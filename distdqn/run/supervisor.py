@@ -20,7 +20,8 @@ from distdqn.run.actors import actor_name, amounts, answer, cause_line, wait_unt
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
 
-_CALL_TIMEOUT_S = 60.0
+_CALL_TIMEOUT_S = _STOP_TIMEOUT_S = 60.0
+_STOP_POLL_S = 0.2
 _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
 _LONG_LIFE_S = 60.0
@@ -51,7 +52,7 @@ class System:
 
     place: the run's `Placement`, which creates the actors.
     say: takes one line for the user.
-    check_interrupted: called while waiting; raises to give the start up.
+    look: called while waiting; raises to give the start up.
     """
 
     def __init__(
@@ -59,9 +60,9 @@ class System:
         config: Config,
         place: Any,
         say: Callable[[str], None],
-        check_interrupted: Callable[[], None] = lambda: None,
+        look: Callable[[], None] = lambda: None,
     ):
-        self._check_interrupted = check_interrupted
+        self._look = look
         self._config, self._place, self._say = config, place, say
         self._control, self._server = place.control, place.server
         self._env_failures = 0
@@ -89,7 +90,7 @@ class System:
             self._run(member)
         self._announce_shards()
         names = {member.ready: member.name for member in members}
-        wait_until_ready(names, self._config, self._check_interrupted)
+        wait_until_ready(names, self._config, self._look)
         if self._config.eval.period_env_steps:  # not before: its imports would delay the others
             self._create(self._evaluator)
             self._run(self._evaluator)
@@ -113,10 +114,12 @@ class System:
         """Whether the learner has made its last update."""
         return self._learner.done
 
-    def stop(self) -> None:
-        """Tells everybody to flush and return; blocks that wait for credit are refused.
+    def wind_down(self, hear: Callable[[Poll], Any]) -> None:
+        """Has everybody flush and return; blocks that wait for credit are refused.
 
         From now on nothing that ends is replaced, and no failure raises.
+
+        hear: takes each poll until the workers and the learner have returned, or time is up.
         """
         self._stopping = True
         for member in (*self._workers, self._evaluator):
@@ -125,12 +128,11 @@ class System:
         for member in self._shards:
             if member.actor is not None:
                 member.actor.close.remote()
-
-    @property
-    def idle(self) -> bool:
-        """Whether every worker and the learner have returned."""
-        kinds = {member.kind for member in self._by_ref.values()}
-        return not kinds & {"worker", "learner"}
+        deadline, waited_for = time.monotonic() + _STOP_TIMEOUT_S, {"worker", "learner"}
+        while waited_for & {member.kind for member in self._by_ref.values()}:
+            if time.monotonic() >= deadline:
+                break
+            hear(self.poll(_STOP_POLL_S))
 
     def learner_state(self) -> dict[str, Any] | None:
         """The newest state that the learner left; its last, when it has finished."""

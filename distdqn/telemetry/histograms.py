@@ -7,15 +7,17 @@ import math
 
 import numpy as np
 
+_NUM_COUNTS = 1024
+
 
 class CountHistogram:
     """Counts of small non-negative integers, the last bin open.
 
-    Bounded whatever is observed; `quantile` is exact below `num_bins - 1`.
+    Bounded whatever is observed; `quantile` is exact below 1,023.
     """
 
-    def __init__(self, num_bins: int = 1024, counts: np.ndarray | None = None):
-        self.counts = np.zeros(num_bins, np.int64) if counts is None else counts
+    def __init__(self, counts: np.ndarray | None = None):
+        self.counts = np.zeros(_NUM_COUNTS, np.int64) if counts is None else counts
 
     def observe(self, value: int, weight: int = 1) -> None:
         self.counts[min(max(value, 0), len(self.counts) - 1)] += weight

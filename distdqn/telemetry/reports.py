@@ -117,15 +117,14 @@ class EvaluationReport:
     """Greedy episodes with one snapshot.
 
     online: `[P]`, empty unless it is a new best.  layout: names and shapes of its parameters.
-    start_values, discounted_returns: see `EvaluationResult`; empty where unknown.
+    lengths, num_cut, start_values, discounted_returns: see `EvaluationResult`; empty where unknown.
     """
 
     env_steps: int
-    version: WeightsVersion
     returns: np.ndarray  # [E] raw, undiscounted
-    lengths: np.ndarray  # [E]
-    num_cut: int
     online: np.ndarray
+    lengths: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))  # [E]
+    num_cut: int = 0
     layout: tuple[tuple[str, tuple[int, ...]], ...] = ()
     start_values: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))  # [E]
     discounted_returns: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))  # [E]

@@ -68,7 +68,7 @@ class Usage:
     rest_cpu_s: seconds on a CPU of everything else on the machine, other programs too; on
       several machines, of control alone.
     cores: that all these processes may use together, over their hosts.
-    compiled, compiling: whether the learner's update is the compiled one by now, or may be.
+    compiled, compiling: whether the update is compiled; whether a compile is under way.
     device: of the learner, "cpu" or "cuda".
     """
 

@@ -16,7 +16,7 @@ class FakeSystem:
     """Answers polls from a list, the last one again and again; notes what is asked."""
 
     def __init__(self, usages):
-        self.usages, self.events, self.idle = usages, [], True
+        self.usages, self.events = usages, []
 
     def __call__(self, config, place, say):
         return self
@@ -29,8 +29,8 @@ class FakeSystem:
         self.events.append(("poll", spent.gradient_steps))
         return poll(spent, notes=["a note"] if spent.at_s == 2.0 else [])
 
-    def stop(self):
-        self.events.append("stop")
+    def wind_down(self, hear):
+        self.events.append("wind down")
 
     def close(self):
         self.events.append("close")
@@ -61,7 +61,7 @@ def test_a_run_settles_once_it_updates_and_its_update_is_compiled(fake):
         live.settle(0.0, compiled=True)
 
     polls = [("poll", steps) for steps in (0, 0, 4, 5, 6, 6)]  # the last is the warm-up's
-    assert system.events == ["start", *polls, "stop", "close"]
+    assert system.events == ["start", *polls, "wind down", "close"]
     assert said == ["a note"]
 
 
@@ -73,7 +73,7 @@ def test_a_compile_that_has_failed_is_not_awaited(fake):
         live.settle(0.0, compiled=True)
 
     polls = [("poll", steps) for steps in (4, 5, 5)]
-    assert system.events == ["start", *polls, "stop", "close"]
+    assert system.events == ["start", *polls, "wind down", "close"]
     assert said == ["the run's update is not compiled; measuring the eager one"]
 
 
@@ -83,7 +83,7 @@ def test_nothing_is_awaited_where_no_compiled_update_can_come(fake):
     with LiveRun(FACTORY, "run", print) as live:
         live.settle(0.0, compiled=False)
 
-    assert system.events == ["start", ("poll", 4), ("poll", 4), "stop", "close"]
+    assert system.events == ["start", ("poll", 4), ("poll", 4), "wind down", "close"]
 
 
 def test_a_window_ends_when_the_learner_has_just_told_of_its_updates(fake):

@@ -50,9 +50,7 @@ def settle(control, streams=None):
 
 
 def evaluation(mean, env_steps=10):
-    return EvaluationReport(
-        env_steps, WeightsVersion(1, 1), np.array([mean]), np.array([1]), 0, np.zeros(0)
-    )
+    return EvaluationReport(env_steps, np.array([mean]), np.zeros(0))
 
 
 def test_allowances_of_all_workers_never_exceed_the_total():

@@ -17,6 +17,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from distdqn import errors
 from distdqn.config import AtariConfig, EnvConfig
 from distdqn.envs.make import describe, make_stepper, make_vector_env
+from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.tables import transition_table
 from distdqn.types import ObservationSpec
@@ -40,10 +41,15 @@ def test_describe_says_what_a_run_must_know():
     cartpole = describe(EnvConfig("CartPole-v1"))
     assert cartpole.observation == ObservationSpec((4,), "float32")
     assert (cartpole.num_actions, cartpole.action_start) == (2, 0)
-    assert cartpole.observation_space.shape == (4,) and cartpole.max_episode_steps == 500
+    assert cartpole.observation_space.shape == (4,)
     assert describe(EnvConfig("FrozenLake-v1")).observation.num_categories == 16
-    assert describe(EnvConfig("CartPole-v1", {"max_episode_steps": 9})).max_episode_steps == 9
-    assert describe(EnvConfig("CartPole-v1", {"max_episode_steps": -1})).max_episode_steps is None
+
+
+def test_the_time_limit_is_the_registered_one_unless_it_is_given():
+    spec = find_spec("CartPole-v1")
+    assert time_limit(spec, {}) == 500
+    assert time_limit(spec, {"max_episode_steps": 9}) == 9
+    assert time_limit(spec, {"max_episode_steps": -1}) is None
 
 
 def test_describe_reads_what_make_env_builds_and_closes_it():
@@ -55,10 +61,7 @@ def test_describe_reads_what_make_env_builds_and_closes_it():
 
     description = describe(EnvConfig("CartPole-v1"), make_env)
     assert description.observation.shape == (3,) and description.num_actions == 3
-    assert description.max_episode_steps is None  # not registered: it has no spec to say it
     assert built[0].closed
-    registered = describe(EnvConfig(), lambda: gymnasium.make("CartPole-v1"))
-    assert registered.max_episode_steps == 500
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_a_module_before_the_id_is_imported(tmp_path, monkeypatch, env_id):
     (tmp_path / "broken_module.py").write_text("import no_such_package_of_theirs")
     (tmp_path / "raising_module.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
-    assert describe(EnvConfig(f"scripted_module:{env_id}")).max_episode_steps == 2
+    assert describe(EnvConfig(f"scripted_module:{env_id}")).num_actions == 3
     message = message_of(errors.UnknownEnvError, EnvConfig(f"no_such_module:{env_id}"))
     assert "no module 'no_such_module' to import" in message
     message = message_of(errors.MissingExtraError, EnvConfig(f"broken_module:{env_id}"))

@@ -55,11 +55,11 @@ def test_a_seed_gives_the_same_game_also_to_a_used_env(game):
     assert (once[:, 0] != once[:, 1]).any()
 
 
-def test_the_description_has_six_actions_bytes_and_no_time_limit():
+def test_the_description_has_six_actions_and_bytes():
     description = describe(EnvConfig("MinAtar/Breakout-v0"))
     spec = description.observation
     assert (spec.shape, spec.dtype, spec.scale, spec.stack) == ((10, 10, 4), "uint8", 1.0, 1)
-    assert description.num_actions == 6 and description.max_episode_steps is None
+    assert description.num_actions == 6
     assert describe(EnvConfig("MinAtar/Breakout-v0", frame_stack=2)).observation.stack == 2
 
 

@@ -236,7 +236,7 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "487.2, standard deviation 20.0",
         "500,000 env steps, 49,000 updates, 12.80 samples per insert",
         "- env steps/s, - updates/s; the learner waited 2%",
-        "limit            learner: learner 97 percent busy; 2 workers would do",
+        "limit            learner 97 percent busy; 2 workers would do",
         "98.6 predicted at the start, discounted return then realised 97.2; "
         "largest |q| 99.5, bound -",
         f"{folder}/learning_curve.png",

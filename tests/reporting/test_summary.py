@@ -16,13 +16,10 @@ from distdqn.reporting.summary import (
 from distdqn.telemetry.ledger import Ledger
 from distdqn.telemetry.reports import EvaluationReport
 from distdqn.telemetry.status import Figures, RunStatus, shared
-from distdqn.types import BEFORE_ANY
 
 
 def report(*returns, **fields):
-    return EvaluationReport(
-        0, BEFORE_ANY, np.array(returns), np.ones(len(returns)), 0, np.zeros(0), **fields
-    )
+    return EvaluationReport(0, np.array(returns), np.zeros(0), **fields)
 
 
 def test_the_two_evaluations_are_kept_apart():

@@ -126,6 +126,20 @@ def test_a_gain_that_is_none_is_not_proposed():
         assert all(change.gain > 1.0 for change in judge(spent, SETUP).changes)
 
 
+@pytest.mark.parametrize(
+    ("spent", "limit"),
+    [
+        (window(workers=(2, 18.4), learner=5.0), "workers"),
+        (window(workers=(2, 10.0), learner=5.0, cpu=(3.0, 4.0, 1.0), rest=11.5, cores=2), "cores"),
+    ],
+)
+def test_what_is_busy_is_the_limit_also_where_costs_promise_more(spent, limit):
+    # Half of the updates that the steps owe: as in a run that ends soon after its first one.
+    verdict = judge(dataclasses.replace(spent, gradient_steps=UPDATES // 2), SETUP)
+    assert verdict.limit == limit
+    assert "nothing is busy" not in verdict.line()
+
+
 def test_a_queue_for_a_core_is_not_taken_for_work():
     part = Spent(1, work_s=10.0, queued_s=5.0, cpu_s=5.0)
     spent = dataclasses.replace(window(cpu=(5.0, 3.0, 0.5), rest=11.0, cores=2), workers=part)
