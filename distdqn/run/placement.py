@@ -36,7 +36,6 @@ class Placement:
         self._factory, self._config = factory, factory.config
         node = ray.get_runtime_context().get_node_id()
         self._here = NodeAffinitySchedulingStrategy(node, soft=False)
-        self._near = NodeAffinitySchedulingStrategy(node, soft=True)
         self._asked = asked_for(self._config)
         with contextlib.suppress(ValueError):  # what Ray raises where there is none
             ray.get_actor("control", namespace=run_name)
@@ -60,11 +59,11 @@ class Placement:
 
     def _learner(self, incarnation: int) -> Any:
         learner = self._config.learner
-        free_to_move = learner.num_gpus or learner.resources
+        near = NodeAffinitySchedulingStrategy(self._here.node_id, soft=True)
         return actor_class(
             LearnerActor,
             **self._asked["learner"],
-            scheduling_strategy="DEFAULT" if free_to_move else self._near,
+            scheduling_strategy="DEFAULT" if learner.num_gpus or learner.resources else near,
         ).remote(
             build=self._factory.learner_core,
             incarnation=incarnation,
@@ -77,7 +76,7 @@ class Placement:
     def _shard(self, shard: int, epoch: int) -> Any:
         return actor_class(
             ReplayShard,
-            scheduling_strategy=self._node_in_turn(shard + epoch, soft=epoch > 0),
+            scheduling_strategy=self._node_in_turn(shard + epoch),
             max_pending_calls=self._config.max_pending_calls,
         ).remote(
             build=partial(self._factory.shard, shard, epoch),
@@ -86,16 +85,16 @@ class Placement:
             report_period_s=_REPORT_PERIOD_S,
         )
 
-    def _node_in_turn(self, index: int, soft: bool) -> NodeAffinitySchedulingStrategy:
-        """Shards ask for no CPU, and Ray spreads only what asks for something.
+    def _node_in_turn(self, index: int) -> NodeAffinitySchedulingStrategy:
+        """The driver's node and the others in turn, so that a replacement goes to another.
 
-        Not softly at first, as Ray was seen to put two on one node then; a replacement
-        goes to the next node, softly: the one that has just died may still be listed.
+        Never softly: Ray sends an actor that asks for no CPU to a random node then, be it
+        the one that has just died and is not yet known to be dead.
         """
         others = sorted(n["NodeID"] for n in ray.nodes() if n["Alive"])
         others.remove(self._here.node_id)
         nodes = [self._here.node_id, *others]
-        return NodeAffinitySchedulingStrategy(nodes[index % len(nodes)], soft=soft)
+        return NodeAffinitySchedulingStrategy(nodes[index % len(nodes)], soft=False)
 
     def _worker(self, worker: int, incarnation: int) -> Any:
         workers = self._config.workers
@@ -114,7 +113,7 @@ class Placement:
 
     def _evaluator(self, incarnation: int) -> Any:
         evaluation = self._config.eval
-        return actor_class(Evaluator, scheduling_strategy=self._near).remote(
+        return actor_class(Evaluator, scheduling_strategy=self._here).remote(
             build=self._factory.evaluator,
             control=self.control,
             weight_server=self.server,

@@ -231,6 +231,7 @@ class System:
                 self._count_env_failure(member, failure)
 
     def _died(self, member: _Member, error: RayActorError) -> None:
+        ray.kill(member.actor)  # it may live and only be out of reach
         if member.kind in ("control", "weight server"):
             raise RunError(f"the {member.name} died: {cause_line(error)}") from error
         line = self._bury_worker(member) if member.kind == "worker" else ""
