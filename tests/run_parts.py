@@ -68,7 +68,7 @@ def wait_for(condition, timeout_s=300):
 
 
 def wait_for_control(env_steps=2_000):
-    """The run's control actor once it knows of some steps."""
+    """The run's control actor once it knows of some steps, and of items in every shard."""
     import ray
 
     def control():
@@ -77,8 +77,13 @@ def wait_for_control(env_steps=2_000):
         except ValueError:
             return None
 
+    def is_under_way():
+        status = ray.get(control().status.remote(), timeout=300)
+        holding = sum(items > 0 for items in status.shard_items)
+        return status.env_steps >= env_steps and holding == status.shards_target
+
     wait_for(control)
-    wait_for(lambda: ray.get(control().status.remote(), timeout=300).env_steps >= env_steps)
+    wait_for(is_under_way)
     return control()
 
 
