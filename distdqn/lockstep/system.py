@@ -111,10 +111,9 @@ class LockstepSystem:
         """One greedy episode with `online [P]` as an mp4 file's bytes."""
         return self._evaluator("record", online, seed).get()
 
-    def visits(self) -> np.ndarray | None:
-        """`[S, A]` how often each state and action was added; None without indices."""
-        counts = [shard("visits").get() for shard in self.shards]
-        return None if any(count is None for count in counts) else np.sum(counts, axis=0)
+    def visits(self) -> list[np.ndarray | None]:
+        """See `Replay.visits`, of each shard."""
+        return [shard("visits").get() for shard in self.shards]
 
     def learner_state(self) -> dict[str, Any]:
         """What a checkpoint of any mode holds."""

@@ -110,8 +110,9 @@ class RunRecord:
         online: `[P]` last weights, None where nothing was learned.  system: of either mode.
         """
         trained_at, last, best = time.monotonic(), None, None
-        if (visits := system.visits()) is not None:
-            self._folder.write_visits(visits)
+        visits = system.visits()
+        if visits and all(counts is not None for counts in visits):
+            self._folder.write_visits(np.sum(visits, axis=0))
         if online is not None and not is_interrupted:
             try:
                 last, best = self._final_evaluations(system, online)

@@ -1,8 +1,9 @@
 """Supervises a run's actors.
 
 The driver owns every actor. Each has one call that ends only with its work or its
-process, so one `ray.wait` over these tells of every death; what died is replaced by a
-new incarnation (worker, learner, evaluator) or epoch (shard).
+process, so one `ray.wait` over these tells of every death. A dead worker, learner or
+evaluator is replaced by a new incarnation, a shard by a new epoch; control and weight
+server hold what nobody else has, and their death ends the run.
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ _LONG_LIFE_S = 60.0
 
 @dataclasses.dataclass
 class _Member:
-    """One replaceable actor: `ref` ends with its work or its death."""
+    """One actor, and its replacements after it."""
 
     kind: str
     index: int
@@ -106,7 +107,8 @@ class System:
         for member in (*self._shards, *self._workers, self._evaluator):
             if member.restart_at is not None and time.monotonic() >= member.restart_at:
                 self._recreate(member)
-        self._check_replacements()
+        if not self._stopping:
+            self._check_replacements()
         return self._call(self._control.poll)
 
     @property
@@ -117,7 +119,8 @@ class System:
     def wind_down(self, hear: Callable[[Poll], Any]) -> None:
         """Has everybody flush and return; blocks that wait for credit are refused.
 
-        From now on nothing that ends is replaced, and no failure raises.
+        From now on nothing that dies is replaced. Raises RunError as before where control or
+        weight server dies, or one of the others fails by an error of its own.
 
         hear: takes each poll until the workers and the learner have returned, or time is up.
         """
@@ -138,19 +141,15 @@ class System:
         """The newest state that the learner left; its last, when it has finished."""
         return self._call(self._server.load_state)
 
-    def visits(self) -> np.ndarray | None:
-        """`[S, A]` int64, how often the shards that are alive were given each state and action.
-
-        None where observations are no indices, or a shard does not answer.
-        """
+    def visits(self) -> list[np.ndarray | None]:
+        """See `Replay.visits`, of the shards that are alive; none where one does not answer."""
         asked = [
             member.actor.visits.remote() for member in self._shards if member.actor is not None
         ]
         try:
-            counts = ray.get(asked, timeout=_CALL_TIMEOUT_S)
+            return ray.get(asked, timeout=_CALL_TIMEOUT_S)
         except (GetTimeoutError, RayActorError):
-            return None
-        return None if any(count is None for count in counts) else np.sum(counts, axis=0)
+            return []
 
     def evaluate(self, online: np.ndarray, episodes: int, seed: int) -> EvaluationReport:
         """Greedy episodes with `online [P]` in the evaluator's process, after training."""
@@ -179,7 +178,7 @@ class System:
     # Making actors.
 
     def _create(self, member: _Member) -> None:
-        """A new actor for `member`; its `ready` is asked before the call that occupies it."""
+        """A new actor for `member`, and the answer that it gives once it has started."""
         member.actor = self._place.create(member.kind, member.index, member.incarnation)
         member.born, member.said_late = time.monotonic(), False
         member.ready = member.actor.__ray_ready__.remote()
@@ -214,7 +213,8 @@ class System:
     # Deaths.
 
     def _ended(self, member: _Member, ref: Any) -> None:
-        """One member's long call is over: done, failed, or dead."""
+        """One member's long call is over: done, which it stays, or failed, or dead."""
+        self._count_death(member)
         try:
             failure = ray.get(ref)
         except RayActorError as error:
@@ -245,25 +245,23 @@ class System:
             )
         else:
             self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+            if member.kind == "shard":
+                self._call(self._control.bury_shard, member.index, member.incarnation)
+            elif member.kind != "worker":
+                self._call(self._control.count_restart, member.kind)
             if member.kind != "worker":  # which comes back after a pause
-                self._replace(member)
-
-    def _replace(self, member: _Member) -> None:
-        self._count_death(member)
-        if member.kind == "shard":
-            self._call(self._control.bury_shard, member.index, member.incarnation)
-        else:
-            self._call(self._control.count_restart, member.kind)
-        self._recreate(member)
+                self._recreate(member)
 
     def _bury_worker(self, member: _Member) -> str:
-        """Closes a worker's account; a successor comes after a pause. Its env's failure."""
+        """Closes a worker's account; a successor comes after a pause.
+
+        Returns the failure of its env that it told of, or "".
+        """
         line = self._call(self._control.bury_worker, member.index, member.incarnation)
         self._restart_later(member)
         return line
 
     def _restart_later(self, member: _Member) -> None:
-        self._count_death(member)
         if not self._stopping:
             pause = min(0.5 * 2 ** min(member.deaths_in_a_row, 10), _MAX_BACKOFF_S)
             member.restart_at = time.monotonic() + pause

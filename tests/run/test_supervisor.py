@@ -1,0 +1,104 @@
+"""Who is replaced, and when a run gives up, without Ray: actors here are plain objects."""
+
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import RayActorError
+from run_parts import small
+
+from distdqn.errors import RunError
+from distdqn.run import supervisor
+
+
+class Ref:
+    """An answer; of an actor's long call only once the actor is dead."""
+
+    def __init__(self, is_there=True):
+        self.is_there = is_there
+
+
+class Actor:
+    def __init__(self):
+        self.life, self.ready = Ref(is_there=False), Ref()
+
+    def __getattr__(self, method):
+        known = {"run": self.life, "__ray_ready__": self.ready}
+        return SimpleNamespace(remote=lambda *_: known.get(method, ""))
+
+
+class Place:
+    """Makes actors; keeps the newest of each kind."""
+
+    def __init__(self):
+        self.control, self.server, self.newest = Actor(), Actor(), {}
+
+    def create(self, kind, index, incarnation):
+        self.newest[kind] = Actor()
+        return self.newest[kind]
+
+
+class Ray:
+    def wait(self, refs, num_returns=1, timeout=None):
+        there = [ref for ref in refs if ref.is_there][:num_returns]
+        return there, [ref for ref in refs if ref not in there]
+
+    def get(self, ref):
+        raise RayActorError
+
+    def kill(self, actor):
+        pass
+
+
+class Run:
+    """A system that has started; `now` is its clock."""
+
+    def __init__(self, tmp_path):
+        self.now, self.place = 1_000.0, Place()
+        self.system = supervisor.System(small(tmp_path), self.place, say=lambda line: None)
+
+    def die(self, kind, after_s):
+        """The newest of a kind dies so long after its birth; its successor is there afterwards."""
+        self.now += after_s
+        dead = self.place.newest[kind]
+        dead.life.is_there = True
+        self.system.poll(0)
+        self.now += 31.0  # the longest pause before a worker comes back
+        self.system.poll(0)
+        assert self.place.newest[kind] is not dead
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    made = Run(tmp_path)
+    monkeypatch.setattr(supervisor, "ray", Ray())
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: made.now))
+    monkeypatch.setattr(supervisor, "answer", lambda ref, *_, **__: ref)
+    monkeypatch.setattr(supervisor, "wait_until_ready", lambda *_: None)
+    made.system.start()
+    return made
+
+
+KINDS = ["worker", "shard", "learner", "evaluator"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fifth_death_in_a_row_ends_the_run(run, kind):
+    for _ in range(4):
+        run.die(kind, after_s=1.0)
+    with pytest.raises(RunError, match=f"the {kind}.* died 5 times"):
+        run.die(kind, after_s=1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_death_after_a_long_life_does_not_add_to_those_before(run, kind):
+    for _ in range(4):
+        run.die(kind, after_s=1.0)
+    for _ in range(3):
+        run.die(kind, after_s=3_600.0)
+
+
+@pytest.mark.parametrize("kind", ["control", "server"])
+def test_without_control_or_weight_server_a_run_ends(run, kind):
+    getattr(run.place, kind).life.is_there = True
+    with pytest.raises(RunError, match="died"):
+        run.system.poll(0)
