@@ -131,20 +131,9 @@ def _satisfied(name: str, specifier: object) -> bool:
 
 
 def memory() -> Check:
-    free = free_memory()
+    free = machine_memory.free_memory()
     advice = "a small run takes about 2 GiB; end other programs"
     return check("memory", f"{_size_text(free)} free", "" if free >= _MIN_MEMORY_BYTES else advice)
-
-
-def free_memory() -> int:
-    """Of the machine, or of this process's control group where that is less."""
-    free = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        return min(free, limit - used)
-    except (OSError, ValueError):  # no group, or no limit: "max"
-        return free
 
 
 def gpu() -> Check:

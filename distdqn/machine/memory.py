@@ -1,13 +1,30 @@
-"""Memory: what /dev/shm has, what processes take and keep."""
+"""Memory: what is free, what /dev/shm has, what processes take and keep."""
 
 import contextlib
 import ctypes
 import os
 import shutil
+from pathlib import Path
 
 _MIN_SHARED_BYTES = 1 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _KEPT_BYTES = 2**30
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes free on this machine, or in this process's control group where that is less.
+
+    group: its folder.  Files that it only keeps in memory count as free.
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return min(free, limit - used + int(stat["inactive_file"]))
+    except (OSError, ValueError, KeyError):  # no group, or no limit: "max"
+        return free
 
 
 def shared_memory() -> tuple[str, str]:

@@ -6,10 +6,12 @@ Loads no compiled kernel, so that a run can be refused before it starts by a pro
 import dataclasses
 import importlib.util
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from distdqn.errors import ConfigError, ResourceError
+from distdqn.machine.memory import free_memory
 from distdqn.types import ObservationSpec
 
 # One transition, kept together so that a draw costs one cache miss, not six. The frames
@@ -90,22 +92,20 @@ class MemoryBudget:
 
 
 def memory_budget(
-    capacity: int,
-    shards: int,
+    capacities: Sequence[int],
     observation: ObservationSpec,
     num_actions: int,
     prioritized: bool,
     frames_per_item: float = FRAMES_PER_ITEM,
     compression: str = "none",
 ) -> MemoryBudget:
-    """capacity: of all shards together; the largest shard counts as "per shard"."""
-    sizes = [(capacity + shards - 1 - shard) // shards for shard in range(shards)]
+    """capacities: of the shards; the largest one counts as "per shard"."""
     of_each = (observation, num_actions, prioritized, frames_per_item)
-    of_shards = [replay_bytes(size, *of_each) for size in sizes]
+    of_shards = [replay_bytes(capacity, *of_each) for capacity in capacities]
     return MemoryBudget(
-        per_transition=math.ceil(sum(of_shards) / capacity),
+        per_transition=math.ceil(sum(of_shards) / sum(capacities)),
         per_transition_copied=2 * observation.stack * observation.frame_bytes,
-        per_shard=of_shards[0],
+        per_shard=max(of_shards),
         in_all=sum(of_shards),
         compression=compression,
     )
@@ -176,9 +176,7 @@ def _in_units(size: int) -> str:
 
 def check_replay_fits(needed_bytes: int, capacity: int) -> None:
     """Refuses, before the start, a replay that this machine's memory cannot hold."""
-    import psutil
-
-    available = psutil.virtual_memory().available
+    available = free_memory()
     if needed_bytes > available:
         raise ResourceError(
             f"replay.capacity {capacity:,} needs {needed_bytes / 2**30:.1f} GiB and "

@@ -153,16 +153,18 @@ class Factory:
         num_envs = workers.count * workers.envs_per_worker
         return workers.epsilon.kind == "schedule" or env >= num_envs - -(-num_envs // 3)
 
-    def shard_capacity(self, shard: int) -> int:
-        """Items of one shard; all shards together hold exactly `replay.capacity`."""
+    @property
+    def shard_capacities(self) -> list[int]:
+        """Items of each shard; all together hold exactly `replay.capacity`."""
         replay = self.config.replay
-        return replay.capacity // replay.shards + (shard < replay.capacity % replay.shards)
+        whole, left = divmod(replay.capacity, replay.shards)
+        return [whole + (shard < left) for shard in range(replay.shards)]
 
     def replay(self, shard: int, epoch: int) -> Replay:
         from distdqn.replay.replay import Replay
         from distdqn.replay.sampling import PlainSampler, PrioritizedSampler
 
-        capacity, settings = self.shard_capacity(shard), self.config.replay
+        capacity, settings = self.shard_capacities[shard], self.config.replay
         sampler: Any
         if settings.kind == "prioritized":
             powers = (settings.priority_exponent, settings.priority_epsilon)
@@ -274,18 +276,18 @@ class Factory:
         Compressed frames count with the least that they may take: refused before the start is
         only what cannot fit however well they shrink.
         """
-        held = replay_bytes(**self._what_is_held())
+        of_each = self._what_is_held()
+        held = [replay_bytes(capacity, **of_each) for capacity in self.shard_capacities]
         saves = self.config.mode != "async"  # one shard after another
-        return held + (saving_bytes(held // self.config.replay.shards) if saves else 0)
+        return sum(held) + (saving_bytes(max(held)) if saves else 0)
 
     def memory_budget(self) -> MemoryBudget:
         """What the full replay takes, for a person to read before the start."""
-        return memory_budget(shards=self.config.replay.shards, **self._what_is_held())
+        return memory_budget(self.shard_capacities, **self._what_is_held())
 
     def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay
         return {
-            "capacity": replay.capacity,
             "observation": self.observation,
             "num_actions": self.num_actions,
             "prioritized": replay.kind == "prioritized",
@@ -296,7 +298,7 @@ class Factory:
     def frames_per_item(self) -> float:
         workers = self.config.workers
         return planned_frames_per_item(
-            self.shard_capacity(0),
+            self.shard_capacities[0],
             self.observation.stack,
             self.config.learner.n_step,
             workers.envs_per_worker,

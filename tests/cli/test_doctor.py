@@ -51,7 +51,7 @@ def test_little_shared_memory_is_a_warning(monkeypatch, free, status):
 
 
 def test_little_memory_is_a_warning(monkeypatch):
-    monkeypatch.setattr(checks, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(checks.machine_memory, "free_memory", lambda: 2**30)
 
     found = checks.memory()
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from distdqn.errors import ResourceError
-from distdqn.machine.memory import tree_pss_bytes
+from distdqn.machine.memory import free_memory, tree_pss_bytes
 from distdqn.replay.layout import check_replay_fits
 
 
@@ -22,6 +22,17 @@ def test_a_replay_that_fits_passes_and_one_that_does_not_is_refused_with_both_si
     assert "replay.capacity 1,000,000 needs" in line
     assert "GiB are free" in line
     assert "lower --replay.capacity" in line
+
+
+@pytest.mark.parametrize(("limit", "free"), [("3000000", 2_100_000), ("max", None)])
+def test_free_is_what_the_control_group_has_left_where_that_is_less(tmp_path, limit, free):
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text("1000000")
+    (tmp_path / "memory.stat").write_text("anon 900000\ninactive_file 100000\n")
+    if free is None:
+        assert free_memory(tmp_path) > 3_000_000
+    else:
+        assert free_memory(tmp_path) == free
 
 
 def test_the_tree_takes_at_least_this_process_and_less_than_all_its_mappings():

@@ -39,7 +39,7 @@ def test_an_item_fits_into_half_a_cache_line() -> None:
 
 
 def test_the_budget_of_atari_is_counted_by_hand_and_fits_in_a_line() -> None:
-    budget = memory_budget(100_000, 1, ATARI, 4, prioritized=False, frames_per_item=1.125)
+    budget = memory_budget([100_000], ATARI, 4, prioritized=False, frames_per_item=1.125)
     assert budget.in_all == budget.per_shard == 100_000 * 32 + 112_500 * 7_056
     assert budget.per_transition == 32 + 7_938
     assert budget.line() == (
@@ -50,14 +50,14 @@ def test_the_budget_of_atari_is_counted_by_hand_and_fits_in_a_line() -> None:
 
 def test_shards_of_unequal_size_add_up() -> None:
     spec = ObservationSpec((4,), "float32")
-    budget = memory_budget(10, 3, spec, 2, prioritized=True, frames_per_item=2.0)
+    budget = memory_budget([4, 3, 3], spec, 2, prioritized=True, frames_per_item=2.0)
     sizes = [replay_bytes(items, spec, 2, True, 2.0) for items in (4, 3, 3)]
     assert (budget.in_all, budget.per_shard) == (sum(sizes), sizes[0])
     assert budget.per_transition_copied == 32
 
 
 def test_compressed_frames_are_said_to_be_bounded() -> None:
-    budget = memory_budget(10**7, 2, ATARI, 4, False, 1.0, compression="lz4")
+    budget = memory_budget([5 * 10**6] * 2, ATARI, 4, False, 1.0, compression="lz4")
     assert budget.line().endswith("35.4 GB per shard, 70.9 GB in all, at most: lz4 needs less")
 
 
