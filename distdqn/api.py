@@ -11,6 +11,7 @@ from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
 from distdqn.errors import RunError
+from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress, print_summary
 from distdqn.reporting.summary import Summary
@@ -81,7 +82,7 @@ def _carry_out(
             progress.say(factory.memory_budget().line())
             summary = call(run)
     if display:
-        print_summary(summary.to_json(), folder.path)
+        print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
     return summary
 
 

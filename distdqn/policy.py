@@ -20,7 +20,7 @@ from distdqn.envs.make import describe, make_stepper
 from distdqn.errors import CheckpointError, RunError
 from distdqn.evaluation.play import MAX_ENVS, play_episodes
 from distdqn.evaluation.video import record_video
-from distdqn.files.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from distdqn.files.checkpoint import Checkpoint, find_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network as make_own_network
 from distdqn.types import ObservationSpec
@@ -168,8 +168,7 @@ def _load(
 ) -> _Loaded:
     folder = RunFolder.find(run, runs_dir)
     config = load_config(folder.config_path)
-    path, lines = find_checkpoint(folder.path, which)
-    checkpoint = load_checkpoint(path)
+    path, checkpoint, lines = find_checkpoint(folder.path, which)
     kind, saved = checkpoint.network, checkpoint.network["observation"]
     observation = ObservationSpec(**{**saved, "shape": tuple(saved["shape"])})
     if kind.get("custom") and make_network is None:

@@ -132,7 +132,8 @@ class EnvWorker:
             if block is not None and not self._window.full:
                 self._window.push(block)
                 block = None
-            self._window.collect(timeout_s=0.05)
+            with self._meter.waiting():
+                self._window.collect(timeout_s=0.05)
             reply = ray.get(self._report(), timeout=_REPORT_TIMEOUT_S)
             if reply.shards is not None:
                 self._window.set_shards(reply.shards)
@@ -146,7 +147,7 @@ class EnvWorker:
             accepted=window.accepted,
             refused=self._rollout.refused + window.refused,
             in_flight=window.in_flight,
-            wait_s=window.wait_s,
+            wait_s=self._meter.wait_s,
             elapsed_s=time.monotonic() - self._started,
             finished=finished,
             spent=self._meter.spent(),

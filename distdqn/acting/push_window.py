@@ -26,7 +26,6 @@ class PushWindow:
 
     first_shard: where the rotation starts; workers start at different ones.
     accepted, refused: transitions acknowledged so far.
-    wait_s: seconds spent waiting because the window was full.
     """
 
     def __init__(self, max_in_flight: int, first_shard: int):
@@ -37,7 +36,6 @@ class PushWindow:
         self._homeless: list[TransitionBlock] = []
         self._dead: set[tuple[int, int]] = set()  # (shard, epoch)
         self.accepted = self.refused = 0
-        self.wait_s = 0.0
 
     @property
     def generation(self) -> int:
@@ -66,7 +64,6 @@ class PushWindow:
 
     def collect(self, timeout_s: float = 0.0) -> None:
         """Takes the acknowledgements that have come, or waits up to `timeout_s` for one."""
-        started = time.monotonic()
         if self._sent:
             refs = list(self._sent)
             ready, rest = ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=True)
@@ -76,8 +73,6 @@ class PushWindow:
                 self._acknowledge(ref)
         elif timeout_s:
             time.sleep(min(timeout_s, 0.05))  # nowhere to send to until a new shard map comes
-        if timeout_s:
-            self.wait_s += time.monotonic() - started
 
     def _acknowledge(self, ref: ray.ObjectRef) -> None:
         sent = self._sent.pop(ref)

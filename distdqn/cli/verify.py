@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from distdqn.tabular.result import Verification
 
 _SEEDS, _SEEDS_FULL = 3, 8  # of each setting of the ablation
-_CPUS_BESIDES = 5  # of a run: learner, control, weight server, evaluator, shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +67,12 @@ def run(arguments: Sequence[str]) -> int:
         with one_ray(folder, runs):
             make_run = functools.partial(train, display=False)
             found = verify(folder, runs, seeds, options.seed, make_run, say)
-        (folder / "verify.json").write_text(to_json(found.to_json(), indent=2) + "\n")
+        document = found.to_json()
+        (folder / "verify.json").write_text(to_json(document, indent=2) + "\n")
         (folder / "verify.html").write_text(to_html(found))
         _show(found)
         say(f"see {folder / 'verify.html'}")
-        print_json(found.to_json())
+        print_json(document)
     return int(bool(found.complaints))
 
 
@@ -91,10 +91,11 @@ def plan_of(options: Options) -> tuple[list[PlannedRun], Sequence[int]]:
 @contextlib.contextmanager
 def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     """A Ray for all runs, which each of them takes for its caller's."""
+    from distdqn.run.actors import embedded_cpus
     from distdqn.run.ray_session import connect
 
-    workers = max(run.config(str(folder), 0).workers.count for run in runs)
-    session = connect(None, folder.name, workers + _CPUS_BESIDES, 0, folder / "ray_token")
+    cpus = max(embedded_cpus(run.config(str(folder), 0)) for run in runs)
+    session = connect(None, folder.name, cpus, 0, folder / "ray_token")
     try:
         for line in session.warnings:
             say(line)

@@ -149,21 +149,27 @@ def newest(run_folder: str | Path, resumable: bool = False) -> tuple[Path, Check
     )
 
 
-def find_checkpoint(run_folder: str | Path, which: str | Path = "best") -> tuple[Path, list[str]]:
-    """The checkpoint that a user names, and lines to tell about it.
+def has_resumable(run_folder: str | Path) -> bool:
+    """Whether the run may be gone on with; weights alone are no state to go on from."""
+    return any((path / RUN_STATE).exists() for path in checkpoints(run_folder))
+
+
+def find_checkpoint(
+    run_folder: str | Path, which: str | Path = "best"
+) -> tuple[Path, Checkpoint, list[str]]:
+    """The checkpoint that a user names, where it lies, and lines to tell about it.
 
     which: "best" (the newest, where no best one has been kept), "newest", or a path.
-    Raises CheckpointError where there is none.
+    Raises CheckpointError where there is none, or it is harmed.
     """
     best = Path(run_folder) / "best"
     if which == "best" and _complete(best).exists():
-        return best, []
+        return best, load_checkpoint(best), []
     if which in ("best", "newest"):
-        path, _, lines = newest(run_folder)
-        return path, lines
+        return newest(run_folder)
     for path in (Path(which), Path(run_folder) / which, Path(run_folder) / "checkpoints" / which):
         if (path / MANIFEST).exists():
-            return path, []
+            return path, load_checkpoint(path), []
     raise CheckpointError(f"no checkpoint at {which}: required best, newest, or a path to one")
 
 

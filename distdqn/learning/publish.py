@@ -59,6 +59,7 @@ class Publisher:
         """Leaves a whole learner state for the weight server to keep."""
         with self._lock:
             self._left["save_state"] = state
+        self._wake.set()
 
     def take_directive(self) -> LearnerDirective | None:
         """The newest directive not yet taken."""

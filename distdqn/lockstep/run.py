@@ -16,6 +16,7 @@ import numpy as np
 
 from distdqn.config import from_yaml, to_values, to_yaml
 from distdqn.errors import DistDQNError, RunError
+from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
 from distdqn.reporting.progress import Progress
@@ -167,8 +168,8 @@ class LockstepRun:
         where, rounds = "at the next checkpoint", float(to_border)
         if rounds_left < to_border:
             where, rounds = "at the end, which comes before the next checkpoint", rounds_left
-        has_one = any((self._folder.path / "checkpoints").glob("step_*/run_state.msgpack"))
-        lost = "the work since the last one" if has_one else "all the work, there is none yet,"
+        is_kept = has_resumable(self._folder.path)
+        lost = "the work since the last one" if is_kept else "all the work, there is none yet,"
         return (
             f"stopping ({self.interruption.name}) {where}, in about {rounds * seconds:.0f} s; "
             f"a further Ctrl-C ends at once, and {lost} is lost"

@@ -24,13 +24,11 @@ _STAT_WAITING = (3, 4)  # idle, iowait
 class ThreadTimes:
     """Seconds since the thread began.
 
-    cpu_s: on a CPU.  queued_s: ready to run but without one.
-    known: False where the system does not tell; both are 0 then.
+    cpu_s: on a CPU.  queued_s: ready to run but without one.  Both are 0 where unknown.
     """
 
     cpu_s: float = 0.0
     queued_s: float = 0.0
-    known: bool = False
 
 
 class ThreadClock:
@@ -49,7 +47,7 @@ class ThreadClock:
             return ThreadTimes()
         try:
             cpu_ns, queued_ns = os.pread(self._file.fileno(), _LONGEST_LINE, 0).split()[:2]
-            return ThreadTimes(int(cpu_ns) / 1e9, int(queued_ns) / 1e9, True)
+            return ThreadTimes(int(cpu_ns) / 1e9, int(queued_ns) / 1e9)
         except (OSError, ValueError):
             return ThreadTimes()
 
@@ -111,7 +109,7 @@ def cpu_flags() -> str:
 
 
 def give_way() -> None:
-    """Lowers this process's priority; every actor but the learner and control calls it.
+    """Lowers this process's priority; weight server, shards and most env workers call it.
 
     The learner is the part that should never wait for a core. With fewer cores than processes
     the scheduler would take it off its core a thousand times a second for work that has time.

@@ -56,7 +56,7 @@ class ShardAccount:
         self._busy_s = self._adding_s = 0.0
 
     def add(self, block: TransitionBlock, newest: WeightsVersion) -> ShardCounters:
-        """Stores a block; newest: of the weights when it comes, if any are known."""
+        """Stores a block; newest: version of the weights by now, or BEFORE_ANY."""
         before_s = self._busy_s
         with self._working():
             self.replay.add(block)
@@ -81,13 +81,12 @@ class ShardAccount:
         return ShardCounters(self._shard, replay.epoch, replay.inserts, replay.size, replay.mass)
 
     def report(self, newest: WeightsVersion, is_last: bool = False) -> ShardReport:
-        """newest: weights.  is_last: nothing may be older than this call."""
+        """newest: version of the weights.  is_last: measures everything anew."""
         if is_last:
             self._diagnose.expire()
         return ShardReport(
             counters=self.counters(),
             priority_max=self.replay.priority_max,
-            dropped_updates=self.replay.dropped_updates,
             refused_priorities=self.replay.refused_priorities,
             streams={},
             staleness_counts=self._staleness.counts.copy(),
@@ -222,7 +221,7 @@ class ReplayShard:
             self._credit.notify_all()
 
     def report(self) -> ShardReport:
-        """The account now, with those of the workers; once closed, nothing in it is older."""
+        """The account now, and what each worker has sent; once closed, all of it measured anew."""
         report = self._account.report(self._newest, is_last=self._closed)
         spent = None if self._meter is None else self._meter.spent_running(report.busy_s)
         return dataclasses.replace(report, streams=dict(self._streams), spent=spent)
@@ -235,6 +234,6 @@ class ReplayShard:
                 self._credit.notify_all()
 
     def _may_add(self) -> bool:
-        """While below the limit; an empty shard would wait for samples that it cannot give."""
+        """Whether a block may come in: always into an empty shard, which has nothing to sample."""
         replay = self._account.replay
         return self._closed or replay.inserts < self._insert_limit or not replay.size

@@ -166,19 +166,21 @@ def picture(status: RunStatus, configured: float | None = None) -> RenderableTyp
 
 
 def print_summary(
-    summary: Mapping[str, Any], folder: str | Path, console: Console | None = None
+    summary: Mapping[str, Any],
+    folder: str | Path,
+    console: Console | None = None,
+    resumable: bool = False,
 ) -> None:
     """The key figures of a finished run and where to look, on stderr.
 
     summary: the fields of `summary.json`; what is missing or null is shown as a dash.
+    resumable: whether there is a checkpoint to go on from.
     """
     console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
     left_out = () if summary.get("eval_episodes") else _EVALUATION
     rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
-    # The weights alone are no state to go on from.
-    states = (folder / "checkpoints").glob("step_*/run_state.msgpack")
-    if str(summary.get("stopped_by")).startswith("SIG") and any(states):
+    if str(summary.get("stopped_by")).startswith("SIG") and resumable:
         rows["go on"] = f"distdqn resume {folder}"
     rows["run folder"] = str(folder)
     for name, pattern in (("plot", "learning_curve.png"), ("video", "videos/*.mp4")):

@@ -15,7 +15,6 @@ from distdqn.config import Config
 from distdqn.files.checkpoint import (
     Checkpoint,
     find_checkpoint,
-    load_checkpoint,
     newest,
     prune,
     save_checkpoint,
@@ -152,5 +151,5 @@ def initial_parameters(config: Config) -> dict[str, np.ndarray] | None:
     if config.init_from is None:
         return None
     run = RunFolder.find(config.init_from, config.runs_dir)
-    path, _ = find_checkpoint(run.path, config.init_checkpoint)
-    return dict(load_checkpoint(path).online)
+    _, checkpoint, _ = find_checkpoint(run.path, config.init_checkpoint)
+    return dict(checkpoint.online)

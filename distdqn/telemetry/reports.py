@@ -44,7 +44,6 @@ class ShardReport:
 
     counters: ShardCounters
     priority_max: float
-    dropped_updates: int
     refused_priorities: int
     streams: dict[tuple[int, int], StreamAccount]
     staleness_counts: np.ndarray
@@ -116,7 +115,8 @@ class LearnerReport:
 class EvaluationReport:
     """Greedy episodes with one snapshot.
 
-    online: `[P]`, empty unless it is a new best.  layout: names and shapes of its parameters.
+    online: `[P]`, empty where the evaluator has reported a better one.
+    layout: names and shapes of its parameters.
     lengths, num_cut, start_values, discounted_returns: see `EvaluationResult`; empty where unknown.
     """
 

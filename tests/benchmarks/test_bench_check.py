@@ -190,7 +190,7 @@ def test_own_time_counts_sleeping_but_not_waiting_for_a_core(monkeypatch):
     assert 0.04 < clock() - started <= time.perf_counter() - began
     waited = iter([0.0, 0.0, 3.0])
     monkeypatch.setattr("time.perf_counter", lambda: 10.0)
-    times = lambda thread: ThreadTimes(0.0, next(waited), known=True)  # noqa: E731
+    times = lambda thread: ThreadTimes(0.0, next(waited))  # noqa: E731
     monkeypatch.setattr(turns.ThreadClock, "read", times)
     assert [clock(), clock(), clock()] == [10.0, 10.0, 7.0]
 

@@ -39,7 +39,7 @@ def shard_report(streams, size=0, epoch=0, staleness=()):
     for versions_behind in staleness:
         counts[versions_behind] += 1
     return ShardReport(
-        ShardCounters(0, epoch, size, size, float(size)), 1.0, 0, 0, streams, counts, 0.0, 7
+        ShardCounters(0, epoch, size, size, float(size)), 1.0, 0, streams, counts, 0.0, 7
     )
 
 

@@ -17,6 +17,7 @@ from distdqn.files.checkpoint import (
     Checkpoint,
     checkpoints,
     find_checkpoint,
+    has_resumable,
     load_checkpoint,
     newest,
     prune,
@@ -184,10 +185,12 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path):
 
 def test_the_best_is_the_newest_until_one_is_kept(tmp_path):
     first, second = save_steps(tmp_path, 10, 20)
-    assert find_checkpoint(tmp_path, "best") == (second, [])
+    assert find_checkpoint(tmp_path, "best")[::2] == (second, [])
     best = save_checkpoint(tmp_path / "best", make(10))
-    assert find_checkpoint(tmp_path, "best") == (best, [])
-    assert find_checkpoint(tmp_path, "newest") == (second, [])
+    path, checkpoint, lines = find_checkpoint(tmp_path, "best")
+    assert (path, lines) == (best, [])
+    assert_equal(checkpoint, make(10))
+    assert find_checkpoint(tmp_path, "newest")[::2] == (second, [])
     for which in (first, "step_10", "checkpoints/step_10"):
         assert find_checkpoint(tmp_path, which)[0] == first
     with pytest.raises(CheckpointError, match="step_99: required best, newest, or a path"):
@@ -228,8 +231,10 @@ def test_the_only_best_there_is_stays_though_its_writer_was_killed(tmp_path):
 
 def test_a_run_goes_on_from_the_newest_checkpoint_with_its_state(tmp_path):
     resumable = dataclasses.replace(make(1), run_state={"round": 3, "curve": np.arange(3.0)})
-    save_checkpoint(step_folder(tmp_path, 10), resumable)
     save_checkpoint(step_folder(tmp_path, 20), make(2))
+    assert not has_resumable(tmp_path)
+    save_checkpoint(step_folder(tmp_path, 10), resumable)
+    assert has_resumable(tmp_path)
 
     _, found, warnings = newest(tmp_path, resumable=True)
 

@@ -48,16 +48,16 @@ def test_a_clock_counts_the_computing_of_its_own_thread_only():
 
 def test_a_clock_reads_the_first_two_numbers_as_nanoseconds(tmp_path):
     clock = ThreadClock(proc(tmp_path, "2500000000 500000000 12\n"))
-    assert clock.read() == ThreadTimes(cpu_s=2.5, queued_s=0.5, known=True)
+    assert clock.read() == ThreadTimes(cpu_s=2.5, queued_s=0.5)
 
 
 @pytest.mark.parametrize("line", ["", "x y z"])
 def test_a_line_that_says_nothing_is_unknown(tmp_path, line):
-    assert ThreadClock(proc(tmp_path, line)).read() == ThreadTimes(0.0, 0.0, known=False)
+    assert ThreadClock(proc(tmp_path, line)).read() == ThreadTimes(0.0, 0.0)
 
 
 def test_a_system_without_thread_times_gives_zeros(tmp_path):
-    assert ThreadClock(tmp_path).read() == ThreadTimes(0.0, 0.0, known=False)
+    assert ThreadClock(tmp_path).read() == ThreadTimes(0.0, 0.0)
 
 
 def test_the_machine_is_busy_whenever_it_does_not_idle(tmp_path, whole_machine):

@@ -254,14 +254,11 @@ def test_the_summary_names_no_file_that_is_not_there(tmp_path):
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_leaves_out_what_it_has_not(tmp_path):
-    step = tmp_path / "checkpoints" / "step_512"
-    step.mkdir(parents=True)
     summary = {"stopped_by": "SIGINT", "eval_episodes": 0, "env_steps": 512}
     weights_alone, resumable = console(width=200), console(width=200)
 
     print_summary(summary, tmp_path, weights_alone)
-    (step / "run_state.msgpack").touch()
-    print_summary(summary, tmp_path, resumable)
+    print_summary(summary, tmp_path, resumable, resumable=True)
 
     assert "go on" not in shown(weights_alone)
     assert f"distdqn resume {tmp_path}" in shown(resumable)

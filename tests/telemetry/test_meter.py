@@ -12,7 +12,7 @@ from distdqn.telemetry.usage import Meter, RestMeter, Spent
 
 class FakeClock:
     def __init__(self):
-        self.times = ThreadTimes(0.0, 0.0, True)
+        self.times = ThreadTimes(0.0, 0.0)
 
     def read(self):
         return self.times
@@ -46,10 +46,10 @@ def spent(work_s, cpu_s=0.0, host="here", cores=4, queued_s=0.0):
 def test_waits_are_no_work_and_their_queues_are_none_either(hands):
     meter, clock, move = hands
     move(3.0)
-    clock.times = ThreadTimes(1.0, 0.5, True)
+    clock.times = ThreadTimes(1.0, 0.5)
     with meter.waiting():
         move(2.0)
-        clock.times = ThreadTimes(1.0, 0.75, True)
+        clock.times = ThreadTimes(1.0, 0.75)
 
     part = meter.spent()
 
@@ -67,7 +67,7 @@ def test_a_wait_that_fails_is_counted_too(hands):
 def test_time_on_a_cpu_is_no_queue(hands):
     meter, clock, move = hands
     move(3.0)
-    clock.times = ThreadTimes(2.0, 1.5, True)
+    clock.times = ThreadTimes(2.0, 1.5)
     assert meter.spent().queued_s == 1.0
 
 
@@ -75,7 +75,7 @@ def test_a_process_that_works_while_it_runs_is_measured_by_all_its_threads(hands
     meter, clock, move = hands
     move(10.0)
     monkeypatch.setattr(usage.time, "process_time", lambda: 2.0)
-    clock.times = ThreadTimes(1.0, 0.5, True)
+    clock.times = ThreadTimes(1.0, 0.5)
     part = meter.spent_running(known_s=1.0)
     assert (part.work_s, part.queued_s) == (2.5, 0.5)
 
