@@ -1,22 +1,26 @@
 """Distributed deep Q-learning on Ray.
 
-            weights + target copy (one flat vector per version, pulled by the worker)
-      +--------------------------------------------------------------------------+
-      v                                                                          |
- env worker x W  --TransitionBlock-->  replay shard x M  --ReplayBatch x K-->  learner
- (eps-greedy,      by value, window      (ring + sampler)  prefetched            (one compiled
-  vector env,      of a few in flight                      superbatches           update: target,
-  n-step, initial                   <-------PriorityUpdate x K--------            gradient, step,
-  priorities)                                                                     target copy)
+           weights, with prioritized replay the target network too: one flat vector
+           per version, published to the weight server, which answers who waits for it
+      +-------------------------------------------------------------------------+
+      v                                                                         |
+ env worker x W  --TransitionBlock-->  replay shard x M  --ReplayBatch-->  learner
+ (eps-greedy,      by value, window      (ring + sampler,  K minibatches,    (rate limiter,
+  vector env,      of a few in flight     insert credit)   prefetched         compiled update,
+  n-step, initial                       <--PriorityUpdate---------            target copies)
+  priorities)                              of prioritized replay
+
+Every part reports to one more actor, control, which keeps the account and deals out env
+steps. The driver starts them all, polls control and replaces what dies.
 
 Who waits for whom, and who releases it:
 
     env worker        its window of unacknowledged blocks is full    the shards' replies
+                      its allowance of env steps is used up          control
     shard, adding     inserts are ahead of samples_per_insert        the learner's credit
-    shard, sampling   it is empty                                    the env workers
     learner           samples are ahead, or nothing is prefetched    the shards
     evaluator         its period has not passed                      the env-step clock
-    driver            nothing: it polls                              -
+    driver            nothing, once all have started: it polls       -
 
 Which room holds what, from the ground up. A room imports only from lower floors
 (`tests/test_architecture.py`), and the Ray shell of a part stands beside its core:
@@ -26,22 +30,26 @@ Which room holds what, from the ground up. A room imports only from lower floors
        rate_limiter machine/          samples_per_insert, by which shards and learner wait;
                                       cores and memory
     2  networks/ weights/             Q-networks; parameters on their way
-       telemetry/ config/             what parts report; what a user sets
+       telemetry/                     what parts report; `status` declares every metric
+       config/                        what a user sets: `tree` and `sections`, by `values`' rules
     3  envs/                          Gymnasium's envs as streams of transitions
        acting/                        env worker: rollout, exploration, n-step, blocks
        replay/                        shard: ring, sampler, rows of frames, saved state
        learning/                      learner: update, compilation, prefetch, publishing
        control/ reporting/            the run's counts; display, summary, verdict, plots
-    4  evaluation/ files/             greedy episodes, videos; run folder, checkpoints, JSON
-    5  run/                           an asynchronous run: placement, supervision (who is
-                                      replaced), record (its history up to `summary.json`)
+    4  evaluation/                    greedy episodes (`play`), videos
+       files/                         run folder, checkpoint, `metrics_log`, codec
+    5  run/                           an asynchronous run, and what lockstep shares with it:
+                                      `placement`, `supervisor` (replaces what dies),
+                                      `interruption` (Ctrl-C), `factory` (makes every part),
+                                      `record` (its history up to `summary.json`)
     6  lockstep/ policy               the deterministic schedule; a trained policy
     7  api                            `train` and `resume`
     8  tabular/ bench/                exact solutions and `verify`; throughput
-    9  cli/                           one file per verb
+    9  cli/                           one file per verb, and `flags`, which splits them
 
-`import distdqn` loads neither torch nor ray; the names below load what they need when
-they are first used.
+`presets/` holds YAML alone. `import distdqn` loads neither torch nor ray; the names below
+load what they need when they are first used.
 """
 
 import importlib

@@ -5,6 +5,7 @@ no more than the part that it measures.
 
     replay, learner, broadcast,          the benchmarks: `Options`, `QUICK`, `run(options, say)`
     rollout, pipeline, scaling
+    live_run                             a whole run and what it spent, for pipeline and scaling
     measure                              repeated timings
     result                               what was asked and found on which machine, as JSON too
     show                                 the same as tables, as one picture, against another

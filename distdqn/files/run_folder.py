@@ -4,7 +4,7 @@ One process owns it. `run.json` says which, so that a name in use is refused and
 finished run is not mistaken for a live one.
 
     run.json  config.yaml  summary.json  metrics.jsonl  events.*  learning_curve.png
-    checkpoints/  best/  videos/
+    checkpoints/  best/  videos/  visits.safetensors  ray_token
 """
 
 from __future__ import annotations

@@ -36,9 +36,10 @@ _SETTLE_TIMEOUT_S = 30.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Superbatch:
-    """A batch with what turns P(item | shard) into P(item).
+    """A batch, and what importance weights need of the other shards.
 
-    shard_probability: with which the shard was drawn.  num_items: over all shards.
+    shard_probability: of drawing this shard; times P(item | shard) it gives P(item).
+    num_items: in all shards.
     """
 
     batch: ReplayBatch
@@ -63,9 +64,10 @@ class Prefetcher:
     superbatch, batch_size: K and B.  prefetch: superbatches in flight or queued.
     gone_inserts: made by shard epochs that have died.
 
-    The training thread sets `shards`, the newest map, `newest`, the weights version that
-    shards measure staleness against, and `collection_finished`, once no more inserts will
-    come: then only the samples still owed are drawn.
+    The training thread sets:
+    shards: the newest map.
+    newest: the weights version that shards measure staleness against.
+    collection_finished: no more inserts will come; only the samples still owed are drawn.
     """
 
     def __init__(
@@ -117,11 +119,11 @@ class Prefetcher:
         return self._exhausted and self._queue.empty()
 
     def get_state(self) -> dict[str, int]:
-        """The account for a successor, without the samples: those queued here die with this."""
+        """The inserts, for a successor. Not the samples: what is queued here is never learned."""
         return {"inserts": self.limiter.inserts, "gone_inserts": self.gone_inserts}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `get_state()` and the "samples" of the updates made; before `start`."""
+        """Goes on from `get_state()`, with "samples" of the updates made. Call before `start`."""
         self.limiter.set_state(state)
         self.gone_inserts = state["gone_inserts"]
 

@@ -5,9 +5,9 @@ captured in a CUDA graph; nothing else computes a gradient.
 
     update(*state, learning_rate, *batch) -> td_errors [B], scalars [4]
 
-State, which it writes in place: `online [P]`, `target [P]`, `step` (0-dim int64), optimizer
-slots `[P]`. `learning_rate` is 0-dim float64. Batch: `obs_tm1, a_tm1, r_t, discount_t, obs_t,
-weights` and, where the env gives masks, `action_mask_t`.
+State: `online [P]`, `target [P]`, `step` (0-dim int64), optimizer slots `[P]`; all but the
+target are written in place. `learning_rate` is 0-dim float64. Batch: `obs_tm1, a_tm1, r_t,
+discount_t, obs_t, weights` and, where the env gives masks, `action_mask_t`.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,1 +1,1 @@
-"""One asynchronous run on Ray: its parts, where they run, and their deaths."""
+"""One run on Ray: its parts, where they run, their deaths; what lockstep shares with it."""
