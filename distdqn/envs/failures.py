@@ -73,7 +73,7 @@ def explained(label: str, where: str) -> Iterator[None]:
     """Whatever code of the environment raises within becomes what `env_error` says."""
     try:
         yield
-    except errors.EnvError:
+    except errors.DistDQNError:
         raise
     except Exception as error:
         raise env_error(label, where, error) from error
