@@ -22,7 +22,7 @@ from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.spaces import from_plain, space_of
 from distdqn.errors import CheckpointError, RunError
 from distdqn.evaluation.play import MAX_ENVS, play_episodes
-from distdqn.evaluation.video import record_video
+from distdqn.evaluation.video import record_video, require_pictures
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network as make_own_network
@@ -71,9 +71,13 @@ class Policy:
     def q_values(self, obs: Any) -> np.ndarray:
         """Action values, `[A]` of one observation or `[B, A]` of a batch."""
         batch, is_single = self._encoder.encode_given(obs)
-        with torch.inference_mode():
-            values = self.network(torch.from_numpy(batch)).numpy()
+        values = self.q_values_of_stored(batch)
         return values[0] if is_single else values
+
+    def q_values_of_stored(self, batch: np.ndarray) -> np.ndarray:
+        """`[B, A]` of observations `[B, *obs_shape]` as they are stored, and steppers give them."""
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(batch)).numpy()
 
     def make_env(self, make_env: MakeEnv | None = None, render_mode: str | None = None) -> Any:
         """A new environment of the run's, a `gymnasium.Env` whose observations this takes.
@@ -172,12 +176,15 @@ def evaluate_run(
     `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
     """
     loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
-    q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
+    q_values, max_steps = loaded.policy.q_values_of_stored, loaded.config.eval.max_episode_steps
     epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
+    filmed = functools.partial(steppers, 1, render_mode="rgb_array")
+    if video:
+        require_pictures(filmed)
     with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
-    videos = [_film(loaded, steppers, seed, epsilon)] if video else []
+    videos = [_film(loaded, filmed, seed, epsilon)] if video else []
     figures: dict[str, Any] = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
     for kind in ("mean", "std", "min", "max"):
         figures[f"return_{kind}"] = float(getattr(result.returns, kind)())
@@ -185,12 +192,11 @@ def evaluate_run(
     return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
 
 
-def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: float) -> str:
+def _film(loaded: _Loaded, make: Callable[[], Any], seed: int, epsilon: float) -> str:
     """Records one more episode into the run's folder; gives the file."""
     path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
-    make = functools.partial(steppers, 1, render_mode="rgb_array")
     max_steps = loaded.config.eval.max_episode_steps
-    record_video(make, loaded.policy.q_values, path, seed, max_steps, epsilon)
+    record_video(make, loaded.policy.q_values_of_stored, path, seed, max_steps, epsilon)
     return str(path)
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from fake_envs import NESTED_SPACE, ScriptedEnv
+from fake_envs import NESTED_SPACE, ScriptedEnv, SpaceEnv, make_space_env
 from gymnasium.vector.utils import concatenate, create_empty_array
+from run_parts import lockstep
 from torch import nn
 
+import distdqn
 from distdqn.config import load_config, to_yaml
 from distdqn.envs.observations import ObservationEncoder
-from distdqn.errors import CheckpointError, RunError
+from distdqn.errors import CheckpointError, EnvError, RunError
 from distdqn.files.checkpoint import Checkpoint, save_checkpoint, step_folder
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network
@@ -359,6 +362,15 @@ def test_a_video_is_recorded_into_the_run(tmp_path):
     assert (folder.path / "videos" / "evaluate_step_1000_seed_2.mp4").stat().st_size > 1000
 
 
+def test_a_video_of_what_cannot_be_rendered_is_refused_before_playing(tmp_path, monkeypatch):
+    save_run(tmp_path, network())
+    monkeypatch.setattr("distdqn.policy.play_episodes", lambda *args, **kwargs: 1 / 0)
+    cartpole = SpaceEnv(gymnasium.spaces.Box(-1, 1, (4,)), gymnasium.spaces.Discrete(2))
+    with pytest.raises(EnvError, match=r"cannot be rendered: its render modes are \[\]") as caught:
+        evaluate_run("run", video=True, runs_dir=tmp_path, make_env=lambda: cartpole)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
     made = []
 
@@ -374,3 +386,54 @@ def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
     with pytest.raises(RunError, match="no run 'nothing'"):
         load_policy("nothing", runs_dir=tmp_path)
+
+
+# --- a run from its start to its policy
+
+
+class Shouting(gymnasium.ObservationWrapper):
+    """Adds an entry to a Dict observation, and a mask that forbids the last action."""
+
+    def __init__(self, env, loudness):
+        super().__init__(env)
+        self.loudness = loudness
+        said = gymnasium.spaces.Box(0, loudness, (1,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict({**env.observation_space, "said": said})
+
+    def observation(self, observation):
+        return observation | {"said": np.full(1, self.loudness, np.float32)}
+
+    def reset(self, **kwargs):
+        obs, info = super().reset(**kwargs)
+        return obs, info | {"action_mask": np.array([1, 1, 0], np.int8)}
+
+    def step(self, action):
+        assert action < 2
+        *step, info = super().step(action)
+        return *step, info | {"action_mask": np.array([1, 1, 0], np.int8)}
+
+
+def test_a_run_keeps_its_wrappers_and_a_dict_goes_through_all_of_it(tmp_path):
+    make_env = functools.partial(make_space_env, NESTED_SPACE)
+    wrappers = ["test_policy:Shouting(loudness=3)", {"TimeLimit": {"max_episode_steps": 4}}]
+    config = lockstep(
+        tmp_path, env__wrappers=wrappers, total_env_steps=700, workers__count=1, replay__shards=1
+    )
+    summary = distdqn.train(config, make_env=make_env, display=False)
+    assert summary.eval_return_mean == 4.0, "evaluation is cut by the wrapper too"
+    runs_dir = tmp_path / "runs"
+    kept = load_config(runs_dir / "run" / "config.yaml")
+    assert kept.env.wrappers == (
+        "test_policy:Shouting(loudness=3)",
+        "TimeLimit(max_episode_steps=4)",
+    )
+    policy = load_policy("run", runs_dir=runs_dir)
+    env = policy.make_env(make_env)
+    obs, info = env.reset(seed=0)
+    action, ended, steps = policy(obs, info["action_mask"]), False, 0
+    while not ended:
+        obs, _, terminated, truncated, info = env.step(action)
+        action, ended, steps = policy(obs, info["action_mask"]), terminated or truncated, steps + 1
+    assert steps == 4 and obs["said"] == 3
+    result = evaluate_run("run", episodes=2, runs_dir=runs_dir, make_env=make_env)
+    assert result["return_mean"] == 4.0
