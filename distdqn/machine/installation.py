@@ -51,7 +51,8 @@ def requirements_of(extra: str | None = None) -> list[str]:
         needed = Requirement(line)
         marker, needed.marker = needed.marker, None
         always = marker is None or marker.evaluate({"extra": ""})
-        if always == (extra is None) and (always or marker.evaluate({"extra": extra})):
+        added = marker is not None and not always and marker.evaluate({"extra": extra or ""})
+        if always if extra is None else added:
             found.append(str(needed))
     return found
 
