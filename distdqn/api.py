@@ -5,12 +5,15 @@ then does is in `run/async_run.py` and `lockstep/run.py`.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
-from distdqn.errors import RunError
+from distdqn.config.files import preset_names
+from distdqn.config.sections import function_id
+from distdqn.errors import ConfigError, RunError, shorten
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress, print_summary
@@ -38,6 +41,10 @@ def train(
     with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
+    _check_arguments(config, make_env, make_network)
+    if make_env is not None:
+        env = dataclasses.replace(config.env, id=function_id(make_env))
+        config = dataclasses.replace(config, env=env)
     factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
@@ -65,8 +72,32 @@ def resume(
             f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
             f"--init-from {folder.name} starts a new run from its weights"
         )
+    _check_arguments(config, make_env, make_network)
+    folder.require_make_env(config.env.id, make_env, "distdqn.resume")
     factory = make_factory(config, make_env, make_network)
     return _carry_out(factory, folder, display, lambda run: run.resume())
+
+
+def _check_arguments(config: object, make_env: object, make_network: object) -> None:
+    """Raises ConfigError where what was passed is of another kind."""
+    if not isinstance(config, Config):
+        is_preset = isinstance(config, str) and config in preset_names()
+        example = f"preset={config!r}" if is_preset else "'FILE.yaml'"
+        example = f"values={config!r}" if isinstance(config, dict) else example
+        raise ConfigError(
+            f"the configuration is {shorten(repr(config))}, must be a distdqn.Config: "
+            f"pass distdqn.load_config({shorten(example)})"
+        )
+    if make_env is not None and not callable(make_env):
+        way_out = "a function that makes one environment"
+        if isinstance(make_env, str):
+            way_out += f", or leave it out and set env.id to {make_env!r}"
+        raise ConfigError(f"make_env is {shorten(repr(make_env))}, must be {way_out}")
+    if make_network is not None and not callable(make_network):
+        raise ConfigError(
+            f"make_network is {shorten(repr(make_network))}, must be a function "
+            "(observation space, number of actions) -> module giving [B, A]"
+        )
 
 
 def _carry_out(

@@ -23,6 +23,7 @@ from distdqn.evaluation.video import record_video
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network as make_own_network
+from distdqn.plain_json import plain
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
 
@@ -81,6 +82,54 @@ class Policy:
         return np.array(array, dtype=spec.dtype, order="C")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Greedy episodes with a run's policy.
+
+    checkpoint: its folder.  env_steps: after which it was saved.
+    seed: of the first env.  epsilon: probability of a random action.
+    returns, lengths: `[episodes]` raw returns and steps.
+    num_cut: episodes that were cut at `eval.max_episode_steps`.
+    videos: paths.  warnings: lines.
+    """
+
+    run_name: str
+    env_id: str
+    checkpoint: str
+    env_steps: int
+    episodes: int
+    seed: int
+    epsilon: float
+    returns: np.ndarray
+    lengths: np.ndarray
+    num_cut: int
+    videos: list[str]
+    warnings: list[str]
+
+    @property
+    def mean(self) -> float:
+        """Of the returns."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns."""
+        return float(self.returns.std())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, of returns and lengths the figures alone."""
+        fields: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "returns":
+                kinds = ("mean", "std", "min", "max")
+                fields |= {f"return_{kind}": getattr(value, kind)() for kind in kinds}
+            elif name == "lengths":
+                fields["length_mean"] = value.mean()
+            else:
+                fields[name] = value
+        return plain(fields)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     """A run's policy and where it comes from."""
@@ -115,38 +164,47 @@ def load_policy(
     return loaded.policy
 
 
-def evaluate_run(
+def evaluate(
     run: str | Path,
-    checkpoint: str | Path = "best",
-    episodes: int = 100,
-    seed: int = 0,
-    video: bool = False,
-    runs_dir: str | Path = "runs",
     make_env: MakeEnv | None = None,
     make_network: MakeNetwork | None = None,
+    *,
+    episodes: int = 100,
+    checkpoint: str | Path = "best",
+    seed: int = 0,
     epsilon: float | None = None,
-) -> dict[str, Any]:
-    """Plays greedy episodes with a run's policy; raises as `load_policy` does, and EnvError.
+    video: bool = False,
+    runs_dir: str | Path = "runs",
+) -> Evaluation:
+    """Plays greedy episodes with a run's policy.
 
+    run: its name or folder.  make_env, make_network: what it was trained with, if anything.
+    checkpoint: as for `load_policy`.
     epsilon: probability of a random action; None: the run's `eval.epsilon`.
     video: whether one more episode is recorded, into the run's `videos/`.
-    make_env, make_network: what the run was trained with, if anything.
-    Gives `run_name, env_id, checkpoint, env_steps, episodes, seed, epsilon, return_mean,
-    return_std, return_min, return_max, length_mean, num_cut` (episodes that were cut at
-    `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
+    Raises as `load_policy` does, RunError where a function is missing, and EnvError.
     """
-    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
+    folder = RunFolder.find(run, runs_dir)
+    env_id = load_config(folder.config_path).env.id
+    folder.require_make_env(env_id, make_env, "distdqn.evaluate")
+    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None, call="distdqn.evaluate")
     q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
     epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
     with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = [_film(loaded, steppers, seed, epsilon)] if video else []
-    figures: dict[str, Any] = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
-    for kind in ("mean", "std", "min", "max"):
-        figures[f"return_{kind}"] = float(getattr(result.returns, kind)())
-    figures |= {"length_mean": float(result.lengths.mean()), "num_cut": result.num_cut}
-    return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
+    return Evaluation(
+        **loaded.origin,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        returns=result.returns,
+        lengths=result.lengths,
+        num_cut=result.num_cut,
+        videos=videos,
+        warnings=loaded.warnings,
+    )
 
 
 def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: float) -> str:
@@ -165,7 +223,9 @@ def _load(
     make_network: MakeNetwork | None,
     make_env: MakeEnv | None,
     observation_space: Any,
+    call: str = "load_policy",
 ) -> _Loaded:
+    """call: what takes `make_network`, for a message."""
     folder = RunFolder.find(run, runs_dir)
     config = load_config(folder.config_path)
     path, checkpoint, lines = find_checkpoint(folder.path, which)
@@ -173,8 +233,8 @@ def _load(
     observation = ObservationSpec(**{**saved, "shape": tuple(saved["shape"])})
     if kind.get("custom") and make_network is None:
         raise RunError(
-            f"run {folder.name!r} was trained with its own make_network: "
-            "pass the same to load_policy(..., make_network=...)"
+            f"run {folder.name!r} was trained with its own make_network: pass the same from "
+            f"Python, {call}({folder.name!r}, make_network=...)"
         )
     if observation_space is None and (make_network is not None or ":" in kind["torso"]):
         observation_space = _observation_space(config, observation, make_env)
@@ -223,6 +283,8 @@ def _observation_space(
     config: Config, observation: ObservationSpec, make_env: MakeEnv | None
 ) -> Any:
     """The env's own space, when it is the one that the run saw."""
+    if make_env is None and config.env.is_function:
+        raise RunError(f"the run was made with the {config.env.id}: pass observation_space=")
     description = describe(config.env, make_env)
     if description.observation != observation:
         raise RunError(

@@ -16,7 +16,7 @@ from distdqn.errors import CheckpointError, RunError
 from distdqn.files.checkpoint import Checkpoint, save_checkpoint, step_folder
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network
-from distdqn.policy import Policy, evaluate_run, load_policy
+from distdqn.policy import Policy, evaluate, load_policy
 from distdqn.types import ObservationSpec
 
 CARTPOLE = ObservationSpec((4,), "float32")
@@ -201,9 +201,12 @@ def test_an_env_that_is_not_the_runs_asks_for_the_observation_space(tmp_path, ob
 
 def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
     save_run(tmp_path, network())
-    first = evaluate_run("run", episodes=7, seed=3, runs_dir=tmp_path)
-    assert first == evaluate_run("run", episodes=7, seed=3, runs_dir=tmp_path)
-    json.dumps(first)
+    result = evaluate("run", episodes=7, seed=3, runs_dir=tmp_path)
+    again = evaluate("run", episodes=7, seed=3, runs_dir=tmp_path)
+    first = result.to_json()
+    assert first == json.loads(json.dumps(again.to_json()))
+    assert len(result.returns) == len(result.lengths) == 7
+    assert (result.mean, result.std) == (first["return_mean"], first["return_std"])
     assert first["run_name"] == "run" and first["env_id"] == "CartPole-v1"
     assert first["env_steps"] == 1000 and first["checkpoint"].endswith("step_1000")
     assert 1 <= first["return_min"] <= first["return_mean"] <= first["return_max"] <= 30
@@ -213,14 +216,14 @@ def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
 
 def test_episodes_that_are_cut_are_counted(tmp_path):
     save_run(tmp_path, network(), **{"eval.max_episode_steps": 3})
-    result = evaluate_run("run", episodes=4, runs_dir=tmp_path)
-    assert result["num_cut"] == 4 and result["return_mean"] == 3.0
+    result = evaluate("run", episodes=4, runs_dir=tmp_path)
+    assert result.num_cut == 4 and result.mean == 3.0
 
 
 def test_a_video_is_recorded_into_the_run(tmp_path):
     folder = save_run(tmp_path, network(), **{"eval.max_episode_steps": 5})
-    result = evaluate_run("run", episodes=1, seed=2, video=True, runs_dir=tmp_path)
-    (path,) = result["videos"]
+    result = evaluate("run", episodes=1, seed=2, video=True, runs_dir=tmp_path)
+    (path,) = result.videos
     assert path == str(folder.path / "videos" / "evaluate_step_1000_seed_2.mp4")
     assert (folder.path / "videos" / "evaluate_step_1000_seed_2.mp4").stat().st_size > 1000
 
@@ -233,8 +236,8 @@ def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
         return made[-1]
 
     save_run(tmp_path, network(), **{"env.id": "Pendulum-v1"})
-    result = evaluate_run("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
-    assert made and result["return_mean"] >= 1.0
+    result = evaluate("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
+    assert made and result.mean >= 1.0
 
 
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):

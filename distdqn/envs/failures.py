@@ -10,25 +10,12 @@ from collections.abc import Iterator
 import gymnasium
 
 from distdqn import errors
-
-MAX_MESSAGE = 300  # characters of a foreign message that are passed on
+from distdqn.errors import one_line, own_frame, traceback_of
 
 # What stands in an id or in the message of a missing package -> extra of distdqn.
 _EXTRAS = {"box2d": "box2d", "minatar": "minatar"} | dict.fromkeys(
     ("ale", "ale_py", "cv2"), "atari"
 )
-
-
-def one_line(error: BaseException) -> str:
-    """`ValueError: its message`, shortened."""
-    name, message = type(error).__name__, shorten(error)
-    return f"{name}: {message}" if message else name
-
-
-def shorten(thing: object) -> str:
-    """Its text without line breaks, at most `MAX_MESSAGE` characters."""
-    text = " ".join(str(thing).split())
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
 def missing_extra(label: str, package: str) -> errors.MissingExtraError:
@@ -59,8 +46,12 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
         return errors.MissingExtraError(
             f"environment {label!r} needs a package that is not installed: {one_line(error)}"
         )
-    which = "" if env is None else f" (env {env})"
-    return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
+    which, details = "" if env is None else f" (env {env})", traceback_of(error)
+    failure = errors.EnvFailure(
+        f"environment {label!r} raised in {where}: {one_line(error)}{which}{own_frame(details)}"
+    )
+    failure.details = details
+    return failure
 
 
 @contextlib.contextmanager

@@ -20,11 +20,12 @@ from distdqn import errors
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.atari import AleVectorEnv, ale_vector_env, check_kwargs, check_unused, make_single
-from distdqn.envs.failures import explained, one_line
+from distdqn.envs.failures import explained
 from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.stepper import VectorStepper
+from distdqn.errors import one_line, shorten
 from distdqn.types import ObservationSpec
 
 # pygame, which envs import when they render, prints a banner to stdout; that belongs
@@ -187,7 +188,7 @@ def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
         env = make_env()
     if not isinstance(env, gymnasium.Env):
         raise errors.EnvError(
-            f"make_env() must return a gymnasium.Env, returned a {type(env).__name__}"
+            f"make_env() must return a gymnasium.Env, returned {shorten(repr(env))}"
         )
     return env
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from distdqn.config.sections import is_function, short_name
 from distdqn.errors import RunError
 from distdqn.files.durable import write_file
 from distdqn.files.metrics_log import MetricsLog, is_up_to
@@ -49,17 +50,19 @@ class RunFolder:
     ) -> RunFolder:
         """Makes the folder of a new run, owned by this process.
 
-        run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
+        run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken;
+          of an env made by a function `<env>` is the function's name.
         Raises RunError: the name is taken, or the disk refuses.
         """
         try:
             if run_name is None:
-                path = make_folder(runs_dir, re.sub(r"[^\w.-]+", "-", env_id).strip("-."))
+                stem = re.sub(r"[^\w.-]+", "-", short_name(env_id)).strip("-.")
+                path = make_folder(runs_dir, stem)
             else:
                 path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
-            folder.tell(**_this_process(), state="starting")
+            folder.tell(**_this_process(), state="starting", env_id=env_id)
         except OSError as error:
             raise _cannot_make(runs_dir, error) from error
         return folder
@@ -99,6 +102,17 @@ class RunFolder:
             raise RunError(
                 f"run {self.name!r} has finished: there is nothing to resume; "
                 f"--init-from {self.name} starts a new run from its weights"
+            )
+
+    def require_make_env(self, env_id: str, make_env: object, call: str) -> None:
+        """Raises RunError where a function made the run's envs and the caller passes none.
+
+        env_id: as the run records it.  call: what takes the function, `distdqn.evaluate`.
+        """
+        if is_function(env_id) and make_env is None:
+            raise RunError(
+                f"run {self.name!r} was made with the {env_id}, and its files hold no environment: "
+                f"pass it from Python, {call}({self.name!r}, make_env=...)"
             )
 
     @property

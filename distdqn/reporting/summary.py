@@ -21,6 +21,7 @@ from distdqn.telemetry.status import Figures
 class Summary(Figures):
     """A finished run. Steps are agent steps, times seconds, sizes bytes.
 
+    made_with: of "make_env" and "make_network" those that `evaluate` and `resume` must be given.
     stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
     transitions_lost: those in flight when a run was broken off among them.
     best_eval_env_steps: when the best weights were found.
@@ -33,6 +34,7 @@ class Summary(Figures):
     run_name: str
     run_folder: str
     env_id: str
+    made_with: list[str]
     seed: int
     stopped_by: str
     wall_s: float

@@ -50,6 +50,7 @@ class RunRecord:
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
         config = factory.config
         self._config, self._folder, self._progress = config, folder, progress
+        self._made_with = factory.made_with
         self.checkpointer = Checkpointer(
             folder.path, config.checkpoint.keep, factory.network_description(), config.env.id
         )
@@ -223,6 +224,7 @@ class RunRecord:
             "run_name": self._folder.name,
             "run_folder": str(self._folder.path),
             "env_id": self._config.env.id,
+            "made_with": self._made_with,
             "seed": self._config.seed,
             "wall_s": time.monotonic() - self._began,
             "startup_s": self._startup_s,

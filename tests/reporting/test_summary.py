@@ -49,6 +49,7 @@ OWN = {
     "run_name": "run",
     "run_folder": "runs/run",
     "env_id": "CartPole-v1",
+    "made_with": [],
     "seed": 1,
     "stopped_by": "total_env_steps",
     "wall_s": 2.0,
