@@ -13,7 +13,15 @@ from typing import Any
 from distdqn.config import Config, load_config, to_yaml
 from distdqn.config.files import preset_names
 from distdqn.config.sections import function_id
-from distdqn.errors import ConfigError, RunError, shorten
+from distdqn.errors import (
+    ConfigError,
+    DistDQNError,
+    RunError,
+    one_line,
+    own_frame,
+    shorten,
+    traceback_of,
+)
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress, print_summary
@@ -111,10 +119,36 @@ def _carry_out(
         run = make(factory, folder, progress)
         with run.interruption.heard():
             progress.say(factory.memory_budget().line())
-            summary = call(run)
+            try:
+                summary = call(run)
+            except Exception as error:
+                told = _written_down(error, factory, folder, progress.say)
+                if told is error:
+                    raise
+                raise told from error
     if display:
         print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
     return summary
+
+
+def _written_down(
+    error: Exception, factory: Factory, folder: RunFolder, say: Callable[[str], None]
+) -> Exception:
+    """What to raise for `error`, whose traceback is kept in the run's folder.
+
+    What a network of the user's own raised in this process becomes a RunError. Of a bug of ours
+    the file's path goes along as the attribute `log`.
+    """
+    details = traceback_of(error)
+    frame = own_frame(details) if factory.has_own_network else ""
+    if frame and not isinstance(error, DistDQNError):
+        error = RunError(f"the network raised {one_line(error)}{frame}")
+        error.details = details
+    if not isinstance(error, DistDQNError):
+        vars(error)["log"] = folder.log_internal_error(details)
+    elif error.details and (path := folder.log_error(error.part or "run", error.details)):
+        say(f"the traceback is in {path}")
+    return error
 
 
 def _kind_of_run(mode: str) -> Any:

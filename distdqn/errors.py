@@ -13,12 +13,12 @@
     +-- RunError               a run that is in use, not found, or failed
 
 Every class is a plain message; the command line prints it without a traceback
-unless `--debug` is given. Where code of the user's raised, its own line ends the message and
-its traceback goes along as `details`, through Ray too.
+unless `--debug` is given. Where other code raised, the last line of the user's own ends the
+message, and the traceback goes along as `details`, through Ray too.
 """
 
+import os
 import re
-import sysconfig
 import traceback
 from pathlib import Path
 
@@ -27,7 +27,7 @@ MAX_MESSAGE = 300  # characters of a foreign message that are passed on
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OURS = str(Path(__file__).parent)
-_STANDARD = sysconfig.get_path("stdlib")
+_STANDARD = str(Path(os.__file__).parent)
 _PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]")
 _LIBRARIES = re.compile(
     _PACKAGES.pattern + r"(distdqn|gymnasium|ray|torch|numpy|ale_py|minatar|cloudpickle)[/\\.]"
@@ -39,7 +39,9 @@ class DistDQNError(Exception):
 
     exit_status = 1
     details = ""
-    """The traceback of the user's code that raised, for `errors.log`."""
+    """The traceback of other code that raised, for `errors.log`."""
+    part = ""
+    """Of the run, in which it raised; "" where that is not known."""
 
 
 class ConfigError(DistDQNError, ValueError):
@@ -99,8 +101,12 @@ def shorten(thing: object) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """What Python prints of an uncaught error; of Ray's, what it tells of the other process."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    """What Python prints of an uncaught error."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def without_colours(text: str) -> str:
+    """`text` without a terminal's colour codes."""
     return _COLOURS.sub("", text)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from distdqn.control.step_budget import StepBudget, Stream
 from distdqn.control.value_diagnostics import ValueDiagnostics
+from distdqn.errors import EnvFailure
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream
 from distdqn.telemetry.rates import RateMeter
@@ -85,7 +86,7 @@ class Control:
         self._eval_mean = self._best_eval_mean = math.nan
         self._values = ValueDiagnostics(discount)
         self._notes: list[str] = []
-        self._failures: dict[Stream, str] = {}
+        self._failures: dict[Stream, EnvFailure] = {}
         self._unsettled: dict[Stream, collections.Counter[Epoch]] = {}
         self._state = "starting"
         self._env_meter, self._update_meter = RateMeter(), RateMeter()
@@ -173,24 +174,24 @@ class Control:
         """Every part flushes and returns at its next report."""
         self._state = "stopping"
 
-    def report_failure(self, worker: int, incarnation: int, line: str) -> None:
+    def report_failure(self, worker: int, incarnation: int, failure: EnvFailure) -> None:
         """A worker is about to end because of its environment."""
-        self._failures[worker, incarnation] = line
+        self._failures[worker, incarnation] = failure
 
-    def bury_worker(self, worker: int, incarnation: int) -> str:
+    def bury_worker(self, worker: int, incarnation: int) -> EnvFailure | None:
         """A worker incarnation has died: its account closes.
 
         What it left of its allowance returns once every shard has reported again, since
         blocks that it sent may not be in any report yet.
 
-        Returns the environment's failure if the worker told of one, else "".
+        Returns the environment's failure, if the worker told of one.
         """
         stream = (worker, incarnation)
         self._dead.add(stream)
         self._book(stream)
         self.count_restart("worker")
         self._unsettled[stream] = collections.Counter()
-        return self._failures.get(stream, "")
+        return self._failures.get(stream)
 
     def bury_shard(self, shard: int, epoch: int) -> None:
         self.count_restart("shard")

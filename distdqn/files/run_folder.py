@@ -4,7 +4,7 @@ One process owns it. `run.json` says which, so that a name in use is refused and
 finished run is not mistaken for a live one.
 
     run.json  config.yaml  summary.json  metrics.jsonl  events.*  learning_curve.png
-    checkpoints/  best/  videos/  visits.safetensors  ray_token
+    checkpoints/  best/  videos/  visits.safetensors  ray_token  errors.log  internal_error.log
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from distdqn.plain_json import to_json
 
 _LIVE_STATES = ("starting", "running", "stopping")
 _RUNS_NAMED = 5
+_MAX_ERRORS_BYTES = 1_000_000
 
 
 class RunFolder:
@@ -162,6 +163,29 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """`summary.json`; numbers that are not finite become null."""
         self._replace("summary.json", to_json(summary, indent=1) + "\n")
+
+    def log_error(self, part: str, details: str) -> Path | None:
+        """Adds a traceback to `errors.log`, under the time and the part; its path if it is new.
+
+        Once the file has reached 1 MB it says so, and takes no more.
+        """
+        path = self.path / "errors.log"
+        size = path.stat().st_size if path.exists() else 0
+        if size < _MAX_ERRORS_BYTES:
+            now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            entry = f"{now} {part}\n{details.rstrip()}\n\n"
+            if size + len(entry) >= _MAX_ERRORS_BYTES:
+                entry += "This file is full: what fails from now on is not written down.\n"
+                entry = entry[-_MAX_ERRORS_BYTES:]
+            with path.open("a") as log:
+                log.write(entry)
+        return None if size else path
+
+    def log_internal_error(self, details: str) -> Path:
+        """`internal_error.log`: the traceback of a bug of ours; its path."""
+        path = self.path / "internal_error.log"
+        path.write_text(details)
+        return path
 
     def write_video(self, name: str, data: bytes) -> Path:
         """`videos/<name>` from a file's bytes."""

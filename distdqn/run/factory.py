@@ -62,6 +62,11 @@ class Factory:
         names = ("make_env", "make_network")
         return [name for name in names if getattr(self, name) is not None]
 
+    @property
+    def has_own_network(self) -> bool:
+        """Whether code of the user's makes the network or its torso."""
+        return self.make_network is not None or ":" in self.config.network.torso
+
     def network(self) -> torch.nn.Module:
         """The Q-network with its initial parameters, the same in every process.
 

@@ -74,6 +74,11 @@ class RunRecord:
         """Of the run, as last heard."""
         return "" if self._poll is None else self._poll.status.state
 
+    def log_error(self, part: str, details: str) -> None:
+        """Writes a traceback down; the first time it says where."""
+        if path := self._folder.log_error(part, details):
+            self._progress.say(f"the traceback is in {path}")
+
     def started(self) -> None:
         """Every part is up."""
         self._startup_s = time.monotonic() - self._began
@@ -119,6 +124,8 @@ class RunRecord:
                 last, best = self._final_evaluations(system, online)
             except DistDQNError as error:  # the training itself is saved
                 self._progress.say(f"no final evaluation: {error}")
+                if error.details:
+                    self.log_error("evaluator", error.details)
         if self._poll is not None:
             self._write_last(self._poll, last)
         told = self._rates(trained_at) | evaluation_fields(last, best)
@@ -216,6 +223,8 @@ class RunRecord:
                 self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
+            if error.details:
+                self.log_error("evaluator", error.details)
 
     def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distdqn.control.control import Control
+from distdqn.errors import EnvFailure
 from distdqn.telemetry import usage
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import Ledger, StreamAccount
@@ -204,9 +205,10 @@ def test_without_a_threshold_no_return_stops_the_run():
 
 def test_an_env_failure_is_told_to_the_driver_when_the_worker_is_buried():
     control = make_control()
-    control.report_failure(0, 0, "hung")
-    assert control.bury_worker(0, 0) == "hung"
-    assert control.bury_worker(1, 0) == ""
+    hung = EnvFailure("hung")
+    control.report_failure(0, 0, hung)
+    assert control.bury_worker(0, 0) is hung
+    assert control.bury_worker(1, 0) is None
 
 
 def test_waits_are_shares_of_the_time_since_the_parts_began():

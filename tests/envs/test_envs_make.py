@@ -145,7 +145,7 @@ def test_what_make_env_must_do_is_said():
     message = message_of(errors.EnvFailure, EnvConfig(), fail)
     assert message.startswith("environment 'make_env()' raised in make: OSError: no licence at ")
     assert message.endswith(f"{__name__}.py:{fail.__code__.co_firstlineno + 1} in fail")
-    assert "must return a gymnasium.Env, returned a int" in message_of(
+    assert "must return a gymnasium.Env, returned 3" in message_of(
         errors.EnvError, EnvConfig(), lambda: 3
     )
     env = ScriptedEnv()
