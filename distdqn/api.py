@@ -55,6 +55,7 @@ def train(
         config = dataclasses.replace(config, env=env)
     factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
+    factory.check_network(initial)
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     return _carry_out(factory, folder, display, lambda run: run.execute(initial))
 

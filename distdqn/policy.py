@@ -17,7 +17,7 @@ import torch
 
 from distdqn.config import Config, load_config
 from distdqn.envs.make import describe, make_stepper
-from distdqn.errors import CheckpointError, RunError
+from distdqn.errors import CheckpointError, ConfigError, RunError
 from distdqn.evaluation.play import MAX_ENVS, play_episodes
 from distdqn.evaluation.video import record_video
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
@@ -265,7 +265,7 @@ def _build(
             return make_own_network(
                 observation, kind["num_actions"], kind["torso"], hidden, dueling, observation_space
             )
-        except ValueError as error:
+        except ConfigError as error:
             raise RunError(f"the network cannot be rebuilt: {error}") from error
 
 

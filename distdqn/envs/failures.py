@@ -17,6 +17,9 @@ _EXTRAS = {"box2d": "box2d", "minatar": "minatar"} | dict.fromkeys(
     ("ale", "ale_py", "cv2"), "atari"
 )
 
+# Gymnasium says so behind a TypeError of a constructor, with the id, which we have said.
+_REPEATED = " was raised from the environment creator for "
+
 
 def missing_extra(label: str, package: str) -> errors.MissingExtraError:
     """The error for an env whose `package` is not installed, with the pip line."""
@@ -47,8 +50,11 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
             f"environment {label!r} needs a package that is not installed: {one_line(error)}"
         )
     which, details = "" if env is None else f" (env {env})", traceback_of(error)
+    what = one_line(error).partition(_REPEATED)[0]
+    is_call = where == "make" and isinstance(error, TypeError) and " argument" in str(error)
+    hint = "; env.kwargs sets its arguments" if is_call and label != "make_env()" else ""
     failure = errors.EnvFailure(
-        f"environment {label!r} raised in {where}: {one_line(error)}{which}{own_frame(details)}"
+        f"environment {label!r} raised in {where}: {what}{which}{own_frame(details)}{hint}"
     )
     failure.details = details
     return failure
