@@ -149,6 +149,7 @@ class EnvWorker:
         report = self._rollout.report(
             accepted=window.accepted,
             refused=self._rollout.refused + window.refused,
+            refused_at_end=window.refused,
             in_flight=window.in_flight,
             wait_s=self._meter.wait_s,
             elapsed_s=time.monotonic() - self._started,

@@ -32,6 +32,8 @@ from distdqn.telemetry.status import RunStatus, shared
 from distdqn.telemetry.usage import RestMeter, Usage, sum_of
 from distdqn.types import LearnerDirective, ShardMap, WorkerDirective
 
+_AT_END = "the run ended first"
+_UNTOLD = "its worker died"  # before it could say why
 _RETURNS_FOR_MEAN = 100
 _MAX_PENDING_EPISODES = 10_000
 _REPORTS_TO_SETTLE = 2  # the first after a death may have been under way before it
@@ -86,6 +88,7 @@ class Control:
         self._eval_mean = self._best_eval_mean = math.nan
         self._values = ValueDiagnostics(discount)
         self._notes: list[str] = []
+        self._said_refused = False
         self._failures: dict[Stream, EnvFailure] = {}
         self._unsettled: dict[Stream, collections.Counter[Epoch]] = {}
         self._state = "starting"
@@ -103,6 +106,9 @@ class Control:
             self._workers[stream] = report
             self._book(stream)
         self._note_episodes(report, before)
+        if report.note and not self._said_refused:
+            self._said_refused = True
+            self._notes.append(report.note)
         self._values.note_rewards(report.reward_abs_max)
         if stop := self._state == "stopping" or stream in self._dead:
             allowance = self._budget.allowance(stream)
@@ -260,6 +266,7 @@ class Control:
             env_steps=self.env_steps,
             total_env_steps=self._budget.total_env_steps,
             transitions=self._transitions,
+            transitions_refused_by=self._refused_by(),
             train_return_mean=float(np.mean(self._returns)) if self._returns else math.nan,
             eval_return_mean=self._eval_mean,
             best_eval_return_mean=self._best_eval_mean,
@@ -275,6 +282,15 @@ class Control:
             **self._of_workers(),
             **self._of_shards(),
         )
+
+    def _refused_by(self) -> dict[str, int]:
+        """Refused transitions by cause; of a dead worker as far as it had told."""
+        by_cause: collections.Counter[str] = collections.Counter()
+        for report in self._workers.values():
+            by_cause.update(report.refused_by)
+            by_cause[_AT_END] += report.refused_at_end
+        by_cause[_UNTOLD] = self._transitions.refused - sum(by_cause.values())
+        return {cause: number for cause, number in sorted(by_cause.items()) if number > 0}
 
     def _of_workers(self) -> dict[str, Any]:
         workers = self._alive_workers().values()

@@ -25,7 +25,6 @@ from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.stepper import VectorStepper
-from distdqn.errors import one_line, shorten
 from distdqn.types import ObservationSpec
 
 # pygame, which envs import when they render, prints a banner to stdout; that belongs
@@ -180,7 +179,8 @@ def _make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) ->
         except TypeError as error:
             if "render_mode" not in str(error):
                 raise
-            raise _not_rendered(settings.id, one_line(error)) from error
+            reason = "its constructor takes no render_mode"
+            raise _not_rendered(settings.id, reason) from error
 
 
 def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
@@ -188,7 +188,7 @@ def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
         env = make_env()
     if not isinstance(env, gymnasium.Env):
         raise errors.EnvError(
-            f"make_env() must return a gymnasium.Env, returned {shorten(repr(env))}"
+            f"make_env() must return a gymnasium.Env, returned {errors.shorten(repr(env))}"
         )
     return env
 

@@ -260,7 +260,10 @@ class TestRendering:
     def test_is_refused_where_the_env_takes_no_render_mode(self, env_id):
         register_scripted(env_id, entry_point=lambda: ScriptedEnv())
         message = message_of(errors.EnvError, EnvConfig(env_id), render_mode="rgb_array")
-        assert f"environment '{env_id}' cannot be rendered: TypeError" in message
+        assert (
+            f"environment '{env_id}' cannot be rendered: its constructor takes no render_mode"
+            in message
+        )
 
     def test_says_what_came_instead_of_a_picture(self):
         class Blank(ScriptedEnv):

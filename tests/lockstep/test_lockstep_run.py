@@ -1,6 +1,7 @@
 """Lockstep from end to end: the same weights wherever the parts are."""
 
 import itertools
+import json
 import os
 import signal
 import weakref
@@ -237,6 +238,22 @@ def test_a_failing_env_ends_the_run_with_its_weights_saved(tmp_path):
         distdqn.resume("run", tmp_path / "runs", make_env=faulty, display=False)
     log = (tmp_path / "runs" / "run" / "errors.log").read_text()
     assert " run\nTraceback" in log and "ValueError: the wheel" in log
+
+
+def test_what_was_refused_is_told_by_cause_and_once_when_it_first_happens(tmp_path, capsys):
+    maker = fake_envs.faulty_maker("nan_reward", at=50)
+    config = lockstep(tmp_path, checkpoint__period_rounds=1_000, eval__final_episodes=2)
+
+    summary = distdqn.train(config, make_env=maker)
+
+    by_cause = summary.transitions_refused_by
+    assert list(by_cause) == ["reward not finite"]
+    assert by_cause["reward not finite"] == summary.transitions_refused > 8
+    written = json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())
+    assert written["transitions_refused_by"] == by_cause
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("of worker 0 gave the reward nan in its step 50: transitions that touch") == 1
+    assert f"refused {summary.transitions_refused} (reward not finite) of 3,000 transit" in said
 
 
 class Fussy(nn.Module):
