@@ -1,5 +1,6 @@
 """Lockstep from end to end: the same weights wherever the parts are."""
 
+import functools
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ import pytest
 from ray_parts import (
     linear_network,
     make_cartpole,
-    network_of_wrong_shape,
+    network_of_wrong_shape_elsewhere,
     nodes_of_actors,
 )
 from run_parts import LONE, assert_closed, lockstep, read_metrics, small, wait_for
@@ -426,7 +427,8 @@ def test_a_dead_actor_ends_a_lockstep_run_in_one_line(ray_cluster, tmp_path):
 
 
 def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_path):
-    config = lockstep(tmp_path, mode="lockstep_ray", workers__num_cpus=1_000.0, start_timeout_s=5.0)
+    times = {"start_timeout_s": 5.0, "workers__construct_timeout_s": 5.0}
+    config = lockstep(tmp_path, mode="lockstep_ray", workers__num_cpus=1_000.0, **times)
     with pytest.raises(ResourceError, match="still not started: worker 0, worker 1"):
         train(config)
 
@@ -434,6 +436,8 @@ def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_p
 
 
 def test_a_part_that_cannot_be_made_over_actors_is_named(ray_cluster, tmp_path):
-    with pytest.raises(RunError, match="the learner did not start: "):
+    wrong_there = functools.partial(network_of_wrong_shape_elsewhere, os.getpid())
+    with pytest.raises(RunError, match="the learner did not start: the network must give "):
         config = lockstep(tmp_path, mode="lockstep_ray", **LONE)
-        train(config, make_network=network_of_wrong_shape)
+        train(config, make_network=wrong_there)
+    assert not (tmp_path / "runs" / "run" / "errors.log").exists()  # a refusal, no failure
