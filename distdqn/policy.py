@@ -234,7 +234,7 @@ def _load(
     if kind.get("custom") and make_network is None:
         raise RunError(
             f"run {folder.name!r} was trained with its own make_network: pass the same from "
-            f"Python, {call}({folder.name!r}, make_network=...)"
+            f"Python, {call}({folder.argument!r}, make_network=...)"
         )
     if observation_space is None and (make_network is not None or ":" in kind["torso"]):
         observation_space = _observation_space(config, observation, make_env)

@@ -113,8 +113,13 @@ class RunFolder:
         if is_function(env_id) and make_env is None:
             raise RunError(
                 f"run {self.name!r} was made with the {env_id}, and its files hold no environment: "
-                f"pass it from Python, {call}({self.name!r}, make_env=...)"
+                f"pass it from Python, {call}({self.argument!r}, make_env=...)"
             )
+
+    @property
+    def argument(self) -> str:
+        """What names the run to `find` where the user stands: its name alone within `runs/`."""
+        return self.name if self.path == Path("runs") / self.name else str(self.path)
 
     @property
     def token_path(self) -> Path:

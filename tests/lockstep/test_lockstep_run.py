@@ -221,7 +221,9 @@ def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
 def test_a_run_with_an_env_of_its_own_is_resumed_with_it_alone(tmp_path, monkeypatch):
     interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path), make_env=make_cartpole)
 
-    with pytest.raises(RunError, match=r"parts.make_cartpole, .* distdqn.resume\('run', make_env="):
+    with pytest.raises(
+        RunError, match=r"parts.make_cartpole, .* distdqn.resume\('/.*/run', make_env="
+    ):
         distdqn.resume("run", tmp_path / "runs", display=False)
     resumed = distdqn.resume("run", tmp_path / "runs", make_env=make_cartpole, display=False)
 

@@ -56,7 +56,7 @@ def test_evaluate_without_the_function_is_refused(made, capsys):
     folder, _ = made
     line = (
         f"run '{folder.name}' was made with the function ray_parts.make_cartpole, and its files "
-        f"hold no environment: pass it from Python, distdqn.evaluate('{folder.name}', make_env=...)"
+        f"hold no environment: pass it from Python, distdqn.evaluate('{folder}', make_env=...)"
     )
     with pytest.raises(RunError) as caught:
         distdqn.evaluate(folder, make_network=linear_network)
@@ -67,13 +67,13 @@ def test_evaluate_without_the_function_is_refused(made, capsys):
 
 def test_evaluate_without_the_network_is_refused(made):
     folder, _ = made
-    with pytest.raises(RunError, match=r"Python, distdqn.evaluate\('make_.*, make_network=...\)"):
+    with pytest.raises(RunError, match=r"Python, distdqn.evaluate\('/.*', make_network=...\)"):
         distdqn.evaluate(folder, make_cartpole)
 
 
 def test_resume_without_the_function_is_refused(made):
     folder, _ = made
-    with pytest.raises(RunError, match=r"make_cartpole, .* distdqn.resume\('make_.*make_env=...\)"):
+    with pytest.raises(RunError, match=r"make_cartpole, .* distdqn.resume\('/.*', make_env=...\)"):
         distdqn.resume(folder, display=False)
     assert main(["resume", str(folder)]) == 1
 
