@@ -9,6 +9,7 @@ SMALL = [
     "--env.id=CartPole-v1",
     "--workers.envs-per-worker=4",
     "--workers.block-transitions=64",
+    "--start-timeout-s=600",
     "--workers.construct-timeout-s=600",
     "--workers.env-timeout-s=600",
     "--replay.capacity=4000",

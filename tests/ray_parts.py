@@ -1,5 +1,6 @@
 """Shards and blocks for tests on real Ray; pickled by value, see conftest."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -102,6 +103,11 @@ def network_of_wrong_shape(observation_space, num_actions):
     from torch import nn
 
     return nn.Linear(observation_space.shape[0], num_actions + 3)
+
+
+def network_of_wrong_shape_elsewhere(here, observation_space, num_actions):
+    make = linear_network if os.getpid() == here else network_of_wrong_shape
+    return make(observation_space, num_actions)
 
 
 def nodes_of_actors(class_name):

@@ -17,7 +17,8 @@ SMALL = {
     "workers.envs_per_worker": 4,
     "workers.block_transitions": 64,
     "workers.num_cpus": 0.5,
-    "workers.construct_timeout_s": 600,  # a busy machine is no fault
+    "start_timeout_s": 600,  # a busy machine is no fault
+    "workers.construct_timeout_s": 600,
     "workers.env_timeout_s": 600,
     "replay.shards": 2,
     "replay.capacity": 4_000,

@@ -67,7 +67,7 @@ class Config:
 
     def __post_init__(self) -> None:
         settle(self, "")
-        for check in (_sizes, _band, _calls, _combinations, _fifo):
+        for check in (_sizes, _band, _calls, _times, _combinations, _fifo):
             for holds, refusal in check(self):
                 if not holds:
                     raise ConfigError(refusal)
@@ -148,6 +148,15 @@ def _calls(config: Config) -> _Checks:
         config.run_name is None or bool(re.fullmatch(r"\w[\w.+-]*", config.run_name)),
         f"run_name is {config.run_name!r}, must be letters, digits and . _ + - only, and begin "
         "with one of the first two: it names a folder in runs_dir",
+    )
+
+
+def _times(config: Config) -> _Checks:
+    start_s, construct_s = config.start_timeout_s, config.workers.construct_timeout_s
+    yield (
+        start_s >= construct_s,
+        f"start_timeout_s is {start_s:g}, must be at least workers.construct_timeout_s "
+        f"{construct_s:g}: the start would be given up while envs may still be made",
     )
 
 

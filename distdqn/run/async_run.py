@@ -43,7 +43,8 @@ class AsyncRun:
                 session = open_session(self._config, self._folder, say, self.interruption.give_up)
                 stack.callback(session.close)
                 place = Placement(self._factory, self._folder.name)
-                system = System(self._config, place, say, self.interruption.give_up)
+                look, log = self.interruption.give_up, self._record.log_error
+                system = System(self._config, place, say, look, log)
                 stack.callback(system.close)
                 return self._train(system, initial)
             except BaseException:

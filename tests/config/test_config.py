@@ -323,6 +323,14 @@ def test_plain_run_names_are_kept():
     assert from_values({"run_name": "cartpole-2.seed_3"}).run_name == "cartpole-2.seed_3"
 
 
+def test_envs_may_be_made_for_as_long_as_a_start_may_take():
+    assert refusal(workers__construct_timeout_s=200).startswith(
+        "start_timeout_s is 120, must be at least workers.construct_timeout_s 200: the start would"
+    )
+    changes = {"start_timeout_s": 200, "workers.construct_timeout_s": 200}
+    assert from_values(changes).start_timeout_s == 200
+
+
 def test_too_few_pending_calls_are_refused_before_a_shard_refuses_them():
     assert "must be at least 20" in refusal(max_pending_calls=19)
     from_values({"max_pending_calls": 20})
