@@ -19,6 +19,7 @@ from tyro import constructors as rules
 
 from distdqn.cli.output import OutputFlags
 from distdqn.config import Config, Schedule
+from distdqn.config.calls import Call
 from distdqn.config.files import build, key_types
 from distdqn.config.values import coerce, did_you_mean, field_types, is_section, plain_type
 from distdqn.errors import ConfigError, DistDQNError
@@ -195,7 +196,7 @@ def _metavar(bare: Any) -> str | None:
     if kind is Literal:
         return "|".join(get_args(bare))
     if kind is tuple:
-        item = _metavar(get_args(bare)[0])
+        item = _metavar(plain_type(get_args(bare)[0])[0])
         return f"{item} [{item} ...]"
     return _METAVARS.get(kind)
 
@@ -256,6 +257,8 @@ def _read_value(prog: str, key: str, words: list[str], annotation: Any) -> Any:
         raise UsageError(f"{prog}: {flag_name(key)} needs a value; see {prog} --help")
     if optional and text.lower() in ("none", "null"):
         return None
+    if bare == tuple[Call, ...] and not text.startswith("["):
+        return words
     if get_origin(bare) is tuple:
         text = text if text.startswith("[") else f"[{', '.join(words)}]"
     elif bare is bool:

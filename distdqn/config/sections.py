@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from distdqn.config.calls import Call, parse_call
 from distdqn.config.values import Range, Schedule, section
 
 _NO_RESERVE = "Ray cannot reserve less than nothing"
@@ -68,7 +69,14 @@ class EnvConfig:
     """Rewards are multiplied by it, before clipping; reported returns stay raw."""
     reward_clip: Annotated[float | None, Range("every reward would become 0", 0, above=True)] = None
     """Rewards are clipped to [-c, c]; none: not at all."""
+    wrappers: tuple[Call, ...] = ()
+    """Gymnasium's or module:function, innermost first, as NAME or 'NAME(ARGUMENT=VALUE)'."""
     atari: AtariConfig = dataclasses.field(default_factory=AtariConfig)
+
+    @property
+    def wrapper_calls(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and arguments of each wrapper, the innermost first."""
+        return [parse_call(text) for text in self.wrappers]
 
     @property
     def is_atari(self) -> bool:

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+from distdqn.config.calls import FORM, Call, call_text
 from distdqn.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -228,6 +229,13 @@ def _schedule(value: Any, *_: Any) -> Schedule:
         raise _Refused(f"{form} ({error})") from None
 
 
+def _call(value: Any, *_: Any) -> str:
+    try:
+        return call_text(value)
+    except ValueError as error:
+        raise _Refused(f"{FORM} or {{NAME: {{ARGUMENT: VALUE}}}}: {error}") from None
+
+
 def _instance(value: Any, bare: Any, key: str) -> Any:
     if not isinstance(value, bare) or value == "":
         text = "text (in YAML, put a number in quotes to have it as text)"
@@ -242,4 +250,5 @@ _READERS: Mapping[Any, Callable[..., Any]] = {
     tuple: _items,
     Mapping: _mapping,
     Schedule: _schedule,
+    Call: _call,
 }

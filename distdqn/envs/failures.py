@@ -5,11 +5,13 @@ Code of an environment can raise anything; here it becomes an `EnvFailure` or a
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import gymnasium
 
 from distdqn import errors
+from distdqn.machine.installation import install_command, pip_install
 
 MAX_MESSAGE = 300  # characters of a foreign message that are passed on
 
@@ -34,10 +36,11 @@ def shorten(thing: object) -> str:
 def missing_extra(label: str, package: str) -> errors.MissingExtraError:
     """The error for an env whose `package` is not installed, with the pip line."""
     extra = _EXTRAS.get(package.lower())
-    install = f"distdqn[{extra}]" if extra else package
+    needs, install = f"the package {package}", pip_install(package)
+    if extra is not None:
+        needs, install = f"{needs} (extra {extra})", install_command(extra)
     return errors.MissingExtraError(
-        f"environment {label!r} needs the package {package}, which is not installed: "
-        f"pip install '{install}'"
+        f"environment {label!r} needs {needs}, which is not installed: {install}"
     )
 
 
@@ -56,8 +59,10 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
         package = str(error).partition(" ")[0]
         if package.lower() in _EXTRAS:
             return missing_extra(label, package)
+        theirs = re.search(r"gymnasium\[[\w,-]+\]", str(error))
+        install = pip_install(theirs[0]) if theirs else one_line(error)
         return errors.MissingExtraError(
-            f"environment {label!r} needs a package that is not installed: {one_line(error)}"
+            f"environment {label!r} needs a package that is not installed: {install}"
         )
     which = "" if env is None else f" (env {env})"
     return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
@@ -68,7 +73,7 @@ def explained(label: str, where: str) -> Iterator[None]:
     """Whatever code of the environment raises within becomes what `env_error` says."""
     try:
         yield
-    except errors.EnvError:
+    except errors.DistDQNError:
         raise
     except Exception as error:
         raise env_error(label, where, error) from error

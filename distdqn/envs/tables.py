@@ -69,6 +69,11 @@ def transition_table(settings: EnvConfig) -> TransitionTable:
     spec = find_spec(settings.id)
     if not settings.is_atari:
         check_unused(settings, f"env.id {settings.id!r}")
+    if settings.wrappers:
+        raise errors.ConfigError(
+            f"env.wrappers has {', '.join(settings.wrappers)}, must be empty where exact values "
+            "are needed: the transition table is that of the environment without them"
+        )
     with explained(settings.id, "make"):
         env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
     with contextlib.closing(env):

@@ -86,9 +86,12 @@ class Factory:
 
     def network_description(self) -> dict[str, Any]:
         """What a checkpoint says of the network, see `Checkpoint`."""
+        from distdqn.envs.spaces import to_plain
+
         network = self.config.network
         return {
             "observation": dataclasses.asdict(self.observation),
+            "observation_space": to_plain(self.observation_space),
             "num_actions": self.num_actions,
             "action_start": self.action_start,
             "torso": network.torso,

@@ -41,9 +41,23 @@ class Misnamed(ScriptedEnv):
         return ["NOOP"]
 
 
+class NamedInMetadata(ScriptedEnv):
+    metadata = {**ScriptedEnv.metadata, "action_names": ["stay", "left", "right"]}
+
+
+class Mirrored(gymnasium.Wrapper):
+    """Changes what the actions do, and says how they are called now."""
+
+    def get_action_meanings(self):
+        return ["NOOP", "FIRE", "RIGHT"]
+
+
 @pytest.mark.parametrize(
     ("env", "names"),
     [
+        (NamedInMetadata(), ("stay", "left", "right")),
+        (gymnasium.wrappers.TimeLimit(NamedInMetadata(), 5), ("stay", "left", "right")),
+        (Mirrored(Named()), ("NOOP", "FIRE", "RIGHT")),
         (Named(), ("NOOP", "FIRE", "LEFT")),
         (gymnasium.Wrapper(Named()), ("NOOP", "FIRE", "LEFT")),
         (ScriptedEnv(), ("0", "1", "2")),

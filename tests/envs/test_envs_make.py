@@ -15,11 +15,12 @@ from fake_envs import (
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from distdqn import errors
-from distdqn.config import AtariConfig, EnvConfig
+from distdqn.config import AtariConfig, EnvConfig, load_config
 from distdqn.envs.make import describe, make_stepper, make_vector_env
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.tables import transition_table
+from distdqn.machine.installation import install_command, pip_install
 from distdqn.types import ObservationSpec
 
 
@@ -93,7 +94,7 @@ def test_a_module_before_the_id_is_imported(tmp_path, monkeypatch, env_id):
     message = message_of(errors.UnknownEnvError, EnvConfig(f"no_such_module:{env_id}"))
     assert "no module 'no_such_module' to import" in message
     message = message_of(errors.MissingExtraError, EnvConfig(f"broken_module:{env_id}"))
-    assert message.endswith("pip install 'no_such_package_of_theirs'")
+    assert message.endswith("-m pip install no_such_package_of_theirs")
     message = message_of(errors.EnvFailure, EnvConfig(f"raising_module:{env_id}"))
     assert "raised in import: ZeroDivisionError" in message
 
@@ -105,8 +106,25 @@ def test_a_module_before_the_id_is_imported(tmp_path, monkeypatch, env_id):
 def test_a_namespace_without_its_package_names_the_extra(monkeypatch, env_id, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     message = message_of(errors.MissingExtraError, EnvConfig(env_id))
-    assert f"environment '{env_id}' needs the package {package}" in message
-    assert message.endswith(f"pip install 'distdqn[{extra}]'")
+    assert f"environment '{env_id}' needs the package {package} (extra {extra})" in message
+    assert message.endswith(f"is not installed: {install_command(extra)}")
+
+
+@pytest.mark.parametrize(
+    "preset, package, extra",
+    [
+        ("lunarlander", "Box2D", "box2d"),
+        ("minatar", "minatar", "minatar"),
+        ("atari-nature", "ale_py", "atari"),
+    ],
+)
+def test_a_preset_without_its_package_names_the_extra(monkeypatch, preset, package, extra):
+    for name in [n for n in sys.modules if n.startswith(("gymnasium.envs.box2d", "Box2D"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    message = message_of(errors.MissingExtraError, load_config(preset=preset).env)
+    assert f"needs the package {package} (extra {extra})" in message
+    assert message.endswith(install_command(extra))
 
 
 @pytest.mark.parametrize(
@@ -114,13 +132,18 @@ def test_a_namespace_without_its_package_names_the_extra(monkeypatch, env_id, pa
     [
         (
             gymnasium.error.DependencyNotInstalled("Box2D is not installed, you can\ninstall it"),
-            "needs the package Box2D, which is not installed: pip install 'distdqn[box2d]'",
+            "needs the package Box2D (extra box2d), which is not installed: "
+            + install_command("box2d"),
         ),
-        (ModuleNotFoundError("No module", name="Box2D.b2"), "pip install 'distdqn[box2d]'"),
-        (ModuleNotFoundError("No module", name="chess"), "pip install 'chess'"),
+        (ModuleNotFoundError("No module", name="Box2D.b2"), install_command("box2d")),
+        (ModuleNotFoundError("No module", name="chess"), pip_install("chess")),
         (
             gymnasium.error.DependencyNotInstalled('Run `pip install "gymnasium[mujoco]"`'),
-            'DependencyNotInstalled: Run `pip install "gymnasium[mujoco]"`',
+            pip_install("gymnasium[mujoco]"),
+        ),
+        (
+            gymnasium.error.DependencyNotInstalled("no licence file"),
+            "needs a package that is not installed: DependencyNotInstalled: no licence file",
         ),
     ],
 )
