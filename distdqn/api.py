@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
+from distdqn.config.schedules import outlasting
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import has_resumable
-from distdqn.files.run_folder import RunFolder
+from distdqn.files.run_folder import RunFolder, check_free
 from distdqn.reporting.progress import Progress, print_summary
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
@@ -40,7 +41,8 @@ def train(
     """
     factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
-    folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
+    text = to_yaml(factory.config)  # schedules that follow the run's length follow this length
+    folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
     return _carry_out(factory, folder, display, lambda run: run.execute(initial))
 
 
@@ -69,6 +71,19 @@ def resume(
     return _carry_out(factory, folder, display, lambda run: run.resume())
 
 
+def dry_run(config: Config) -> dict[str, str]:
+    """What `train` would start, by part, for a person to read.
+
+    Starts and writes nothing. Raises DistDQNError as `train` does before it has started.
+    """
+    from distdqn.run.plan import plan  # loads ray, which a run in lockstep does without
+
+    factory = make_factory(config)
+    initial_parameters(config)
+    check_free(config.runs_dir, config.run_name)
+    return plan(factory)
+
+
 def _carry_out(
     factory: Factory, folder: RunFolder, display: bool, call: Callable[[Any], Summary]
 ) -> Summary:
@@ -79,7 +94,8 @@ def _carry_out(
     with contextlib.closing(folder), progress:
         run = make(factory, folder, progress)
         with run.interruption.heard():
-            progress.say(factory.memory_budget().line())
+            for line in (*outlasting(config), factory.memory_budget().line()):
+                progress.say(line)
             summary = call(run)
     if display:
         print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))

@@ -6,7 +6,6 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test asks th
 """
 
 import ast
-import dataclasses
 import inspect
 import re
 import textwrap

@@ -17,7 +17,7 @@ import distdqn
 from distdqn.cli.flags import as_words, flag_name
 from distdqn.cli.main import main
 from distdqn.config import load_config
-from distdqn.config.files import key_types
+from distdqn.config.keys import key_types
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md"]

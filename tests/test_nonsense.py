@@ -6,10 +6,8 @@ there is: no traceback, no "internal error", and no folder of a run that never b
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import gymnasium
 import pytest
 
 import distdqn
@@ -122,7 +120,7 @@ ENVIRONMENTS = {
 }
 
 OTHERS = {
-    "--env.id odd_module:Odd-v0 --env.kwargs {\"colour\":\"blue\"}": "no blue paint",
+    '--env.id odd_module:Odd-v0 --env.kwargs {"colour":"blue"}': "no blue paint",
     "--env.id odd_module:Fails-v0 --mode lockstep --workers.max-env-failures 0": "door",
     "--env.id odd_module:Grows-v0 --mode lockstep --workers.max-env-failures 0": "4",
     "--env.wrappers FlattenObservatio": "FlattenObservation",
@@ -266,7 +264,7 @@ def test_a_truncated_checkpoint_is_named(run, capfd):
 
 
 def test_weights_of_another_network_are_refused_before_the_start(run, folder, capfd):
-    words = "train --init-from run --network.hidden 7 --run-name other".split()
+    words = ["train", "--init-from", "run", "--network.hidden", "7", "--run-name", "other"]
     status, line = answer(words, capfd)
     assert status == USAGE
     assert "--init-from" in line or "init_from" in line

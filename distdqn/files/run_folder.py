@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import functools
 import itertools
 import json
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -185,6 +187,18 @@ class RunFolder:
         write_file(self.path / name, text.encode())
 
 
+def check_free(runs_dir: str | Path, run_name: str | None) -> None:
+    """Raises RunError where `RunFolder.create` would; makes nothing."""
+    path = Path(runs_dir).absolute()
+    if run_name is not None and (path / run_name).exists():
+        raise _name_taken(path / run_name)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise _cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def list_runs(runs_dir: str | Path) -> list[Path]:
     """Folders of runs, the newest first."""
     found = [(path.stat().st_mtime, path.parent) for path in Path(runs_dir).glob("*/run.json")]
@@ -223,16 +237,20 @@ def _take_name(path: Path) -> Path:
     try:
         path.mkdir()
     except FileExistsError as error:
-        folder = RunFolder(path)
-        run = folder.read_run_json()
-        who = f"process {run.get('pid')} on {run.get('host')}"
-        raise RunError(
-            f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
-            if folder.is_live
-            else f"run name {path.name!r} is taken: {path} is there; "
-            "choose another --run-name, or move the folder away"
-        ) from error
+        raise _name_taken(path) from error
     return path
+
+
+def _name_taken(path: Path) -> RunError:
+    folder = RunFolder(path)
+    run = folder.read_run_json()
+    who = f"process {run.get('pid')} on {run.get('host')}"
+    return RunError(
+        f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
+        if folder.is_live
+        else f"run name {path.name!r} is taken: {path} is there; "
+        "choose another --run-name, or move the folder away"
+    )
 
 
 def _this_process() -> dict[str, Any]:

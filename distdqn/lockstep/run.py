@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import from_yaml, to_values, to_yaml
-from distdqn.errors import DistDQNError, RunError
+from distdqn.errors import DistDQNError, RunError, begun
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
@@ -92,6 +92,7 @@ class LockstepRun:
                     self._folder.tell(
                         state="running", address="", namespace=self._folder.name, token_file=""
                     )
+                stack.enter_context(begun())
                 system = LockstepSystem(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system

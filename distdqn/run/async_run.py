@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from distdqn.errors import DistDQNError, EnvFailure
+from distdqn.errors import DistDQNError, EnvFailure, begun
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
@@ -42,6 +42,7 @@ class AsyncRun:
             try:
                 session = open_session(self._config, self._folder, say, self.interruption.give_up)
                 stack.callback(session.close)
+                stack.enter_context(begun())
                 place = Placement(self._factory, self._folder.name)
                 system = System(self._config, place, say, self.interruption.give_up)
                 stack.callback(system.close)

@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import AuthenticationError, RayError
 
 from distdqn.config import Config
-from distdqn.errors import ResourceError, RunError
+from distdqn.errors import ResourceError, RunError, begun
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import shared_memory
 from distdqn.run.actors import cause_line, embedded_cpus
@@ -142,16 +142,17 @@ def _embedded(
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
-    context, failures = _start(
-        look,
-        address="local",
-        namespace=namespace,
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    with begun():
+        context, failures = _start(
+            look,
+            address="local",
+            namespace=namespace,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     warnings = tuple(f"{line}; the next try worked" for line in failures)
     free, advice = shared_memory()
     if advice:

@@ -48,6 +48,19 @@ def test_an_unknown_command_is_refused_with_the_nearest(capsys):
     assert capsys.readouterr().err == "distdqn: unknown command 'trian'; did you mean train?\n"
 
 
+def test_a_flag_before_the_command_is_refused(capsys):
+    assert main(["--preset", "cartpole"]) == 2
+    assert capsys.readouterr().err.startswith("distdqn: name a command before --preset: train, ")
+
+
+def test_help_says_what_the_exit_statuses_mean(capsys):
+    main(["help"])
+
+    shown = capsys.readouterr().out
+    for status in ("0  ", "1  ", "2  ", "130"):
+        assert f"\n  {status}" in shown
+
+
 def test_no_command_is_wrong_use(capsys):
     assert main([]) == 2
     assert "usage: distdqn COMMAND" in capsys.readouterr().err

@@ -68,8 +68,8 @@ def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
 def test_an_address_that_cannot_be_joined_is_one_line(tmp_path, address, line):
     process = start(tmp_path, f"--address={address}")
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 1
-    errors = [text for text in err.splitlines() if text.startswith("distdqn: error:")]
+    assert process.returncode == 2
+    errors = [text for text in err.splitlines() if text.startswith("distdqn train: ")]
     assert len(errors) == 1
     assert line in errors[0]
     assert "Traceback" not in err
