@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from distdqn.config import Config, EnvConfig, load_config
-from distdqn.envs.failures import shorten
 from distdqn.envs.make import describe, make_playing_env, make_stepper
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.spaces import from_plain, space_of
-from distdqn.errors import CheckpointError, RunError
+from distdqn.errors import CheckpointError, ConfigError, RunError, shorten
 from distdqn.evaluation.play import MAX_ENVS, play_episodes
 from distdqn.evaluation.video import record_video, require_pictures
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network as make_own_network
+from distdqn.plain_json import plain
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
 
@@ -121,6 +121,52 @@ class Policy:
         return mask
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Greedy episodes with a run's policy.
+
+    checkpoint: its folder.  env_steps: after which it was saved.
+    seed: of the first env.  epsilon: probability of a random action.
+    returns, lengths: `[episodes]` raw returns and steps.
+    num_cut: episodes that were cut at `eval.max_episode_steps`.
+    videos: paths.  warnings: lines.
+    """
+
+    run_name: str
+    env_id: str
+    checkpoint: str
+    env_steps: int
+    episodes: int
+    seed: int
+    epsilon: float
+    returns: np.ndarray
+    lengths: np.ndarray
+    num_cut: int
+    videos: list[str]
+    warnings: list[str]
+
+    @property
+    def return_mean(self) -> float:
+        return float(self.returns.mean())
+
+    @property
+    def return_std(self) -> float:
+        return float(self.returns.std())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, of returns and lengths the figures alone."""
+        fields: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "returns":
+                kinds = ("mean", "std", "min", "max")
+                fields |= {f"return_{kind}": getattr(value, kind)() for kind in kinds}
+            elif name == "lengths":
+                fields["length_mean"] = value.mean()
+            else:
+                fields[name] = value
+        return plain(fields)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
     """A run's policy and where it comes from."""
@@ -155,27 +201,30 @@ def load_policy(
     return loaded.policy
 
 
-def evaluate_run(
+def evaluate(
     run: str | Path,
-    checkpoint: str | Path = "best",
-    episodes: int = 100,
-    seed: int = 0,
-    video: bool = False,
-    runs_dir: str | Path = "runs",
     make_env: MakeEnv | None = None,
     make_network: MakeNetwork | None = None,
+    *,
+    episodes: int = 100,
+    checkpoint: str | Path = "best",
+    seed: int = 0,
     epsilon: float | None = None,
-) -> dict[str, Any]:
-    """Plays greedy episodes with a run's policy; raises as `load_policy` does, and EnvError.
+    video: bool = False,
+    runs_dir: str | Path = "runs",
+) -> Evaluation:
+    """Plays greedy episodes with a run's policy.
 
+    run: its name or folder.  make_env, make_network: what it was trained with, if anything.
+    checkpoint: as for `load_policy`.
     epsilon: probability of a random action; None: the run's `eval.epsilon`.
     video: whether one more episode is recorded, into the run's `videos/`.
-    make_env, make_network: what the run was trained with, if anything.
-    Gives `run_name, env_id, checkpoint, env_steps, episodes, seed, epsilon, return_mean,
-    return_std, return_min, return_max, length_mean, num_cut` (episodes that were cut at
-    `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
+    Raises as `load_policy` does, RunError where a function is missing, and EnvError.
     """
-    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
+    folder = RunFolder.find(run, runs_dir)
+    env_id = load_config(folder.config_path).env.id
+    folder.require_make_env(env_id, make_env, "distdqn.evaluate")
+    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None, call="distdqn.evaluate")
     q_values, max_steps = loaded.policy.q_values_of_stored, loaded.config.eval.max_episode_steps
     epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
@@ -185,11 +234,17 @@ def evaluate_run(
     with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
     videos = [_film(loaded, filmed, seed, epsilon)] if video else []
-    figures: dict[str, Any] = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
-    for kind in ("mean", "std", "min", "max"):
-        figures[f"return_{kind}"] = float(getattr(result.returns, kind)())
-    figures |= {"length_mean": float(result.lengths.mean()), "num_cut": result.num_cut}
-    return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
+    return Evaluation(
+        **loaded.origin,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        returns=result.returns,
+        lengths=result.lengths,
+        num_cut=result.num_cut,
+        videos=videos,
+        warnings=loaded.warnings,
+    )
 
 
 def _film(loaded: _Loaded, make: Callable[[], Any], seed: int, epsilon: float) -> str:
@@ -207,7 +262,9 @@ def _load(
     make_network: MakeNetwork | None,
     make_env: MakeEnv | None,
     observation_space: Any,
+    call: str = "load_policy",
 ) -> _Loaded:
+    """call: what takes `make_network`, for a message."""
     folder = RunFolder.find(run, runs_dir)
     config = load_config(folder.config_path)
     path, checkpoint, lines = find_checkpoint(folder.path, which)
@@ -215,8 +272,8 @@ def _load(
     observation = ObservationSpec(**{**saved, "shape": tuple(saved["shape"])})
     if kind.get("custom") and make_network is None:
         raise RunError(
-            f"run {folder.name!r} was trained with its own make_network: "
-            "pass the same to load_policy(..., make_network=...)"
+            f"run {folder.name!r} was trained with its own make_network: pass the same from "
+            f"Python, {call}({folder.name!r}, make_network=...)"
         )
     if observation_space is None and "observation_space" in kind:
         observation_space = from_plain(kind["observation_space"])
@@ -250,7 +307,7 @@ def _build(
             return make_own_network(
                 observation, kind["num_actions"], kind["torso"], hidden, dueling, observation_space
             )
-        except ValueError as error:
+        except ConfigError as error:
             raise RunError(f"the network cannot be rebuilt: {error}") from error
 
 
@@ -268,6 +325,8 @@ def _observation_space(
     config: Config, observation: ObservationSpec, make_env: MakeEnv | None
 ) -> Any:
     """The env's own space, when it is the one that the run saw."""
+    if make_env is None and config.env.is_function:
+        raise RunError(f"the run was made with the {config.env.id}: pass observation_space=")
     description = describe(config.env, make_env)
     if description.observation != observation:
         seen = description.observation.obs_shape

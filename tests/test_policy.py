@@ -22,7 +22,7 @@ from distdqn.errors import CheckpointError, EnvError, RunError
 from distdqn.files.checkpoint import Checkpoint, save_checkpoint, step_folder
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network
-from distdqn.policy import Policy, evaluate_run, load_policy
+from distdqn.policy import Policy, evaluate, load_policy
 from distdqn.types import ObservationSpec
 
 CARTPOLE = ObservationSpec((4,), "float32")
@@ -338,9 +338,12 @@ def test_an_env_that_is_not_the_runs_asks_for_the_observation_space(tmp_path, ob
 
 def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
     save_run(tmp_path, network())
-    first = evaluate_run("run", episodes=7, seed=3, runs_dir=tmp_path)
-    assert first == evaluate_run("run", episodes=7, seed=3, runs_dir=tmp_path)
-    json.dumps(first)
+    result = evaluate("run", episodes=7, seed=3, runs_dir=tmp_path)
+    again = evaluate("run", episodes=7, seed=3, runs_dir=tmp_path)
+    first = result.to_json()
+    assert first == json.loads(json.dumps(again.to_json()))
+    assert len(result.returns) == len(result.lengths) == 7
+    assert (result.return_mean, result.return_std) == (first["return_mean"], first["return_std"])
     assert first["run_name"] == "run" and first["env_id"] == "CartPole-v1"
     assert first["env_steps"] == 1000 and first["checkpoint"].endswith("step_1000")
     assert 1 <= first["return_min"] <= first["return_mean"] <= first["return_max"] <= 30
@@ -350,14 +353,14 @@ def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
 
 def test_episodes_that_are_cut_are_counted(tmp_path):
     save_run(tmp_path, network(), **{"eval.max_episode_steps": 3})
-    result = evaluate_run("run", episodes=4, runs_dir=tmp_path)
-    assert result["num_cut"] == 4 and result["return_mean"] == 3.0
+    result = evaluate("run", episodes=4, runs_dir=tmp_path)
+    assert result.num_cut == 4 and result.return_mean == 3.0
 
 
 def test_a_video_is_recorded_into_the_run(tmp_path):
     folder = save_run(tmp_path, network(), **{"eval.max_episode_steps": 5})
-    result = evaluate_run("run", episodes=1, seed=2, video=True, runs_dir=tmp_path)
-    (path,) = result["videos"]
+    result = evaluate("run", episodes=1, seed=2, video=True, runs_dir=tmp_path)
+    (path,) = result.videos
     assert path == str(folder.path / "videos" / "evaluate_step_1000_seed_2.mp4")
     assert (folder.path / "videos" / "evaluate_step_1000_seed_2.mp4").stat().st_size > 1000
 
@@ -367,7 +370,7 @@ def test_a_video_of_what_cannot_be_rendered_is_refused_before_playing(tmp_path, 
     monkeypatch.setattr("distdqn.policy.play_episodes", lambda *args, **kwargs: 1 / 0)
     cartpole = SpaceEnv(gymnasium.spaces.Box(-1, 1, (4,)), gymnasium.spaces.Discrete(2))
     with pytest.raises(EnvError, match=r"cannot be rendered: its render modes are \[\]") as caught:
-        evaluate_run("run", video=True, runs_dir=tmp_path, make_env=lambda: cartpole)
+        evaluate("run", video=True, runs_dir=tmp_path, make_env=lambda: cartpole)
     assert "\n" not in str(caught.value)
 
 
@@ -379,8 +382,8 @@ def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
         return made[-1]
 
     save_run(tmp_path, network(), **{"env.id": "Pendulum-v1"})
-    result = evaluate_run("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
-    assert made and result["return_mean"] >= 1.0
+    result = evaluate("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
+    assert made and result.return_mean >= 1.0
 
 
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
@@ -435,5 +438,5 @@ def test_a_run_keeps_its_wrappers_and_a_dict_goes_through_all_of_it(tmp_path):
         obs, _, terminated, truncated, info = env.step(action)
         action, ended, steps = policy(obs, info["action_mask"]), terminated or truncated, steps + 1
     assert steps == 4 and obs["said"] == 3
-    result = evaluate_run("run", episodes=2, runs_dir=runs_dir, make_env=make_env)
-    assert result["return_mean"] == 4.0
+    result = evaluate("run", episodes=2, runs_dir=runs_dir, make_env=make_env)
+    assert result.return_mean == 4.0

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from distdqn import errors
-from distdqn.envs.failures import shorten
+from distdqn.errors import shorten
 
 
 def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]:

@@ -11,26 +11,16 @@ from collections.abc import Iterator
 import gymnasium
 
 from distdqn import errors
+from distdqn.errors import one_line, own_frame, traceback_of
 from distdqn.machine.installation import install_command, pip_install
-
-MAX_MESSAGE = 300  # characters of a foreign message that are passed on
 
 # What stands in an id or in the message of a missing package -> extra of distdqn.
 _EXTRAS = {"box2d": "box2d", "minatar": "minatar"} | dict.fromkeys(
     ("ale", "ale_py", "cv2"), "atari"
 )
 
-
-def one_line(error: BaseException) -> str:
-    """`ValueError: its message`, shortened."""
-    name, message = type(error).__name__, shorten(error)
-    return f"{name}: {message}" if message else name
-
-
-def shorten(thing: object) -> str:
-    """Its text without line breaks, at most `MAX_MESSAGE` characters."""
-    text = " ".join(str(thing).split())
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+# Gymnasium says so behind a TypeError of a constructor, with the id, which we have said.
+_REPEATED = " was raised from the environment creator for "
 
 
 def missing_extra(label: str, package: str) -> errors.MissingExtraError:
@@ -64,8 +54,15 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
         return errors.MissingExtraError(
             f"environment {label!r} needs a package that is not installed: {install}"
         )
-    which = "" if env is None else f" (env {env})"
-    return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
+    which, details = "" if env is None else f" (env {env})", traceback_of(error)
+    what = one_line(error).partition(_REPEATED)[0]
+    is_call = where == "make" and isinstance(error, TypeError) and " argument" in str(error)
+    hint = "; env.kwargs sets its arguments" if is_call and label != "make_env()" else ""
+    failure = errors.EnvFailure(
+        f"environment {label!r} raised in {where}: {what}{which}{own_frame(details)}{hint}"
+    )
+    failure.details = details
+    return failure
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from distdqn.envs.atari import (
     check_unused,
     make_single,
 )
-from distdqn.envs.failures import explained, one_line
+from distdqn.envs.failures import explained
 from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
@@ -228,7 +228,8 @@ def _make_registered(spec: EnvSpec, settings: EnvConfig, render_mode: str | None
         except TypeError as error:
             if "render_mode" not in str(error):
                 raise
-            raise _not_rendered(settings.id, one_line(error)) from error
+            reason = "its constructor takes no render_mode"
+            raise _not_rendered(settings.id, reason) from error
 
 
 def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
@@ -236,7 +237,7 @@ def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
         env = make_env()
     if not isinstance(env, gymnasium.Env):
         raise errors.EnvError(
-            f"make_env() must return a gymnasium.Env, returned a {type(env).__name__}"
+            f"make_env() must return a gymnasium.Env, returned {errors.shorten(repr(env))}"
         )
     return env
 

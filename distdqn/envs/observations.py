@@ -22,7 +22,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from distdqn import errors
-from distdqn.envs.failures import env_error, shorten
+from distdqn.envs.failures import env_error
+from distdqn.errors import shorten
 from distdqn.types import ObservationSpec
 
 

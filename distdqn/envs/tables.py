@@ -16,9 +16,10 @@ from distdqn import errors
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.atari import check_unused
-from distdqn.envs.failures import explained, one_line, shorten
+from distdqn.envs.failures import explained
 from distdqn.envs.learner_view import scaled_reward
 from distdqn.envs.registry import find_spec, time_limit
+from distdqn.errors import one_line, shorten
 
 WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
 

@@ -17,7 +17,8 @@ import gymnasium
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
-from distdqn.envs.failures import explained, shorten
+from distdqn.envs.failures import explained
+from distdqn.errors import shorten
 
 _Make = Callable[..., Any]
 

@@ -4,7 +4,7 @@ One process owns it. `run.json` says which, so that a name in use is refused and
 finished run is not mistaken for a live one.
 
     run.json  config.yaml  summary.json  metrics.jsonl  events.*  learning_curve.png
-    checkpoints/  best/  videos/  visits.safetensors  ray_token
+    checkpoints/  best/  videos/  visits.safetensors  ray_token  errors.log  internal_error.log
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from distdqn.config.sections import is_function, short_name
 from distdqn.errors import RunError
 from distdqn.files.durable import write_file
 from distdqn.files.metrics_log import MetricsLog, is_up_to
@@ -33,6 +34,7 @@ from distdqn.plain_json import to_json
 
 _LIVE_STATES = ("starting", "running", "stopping")
 _RUNS_NAMED = 5
+_MAX_ERRORS_BYTES = 1_000_000
 
 
 class RunFolder:
@@ -51,17 +53,19 @@ class RunFolder:
     ) -> RunFolder:
         """Makes the folder of a new run, owned by this process.
 
-        run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
+        run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken;
+          of an env made by a function `<env>` is the function's name.
         Raises RunError: the name is taken, or the disk refuses.
         """
         try:
             if run_name is None:
-                path = make_folder(runs_dir, re.sub(r"[^\w.-]+", "-", env_id).strip("-."))
+                stem = re.sub(r"[^\w.-]+", "-", short_name(env_id)).strip("-.")
+                path = make_folder(runs_dir, stem)
             else:
                 path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
-            folder.tell(**_this_process(), state="starting")
+            folder.tell(**_this_process(), state="starting", env_id=env_id)
         except OSError as error:
             raise _cannot_make(runs_dir, error) from error
         return folder
@@ -101,6 +105,17 @@ class RunFolder:
             raise RunError(
                 f"run {self.name!r} has finished: there is nothing to resume; "
                 f"--init-from {self.name} starts a new run from its weights"
+            )
+
+    def require_make_env(self, env_id: str, make_env: object, call: str) -> None:
+        """Raises RunError where a function made the run's envs and the caller passes none.
+
+        env_id: as the run records it.  call: what takes the function, `distdqn.evaluate`.
+        """
+        if is_function(env_id) and make_env is None:
+            raise RunError(
+                f"run {self.name!r} was made with the {env_id}, and its files hold no environment: "
+                f"pass it from Python, {call}({self.name!r}, make_env=...)"
             )
 
     @property
@@ -150,6 +165,29 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """`summary.json`; numbers that are not finite become null."""
         self._replace("summary.json", to_json(summary, indent=1) + "\n")
+
+    def log_error(self, part: str, details: str) -> Path | None:
+        """Adds a traceback to `errors.log`, under the time and the part; its path if it is new.
+
+        Once the file has reached 1 MB it says so, and takes no more.
+        """
+        path = self.path / "errors.log"
+        size = path.stat().st_size if path.exists() else 0
+        if size < _MAX_ERRORS_BYTES:
+            now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            entry = f"{now} {part}\n{details.rstrip()}\n\n"
+            if size + len(entry) >= _MAX_ERRORS_BYTES:
+                entry += "This file is full: what fails from now on is not written down.\n"
+                entry = entry[-_MAX_ERRORS_BYTES:]
+            with path.open("a") as log:
+                log.write(entry)
+        return None if size else path
+
+    def log_internal_error(self, details: str) -> Path:
+        """`internal_error.log`: the traceback of a bug of ours; its path."""
+        path = self.path / "internal_error.log"
+        path.write_text(details)
+        return path
 
     def write_video(self, name: str, data: bytes) -> Path:
         """`videos/<name>` from a file's bytes."""

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from distdqn.reporting.summary import refused_line
 from distdqn.telemetry.status import DECLARED, RunStatus
 
 _REDRAW_PERIOD_S = 0.5
@@ -180,6 +181,8 @@ def print_summary(
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
     left_out = () if summary.get("eval_episodes") else _EVALUATION
     rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
+    if refused := refused_line(summary):
+        rows["refused"] = refused
     if str(summary.get("stopped_by")).startswith("SIG") and resumable:
         rows["go on"] = f"distdqn resume {folder}"
     rows["run folder"] = str(folder)

@@ -7,6 +7,7 @@ file and nan here.
 import dataclasses
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from distdqn.telemetry.status import Figures
 class Summary(Figures):
     """A finished run. Steps are agent steps, times seconds, sizes bytes.
 
+    made_with: of "make_env" and "make_network" those that `evaluate` and `resume` must be given.
+    transitions_refused_by: their number by cause, `{}` where none was refused.
     stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
     transitions_lost: those in flight when a run was broken off among them.
     best_eval_env_steps: when the best weights were found.
@@ -33,6 +36,7 @@ class Summary(Figures):
     run_name: str
     run_folder: str
     env_id: str
+    made_with: list[str]
     seed: int
     stopped_by: str
     wall_s: float
@@ -57,6 +61,17 @@ class Summary(Figures):
     def to_json(self) -> dict[str, Any]:
         """As plain values, nan as None."""
         return plain(dataclasses.asdict(self))
+
+
+def refused_line(summary: Mapping[str, Any]) -> str:
+    """What was refused of a finished run and why, most first; "" for nothing.
+
+    summary: the fields of `summary.json`.
+    """
+    by_cause = summary.get("transitions_refused_by") or {}
+    most_first = sorted(by_cause.items(), key=lambda item: -item[1])
+    causes = ", ".join(f"{number:,} ({cause})" for cause, number in most_first)
+    return causes and f"{causes} of {summary['transitions_collected']:,} transitions"
 
 
 def transition_fields(ledger: Ledger) -> dict[str, int]:

@@ -9,10 +9,11 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from distdqn.config import Config
-from distdqn.errors import DistDQNError, ResourceError, RunError
+from distdqn.errors import DistDQNError, ResourceError, RunError, own_frame, without_colours
 
 _NAMED = 4  # actors in a message
 _LOOK_S = 0.5
+_OUR_ERRORS = "distdqn.errors."  # before the class of an error in a traceback
 
 
 def actor_class(cls: type, num_cpus: float = 0, **options: Any) -> Any:
@@ -75,7 +76,7 @@ def wait_until_ready(names: Mapping[Any, str], config: Config, look: Callable[[]
             try:
                 ray.get(ref)
             except RayError as error:
-                raise RunError(f"the {name} did not start: {cause_line(error)}") from error
+                raise failed(name, "did not start: {}", error) from error
     if missing:
         raise _not_started([names[ref] for ref in missing], config)
 
@@ -109,18 +110,43 @@ def answer(
         return ray.get(ref, timeout=timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, DistDQNError):
+            error.cause.part = name
             raise error.cause from error
-        raise RunError(f"the {name} failed: {cause_line(error)}") from error
+        raise failed(name, "failed: {}", error) from error
     except RayActorError as error:
-        raise RunError(f"the {name} died ({cause_line(error)}){if_dead}") from error
+        raise failed(name, f"died ({{}}){if_dead}", error) from error
     except GetTimeoutError as error:
         raise RunError(f"the {name} did not answer within {timeout_s:g} s{if_late}") from error
 
 
+def failed(name: str, how: str, error: RayError) -> RunError:
+    """What to raise for an actor that failed or died; its traceback goes along.
+
+    name: of the actor.  how: with a place for the cause.
+    """
+    failure, text = RunError(f"the {name} {how.format(cause_line(error))}"), _text(error)
+    cause, is_refusal = getattr(error, "cause", None), _OUR_ERRORS in text and not own_frame(text)
+    told = cause.details if isinstance(cause, DistDQNError) else ""
+    failure.details, failure.part = told or ("" if is_refusal else text), name
+    return failure
+
+
+def _text(error: BaseException) -> str:
+    return without_colours(str(error))
+
+
 def cause_line(error: BaseException) -> str:
-    """The cause of a Ray error in one line, without Ray's traceback."""
+    """The cause of a Ray error in one line, without Ray's traceback.
+
+    It ends with the last line of the user's own code, where there is one.
+    """
     if isinstance(error, RayTaskError) and isinstance(error.cause, DistDQNError):
         return str(error.cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    in_own_code = isinstance(error, RayTaskError) or "creation task" in str(error)
-    return lines[-1 if in_own_code else 0] if lines else type(error).__name__
+    text = _text(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not isinstance(error, RayTaskError) and "creation task" not in text:
+        return lines[0] if lines else type(error).__name__
+    last = lines[-1]
+    if last.startswith(_OUR_ERRORS):  # they name that line themselves
+        return last.partition(": ")[2]
+    return last + own_frame(text)

@@ -44,7 +44,8 @@ class AsyncRun:
                 stack.callback(session.close)
                 stack.enter_context(begun())
                 place = Placement(self._factory, self._folder.name)
-                system = System(self._config, place, say, self.interruption.give_up)
+                look, log = self.interruption.give_up, self._record.log_error
+                system = System(self._config, place, say, look, log)
                 stack.callback(system.close)
                 return self._train(system, initial)
             except BaseException:

@@ -50,6 +50,7 @@ class RunRecord:
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
         config = factory.config
         self._config, self._folder, self._progress = config, folder, progress
+        self._made_with = factory.made_with
         self.checkpointer = Checkpointer(
             folder.path, config.checkpoint.keep, factory.network_description(), config.env.id
         )
@@ -72,6 +73,11 @@ class RunRecord:
     def state(self) -> str:
         """Of the run, as last heard."""
         return "" if self._poll is None else self._poll.status.state
+
+    def log_error(self, part: str, details: str) -> None:
+        """Writes a traceback down; the first time it says where."""
+        if path := self._folder.log_error(part, details):
+            self._progress.say(f"the traceback is in {path}")
 
     def started(self) -> None:
         """Every part is up."""
@@ -118,6 +124,8 @@ class RunRecord:
                 last, best = self._final_evaluations(system, online)
             except DistDQNError as error:  # the training itself is saved
                 self._progress.say(f"no final evaluation: {error}")
+                if error.details:
+                    self.log_error("evaluator", error.details)
         if self._poll is not None:
             self._write_last(self._poll, last)
         told = self._rates(trained_at) | evaluation_fields(last, best)
@@ -215,6 +223,8 @@ class RunRecord:
                 self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
+            if error.details:
+                self.log_error("evaluator", error.details)
 
     def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None
@@ -223,6 +233,7 @@ class RunRecord:
             "run_name": self._folder.name,
             "run_folder": str(self._folder.path),
             "env_id": self._config.env.id,
+            "made_with": self._made_with,
             "seed": self._config.seed,
             "wall_s": time.monotonic() - self._began,
             "startup_s": self._startup_s,

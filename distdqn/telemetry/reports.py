@@ -59,6 +59,9 @@ class WorkerReport:
     """A worker incarnation's running totals; its acknowledgements are its ledger.
 
     stepped: env steps that yield a transition.  collected: transitions sealed.
+    refused: transitions; refused_by: by cause, but those that a shard refused at the end of a
+      run, which are `refused_at_end`.
+    note: a line for the user on the first that was refused by a cause.
     episodes: (env over all workers, raw return, length) since the last report.
     wait_s, env_s, inference_s, elapsed_s: seconds since the incarnation began.
     reward_abs_max: largest absolute reward of a step, scaled and clipped.
@@ -81,6 +84,9 @@ class WorkerReport:
     pid: int = 0
     finished: bool = False
     spent: Spent | None = None
+    refused_by: dict[str, int] = dataclasses.field(default_factory=dict)
+    refused_at_end: int = 0
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

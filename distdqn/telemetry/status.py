@@ -100,6 +100,8 @@ class Figures:
     shard_restarts: int = metric("", 0, shown="trouble: shard restarts")
     learner_restarts: int = metric("", 0, shown="trouble: learner restarts")
     items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
+    transitions_refused_by: dict[str, int] = dataclasses.field(default_factory=dict)
+    """By cause; empty where none was refused."""
     td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/")
     td_error_abs_p95: float = metric("of the same", tag="losses/")
     td_error_abs_max: float = metric("of the same", tag="losses/")

@@ -98,12 +98,13 @@ def evaluated(monkeypatch):
     """Replaces evaluation by a function that keeps its arguments."""
     calls: list[dict] = []
 
-    def evaluate_run(run, checkpoint, episodes, seed, video, runs_dir, epsilon):
+    def evaluate(run, *, checkpoint, episodes, seed, video, runs_dir, epsilon):
         calls.append(dict(locals(), calls=None))
-        return {"return_mean": 487.5, "checkpoint": "best", "warnings": ["[one]", "two"]}
+        told = {"return_mean": 487.5, "checkpoint": "best", "warnings": ["[one]", "two"]}
+        return types.SimpleNamespace(to_json=lambda: told)
 
     module = types.ModuleType("distdqn.policy")
-    module.evaluate_run = evaluate_run
+    module.evaluate = evaluate
     monkeypatch.setitem(sys.modules, "distdqn.policy", module)
     return calls
 

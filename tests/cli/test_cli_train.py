@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 import types
 
 import pytest
@@ -284,8 +285,6 @@ def failing(monkeypatch, error: BaseException) -> None:
         (RunError("run 'a' is in use;\n  choose another"), 2,
          "distdqn train: run 'a' is in use; choose another\n"),
         (KeyboardInterrupt(), 130, "distdqn train: interrupted\n"),
-        (KeyError("x"), 1,
-         "distdqn train: internal error: KeyError: 'x' (--debug shows the traceback)\n"),
     ],
 )  # fmt: skip
 def test_what_a_run_raises_is_one_line_and_a_status(monkeypatch, capsys, error, status, line):
@@ -293,6 +292,17 @@ def test_what_a_run_raises_is_one_line_and_a_status(monkeypatch, capsys, error, 
 
     assert main(["train"]) == status
     assert capsys.readouterr().err == line
+
+
+def test_a_bug_of_ours_leaves_its_traceback_in_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing(monkeypatch, KeyError("x"))
+
+    assert main(["train"]) == 1
+    (log,) = tmp_path.iterdir()
+    line = f"distdqn: internal error: KeyError: 'x'; the traceback is in {log}\n"
+    assert capsys.readouterr().err == line
+    assert "raise error\n" in log.read_text() and log.read_text().endswith("KeyError: 'x'\n")
 
 
 def test_debug_shows_the_traceback_too(monkeypatch, capsys):

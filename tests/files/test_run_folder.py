@@ -311,3 +311,23 @@ def test_visits_come_back(tmp_path):
     folder.write_visits(visits)
 
     np.testing.assert_array_equal(load_file(folder.path / "visits.safetensors")["visits"], visits)
+
+
+def test_tracebacks_are_kept_with_their_time_and_part(tmp_path):
+    folder = create(tmp_path)
+    assert (
+        folder.log_error("worker 1", "Traceback ...\nKeyError: 1\n") == folder.path / "errors.log"
+    )
+    assert folder.log_error("learner", "ValueError: 2") is None  # already said where
+    first, second = (folder.path / "errors.log").read_text().split("\n\n")[:2]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:+-]+ worker 1\nTraceback ...\nKeyError: 1", first)
+    assert second.endswith(" learner\nValueError: 2")
+
+
+def test_the_log_of_tracebacks_does_not_grow_without_end(tmp_path):
+    folder = create(tmp_path)
+    for _ in range(30):
+        folder.log_error("worker 0", "x" * 50_000)
+    text = (folder.path / "errors.log").read_text()
+    assert 900_000 < len(text) < 1_050_000
+    assert text.count("This file is full: what fails from now on is not written down.") == 1
