@@ -41,6 +41,10 @@ def train(
     """
     factory = make_factory(config, make_env, make_network)
     initial = initial_parameters(config)
+    if config.mode != "lockstep":
+        from distdqn.run.joining import cluster_address
+
+        cluster_address(config.address)  # refused before there is a folder
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     return _carry_out(factory, folder, display, lambda run: run.execute(initial))
 

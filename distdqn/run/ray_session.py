@@ -12,7 +12,6 @@ import math
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Set
@@ -28,8 +27,8 @@ from distdqn.errors import ResourceError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import shared_memory
 from distdqn.run.actors import cause_line, embedded_cpus
+from distdqn.run.joining import cluster_address
 
-_KNOCK_TIMEOUT_S = 10.0
 _START_TRIES = 2
 _START_WAIT_S = 90  # for Ray's own processes; Ray's default of 30 is short on a busy machine
 
@@ -115,14 +114,8 @@ def connect(
     if ray.is_initialized():
         context = ray.get_runtime_context()
         return RaySession(context.gcs_address, namespace, "", connected=False)
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and address.startswith(("http://", "https://")):
-        raise RunError(
-            f"--address {address} is a jobs address; on this host use auto or HOST:PORT, or send "
-            f"the run yourself: ray job submit --address {address} -- distdqn train ..."
-        )
-    if address:
-        return _join(address, namespace)
+    if joined := cluster_address(address):
+        return _join(joined, namespace)
     return _embedded(namespace, num_cpus, num_gpus, token_file, look)
 
 
@@ -217,27 +210,14 @@ def _token() -> str:
 
 def _join(address: str, namespace: str) -> RaySession:
     try:
-        _knock(address)
         with _quiet():
             context = ray.init(
                 address=address, namespace=namespace, log_to_driver=False, configure_logging=False
             )
-    except OSError as error:  # ConnectionError, from here and from Ray, and time-outs
-        raise RunError(
-            f"no Ray cluster answers at {address!r} ({cause_line(error)}); "
-            "start one with `ray start --head`, or leave --address out"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        line = " ".join(str(error).split())  # a version mismatch names both over five lines
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        line = " ".join(str(error).split())  # other Pythons are named over five lines
         raise RunError(f"cannot join the Ray cluster at {address!r}: {line}") from error
     return RaySession(context.address_info["gcs_address"], namespace, "", True)
-
-
-def _knock(address: str) -> None:
-    """Finds out in seconds what Ray says only after two minutes: nobody listens there."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT_S).close()
 
 
 @contextlib.contextmanager

@@ -61,7 +61,8 @@ def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
 @pytest.mark.parametrize(
     ("address", "line"),
     [
-        ("127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
+        ("nonsense", "--address nonsense is no address"),
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: Connection refused"),
         ("http://127.0.0.1:8265", "ray job submit --address http://127.0.0.1:8265"),
     ],
 )
@@ -73,3 +74,4 @@ def test_an_address_that_cannot_be_joined_is_one_line(tmp_path, address, line):
     assert len(errors) == 1
     assert line in errors[0]
     assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
