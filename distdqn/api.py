@@ -46,7 +46,11 @@ def train(
 
         cluster_address(config.address)  # refused before there is a folder
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
-    return _carry_out(factory, folder, display, lambda run: run.execute(initial))
+    try:
+        return _carry_out(factory, folder, display, lambda run: run.execute(initial))
+    except BaseException:
+        folder.drop_failed_start()
+        raise
 
 
 def resume(
@@ -83,6 +87,7 @@ def _carry_out(
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
     with contextlib.closing(folder), progress:
         run = make(factory, folder, progress)
+        run.interruption.last_acts.append(folder.remove_token)
         with run.interruption.heard():
             progress.say(factory.memory_budget().line())
             summary = call(run)

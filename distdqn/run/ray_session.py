@@ -51,6 +51,8 @@ class RaySession:
         """Ends what this process began; leaves a foreign session as it was."""
         if self.connected:
             ray.shutdown()
+        if self.token_file:
+            Path(self.token_file).unlink(missing_ok=True)
 
 
 def open_session(
@@ -116,7 +118,11 @@ def connect(
         return RaySession(context.gcs_address, namespace, "", connected=False)
     if joined := cluster_address(address):
         return _join(joined, namespace)
-    return _embedded(namespace, num_cpus, num_gpus, token_file, look)
+    try:
+        return _embedded(namespace, num_cpus, num_gpus, token_file, look)
+    except BaseException:
+        token_file.unlink(missing_ok=True)
+        raise
 
 
 def _embedded(
@@ -129,8 +135,10 @@ def _embedded(
         # settings that Ray's core read when it was imported; setting it here is too late.
         token_file.touch(0o600)
         token_file.write_text(_token())
-        os.environ["RAY_AUTH_TOKEN_PATH"] = used_token = str(token_file)
-        os.environ.pop("RAY_AUTH_TOKEN", None)
+        used_token = str(token_file)
+        # The file goes with the run; this process may start a Ray again.
+        os.environ["RAY_AUTH_TOKEN"] = _token()
+        os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
     # Ray starts actors at nice 15; what gives way to what is said in machine/cpu.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.

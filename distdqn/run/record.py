@@ -91,6 +91,7 @@ class RunRecord:
             self._hear_evaluation(report)
         if self._first_steps is None and status.env_steps:
             self._first_steps = (now, status.env_steps, status.gradient_steps)
+            self._folder.tell(trained=True)
         if now >= self._next_memory:
             self._next_memory = now + _MEMORY_PERIOD_S
             self._peak_pss_bytes = max(self._peak_pss_bytes, tree_pss_bytes())
@@ -128,7 +129,9 @@ class RunRecord:
         return summary
 
     def plot(self) -> None:
-        """`learning_curve.png`."""
+        """`learning_curve.png`, where anything has been heard."""
+        if self._poll is None:
+            return
         plot_learning_curve(
             self._folder.path / "learning_curve.png",
             self._train_array(),

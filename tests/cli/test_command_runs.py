@@ -27,6 +27,7 @@ def test_a_signal_ends_an_embedded_run_with_its_weights_saved(tmp_path, number, 
         + summary["transitions_lost"]
     )
     assert list((tmp_path / "run" / "checkpoints").glob("step_*/manifest.json"))
+    assert not os.path.exists(run["token_file"])
     assert "Traceback" not in err
 
 
