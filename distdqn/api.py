@@ -5,6 +5,7 @@ then does is in `run/async_run.py` and `lockstep/run.py`.
 """
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
+
+# What Ray prints of dead processes, a kilobyte each: the run says it in a line of its own.
+# Ray reads this when it is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|killed due to memory")
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]

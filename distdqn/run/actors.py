@@ -1,6 +1,7 @@
 """Ray's actors: what they ask for, when they are up, what they answer."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,14 @@ from distdqn.errors import DistDQNError, ResourceError, RunError
 
 _NAMED = 4  # actors in a message
 _LOOK_S = 0.5
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_DEATHS = {  # in Ray's text on a dead actor; the first that is there counts
+    "low on memory": "Ray killed {}: its node ran low on memory",
+    "memory pressure": "Ray killed {}: its node ran low on memory",
+    "its node has died": "its node died",
+    "unexpectedly exits": "{} was killed or crashed",
+    "worker process has died": "{} ended",
+}
 
 
 def actor_class(cls: type, num_cpus: float = 0, **options: Any) -> Any:
@@ -121,6 +130,15 @@ def cause_line(error: BaseException) -> str:
     """The cause of a Ray error in one line, without Ray's traceback."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, DistDQNError):
         return str(error.cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    in_own_code = isinstance(error, RayTaskError) or "creation task" in str(error)
-    return lines[-1 if in_own_code else 0] if lines else type(error).__name__
+    text = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if isinstance(error, RayTaskError) or "creation task" in text:
+        return lines[-1]
+    return _death(text) or (lines[0] if lines else type(error).__name__)
+
+
+def _death(text: str) -> str:
+    """What Ray's text on a dead actor comes to; "" where it tells something else."""
+    pid = re.search(r"\bpid: (\d+)", text)
+    process = f"its process {pid[1]}" if pid else "its process"
+    return next((cause.format(process) for sign, cause in _DEATHS.items() if sign in text), "")

@@ -244,7 +244,7 @@ class System:
                 f"the {member.name} died {member.deaths_in_a_row} times: {cause_line(error)}"
             )
         else:
-            self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+            self._say(f"the {member.name} died ({cause_line(error)}); {_replaced(member)}")
             if member.kind == "shard":
                 self._call(self._control.bury_shard, member.index, member.incarnation)
             elif member.kind != "worker":
@@ -312,3 +312,12 @@ class System:
 
     def _call(self, method: Any, *arguments: Any) -> Any:
         return answer(method.remote(*arguments), "control or weight server", _CALL_TIMEOUT_S)
+
+
+def _replaced(member: _Member) -> str:
+    """How it goes on after a death."""
+    if member.restart_at is not None:
+        pause = member.restart_at - time.monotonic()
+        return f"replaced in {max(pause, 0):.0f} s, with another seed"
+    by = {"shard": " by an empty one", "learner": " from its newest state"}
+    return "replaced" + by.get(member.kind, "")
