@@ -44,12 +44,13 @@ def train(
     with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    factory = make_factory(config, make_env, make_network)
-    initial = initial_parameters(config)
-    if config.mode != "lockstep":
-        from distdqn.run.joining import cluster_address
+    with Progress(enabled=display) as progress, progress.stage("checking what is asked for"):
+        factory = make_factory(config, make_env, make_network)
+        initial = initial_parameters(config)
+        if config.mode != "lockstep":
+            from distdqn.run.joining import cluster_address
 
-        cluster_address(config.address)  # refused before there is a folder
+            cluster_address(config.address)  # refused before there is a folder
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
     try:
         return _carry_out(factory, folder, display, lambda run: run.execute(initial))

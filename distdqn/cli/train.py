@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from distdqn.cli.flags import make_options, print_help, read_flags
-from distdqn.cli.output import OutputFlags, json_only, listing
+from distdqn.cli.output import OutputFlags, json_only, listing, told_if_slow
 from distdqn.config import Config, load_config
 from distdqn.config.files import preset_names, read_preset
 
@@ -45,7 +45,8 @@ def run(arguments: Sequence[str]) -> int:
         print_help(_PROG, _ABOUT, options, OutputFlags(), config)
         return 0
     with json_only("json" in output) as print_json:
-        from distdqn.api import train
+        with told_if_slow(f"{_PROG}: loading"):
+            from distdqn.api import train
 
         summary = train(config)
         print_json(summary.to_json())

@@ -88,6 +88,11 @@ def open_session(
     return session
 
 
+def connecting(address: str | None) -> str:
+    """What `open_session` does, as a user reads it."""
+    return "joining the Ray cluster" if address else "starting Ray"
+
+
 def _check_gpus(wanted: float) -> None:
     """Without a reservation the learner itself looks."""
     if (present := ray.cluster_resources().get("GPU", 0)) < wanted:

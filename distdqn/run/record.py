@@ -198,13 +198,14 @@ class RunRecord:
     ) -> tuple[EvaluationReport, EvaluationReport]:
         """Fresh greedy episodes with the last and the best weights, and a video."""
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
-        self._progress.say(f"evaluating the last and the best weights, {episodes} episodes each")
-        last = best = system.evaluate(online, episodes, seed)
+        with self._progress.stage(f"evaluating the last weights, {episodes} episodes"):
+            last = best = system.evaluate(online, episodes, seed)
         self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
         if self.best is None:  # the run was shorter than an evaluation period
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
-            best = system.evaluate(self.best.online, episodes, seed + 1)
+            with self._progress.stage(f"evaluating the best weights, {episodes} episodes"):
+                best = system.evaluate(self.best.online, episodes, seed + 1)
         self._record(system, best.online)
         return last, best
 
@@ -215,7 +216,9 @@ class RunRecord:
     def _record(self, system: Any, online: np.ndarray) -> None:
         try:
             for index in range(self._config.eval.video_episodes):
-                self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
+                with self._progress.stage(f"recording video {index + 1}"):
+                    video = system.record(online, seed=index)
+                self._folder.write_video(f"best_{index}.mp4", video)
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
 

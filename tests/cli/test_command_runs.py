@@ -1,9 +1,11 @@
 """`distdqn train` as a process of its own: embedded Ray, a cluster, and signals."""
 
+import contextlib
 import json
 import os
 import signal
 import stat
+import threading
 import time
 
 import pytest
@@ -46,17 +48,48 @@ def test_a_second_interrupt_ends_at_once(ray_cluster, tmp_path):
     assert process.returncode == 130
 
 
-def test_the_same_command_runs_on_a_cluster(ray_cluster, tmp_path):
+@pytest.fixture
+def terminal():
+    """A terminal to write to, and what it has been shown so far."""
+    reader, writer = os.openpty()
+    shown = bytearray()
+
+    def read():
+        with contextlib.suppress(OSError):
+            while data := os.read(reader, 65536):
+                shown.extend(data)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    yield writer, shown
+    os.close(writer)
+    thread.join(timeout=60)
+    os.close(reader)
+
+
+def test_the_same_command_runs_on_a_cluster_and_tells_what_it_waits_for(
+    ray_cluster, tmp_path, terminal
+):
+    writer, shown = terminal
     process = start(
         tmp_path,
         "--total-env-steps=2000",
         f"--address={ray_cluster.address}",
         "--json",
         RAY_AUTH_MODE="disabled",
+        stderr=writer,
     )
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, shown
     assert json.loads(out)["env_steps"] == 2000
+    told = (
+        b"joining the Ray cluster: 0 s",
+        b"starting 1 worker, 1 shard and the learner: 0 s",
+        b"evaluating the last weights, 2 episodes: 0 s",
+        b"ending Ray: 0 s",
+    )
+    places = [shown.find(words) for words in told]
+    assert -1 not in places and places == sorted(places), shown
 
 
 @pytest.mark.parametrize(
