@@ -6,6 +6,7 @@ then does is in `run/async_run.py` and `lockstep/run.py`.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,15 @@ from distdqn.errors import (
 )
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder, check_free
-from distdqn.reporting.progress import Progress, print_summary
+from distdqn.reporting.closing import print_summary
+from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
+
+# What Ray prints of dead processes, a kilobyte each: the run says it in a line of its own.
+# Ray reads this when it is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|killed due to memory")
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]
@@ -54,12 +60,18 @@ def train(
     if make_env is not None:
         env = dataclasses.replace(config.env, id=function_id(make_env))
         config = dataclasses.replace(config, env=env)
-    factory = make_factory(config, make_env, make_network)
-    initial = initial_parameters(config)
-    factory.check_network(initial)
+    with Progress(enabled=display) as progress, progress.stage("checking what is asked for"):
+        factory = make_factory(config, make_env, make_network)
+        initial = initial_parameters(config)
+        factory.check_network(initial)
+        _check_address(config)
     text = to_yaml(factory.config)  # schedules that follow the run's length follow this length
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
-    return _carry_out(factory, folder, display, lambda run: run.execute(initial))
+    try:
+        return _carry_out(factory, folder, display, lambda run: run.execute(initial))
+    except BaseException:
+        folder.drop_failed_start()
+        raise
 
 
 def resume(
@@ -97,9 +109,18 @@ def dry_run(config: Config) -> dict[str, str]:
     from distdqn.run.plan import plan  # loads ray, which a run in lockstep does without
 
     factory = make_factory(config)
-    initial_parameters(config)
+    factory.check_network(initial_parameters(config))
+    _check_address(config)
     check_free(config.runs_dir, config.run_name)
     return plan(factory)
+
+
+def _check_address(config: Config) -> None:
+    """Raises RunError where no cluster can be joined there."""
+    if config.mode != "lockstep":
+        from distdqn.run.joining import cluster_address
+
+        cluster_address(config.address)
 
 
 def _check_arguments(config: object, make_env: object, make_network: object) -> None:
@@ -133,6 +154,7 @@ def _carry_out(
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
     with contextlib.closing(folder), progress:
         run = make(factory, folder, progress)
+        run.interruption.last_acts.append(folder.remove_token)
         with run.interruption.heard():
             for line in (*outlasting(config), factory.memory_budget().line()):
                 progress.say(line)

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from distdqn.cli.output import listing, say
+from distdqn.cli.output import listing, say, told_if_slow
 from distdqn.errors import DistDQNError, traceback_of
 from distdqn.version import __version__
 
@@ -84,7 +84,9 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     """Runs a verb; whatever it raises becomes one line and an exit status."""
     try:
         with _sigterm_exits():
-            status = importlib.import_module(f"distdqn.cli.{verb}").run(arguments)
+            with told_if_slow(f"distdqn {verb}: loading"):
+                command = importlib.import_module(f"distdqn.cli.{verb}")
+            status = command.run(arguments)
             sys.stdout.flush()
             return status
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from distdqn.cli.flags import flag_name, make_options, print_help, read_flags
-from distdqn.cli.output import OutputFlags, json_only, listing, say
+from distdqn.cli.output import OutputFlags, json_only, listing, say, told_if_slow
 from distdqn.config import Config, from_values
 from distdqn.config.files import gather, preset_names, read_preset
 from distdqn.config.schedules import outlasting
@@ -57,7 +57,8 @@ def run(arguments: Sequence[str]) -> int:
         if options.dry_run:
             print_json(_dry_run(config))
         elif not options.print_config:
-            from distdqn.api import train
+            with told_if_slow(f"{_PROG}: loading"):
+                from distdqn.api import train
 
             summary = train(config)
             print_json(summary.to_json())
@@ -67,7 +68,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _dry_run(config: Config) -> dict[str, str]:
     """Says what would start; raises where the run would be refused."""
-    from distdqn.api import dry_run
+    with told_if_slow(f"{_PROG}: loading"):
+        from distdqn.api import dry_run
 
     parts = dry_run(config)
     for line in (*outlasting(config), listing(parts), "nothing was started (--dry-run)"):

@@ -82,18 +82,23 @@ class LockstepRun:
         with contextlib.ExitStack() as stack:
             try:
                 if self._config.mode == "lockstep_ray":
-                    from distdqn.run.ray_session import open_session
+                    from distdqn.run.ray_session import connecting, open_session
 
-                    session = open_session(
-                        self._config, self._folder, self._progress.say, self.interruption.give_up
-                    )
+                    with self._progress.stage(connecting(self._config.address)):
+                        session = open_session(
+                            self._config,
+                            self._folder,
+                            self._progress.say,
+                            self.interruption.give_up,
+                        )
                     stack.callback(session.close)
                 else:
                     self._folder.tell(
                         state="running", address="", namespace=self._folder.name, token_file=""
                     )
                 stack.enter_context(begun())
-                system = LockstepSystem(self._factory, self.interruption.give_up)
+                with self._progress.stage("starting the workers, the shards and the learner"):
+                    system = LockstepSystem(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:

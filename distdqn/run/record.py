@@ -97,6 +97,7 @@ class RunRecord:
             self._hear_evaluation(report)
         if self._first_steps is None and status.env_steps:
             self._first_steps = (now, status.env_steps, status.gradient_steps)
+            self._folder.tell(trained=True)
         if now >= self._next_memory:
             self._next_memory = now + _MEMORY_PERIOD_S
             self._peak_pss_bytes = max(self._peak_pss_bytes, tree_pss_bytes())
@@ -136,7 +137,9 @@ class RunRecord:
         return summary
 
     def plot(self) -> None:
-        """`learning_curve.png`."""
+        """`learning_curve.png`, where anything has been heard."""
+        if self._poll is None:
+            return
         plot_learning_curve(
             self._folder.path / "learning_curve.png",
             self._train_array(),
@@ -203,13 +206,14 @@ class RunRecord:
     ) -> tuple[EvaluationReport, EvaluationReport]:
         """Fresh greedy episodes with the last and the best weights, and a video."""
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
-        self._progress.say(f"evaluating the last and the best weights, {episodes} episodes each")
-        last = best = system.evaluate(online, episodes, seed)
+        with self._progress.stage(f"evaluating the last weights, {episodes} episodes"):
+            last = best = system.evaluate(online, episodes, seed)
         self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
         if self.best is None:  # the run was shorter than an evaluation period
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
-            best = system.evaluate(self.best.online, episodes, seed + 1)
+            with self._progress.stage(f"evaluating the best weights, {episodes} episodes"):
+                best = system.evaluate(self.best.online, episodes, seed + 1)
         self._record(system, best.online)
         return last, best
 
@@ -220,7 +224,9 @@ class RunRecord:
     def _record(self, system: Any, online: np.ndarray) -> None:
         try:
             for index in range(self._config.eval.video_episodes):
-                self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
+                with self._progress.stage(f"recording video {index + 1}"):
+                    video = system.record(online, seed=index)
+                self._folder.write_video(f"best_{index}.mp4", video)
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
             if error.details:

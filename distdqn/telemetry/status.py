@@ -45,8 +45,8 @@ class Figures:
         "with the best weights; in a summary of episodes that did not choose them",
         shown="return: best",
     )
-    env_steps_per_s: float = metric("", tag="charts/", shown="speed: env steps/s", form=",.0f")
-    gradient_steps_per_s: float = metric("", tag="charts/", shown="speed: updates/s", form=",.0f")
+    env_steps_per_s: float = metric("", tag="charts/", shown="now: env steps/s", form=",.0f")
+    gradient_steps_per_s: float = metric("", tag="charts/", shown="now: updates/s", form=",.0f")
     samples_per_insert: float = metric(
         "samples / (inserts - min_size_to_sample)",
         tag="charts/",
@@ -124,9 +124,7 @@ class RunStatus(Figures):
     workers_alive: int = metric("", 0, tag="workers/count", shown="alive: workers")
     shards_target: int = 0
     shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
-    epsilon: float = metric(
-        "mean over the envs", tag="charts/", shown="speed: epsilon", form=",.3f"
-    )
+    epsilon: float = metric("mean over the envs", tag="charts/", shown="now: epsilon", form=",.3f")
     learning_rate: float = metric("", tag="charts/")
     priority_max: float = metric("of the items held", tag="replay/")
     refused_priorities: int = metric(

@@ -62,7 +62,7 @@ def test_a_name_in_use_by_a_live_process_is_refused_with_its_pid(tmp_path):
 
 
 def test_the_name_of_a_finished_run_is_refused_with_its_folder(tmp_path):
-    create(tmp_path, "one").tell(state="finished")
+    create(tmp_path, "one").tell(state="finished", trained=True)
     with pytest.raises(RunError, match=r"is taken: .*/one is there; choose another --run-name"):
         create(tmp_path, "one")
 
@@ -74,7 +74,7 @@ def test_a_run_is_live_only_while_its_very_process_is(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
     assert done.stdout == b"True\n", done.stderr
-    folder = RunFolder.find("one", tmp_path)
+    folder = RunFolder(tmp_path / "one")
     assert not folder.is_live
     # The number now belongs to another process: this one.
     run = folder.read_run_json() | {"pid": os.getpid()}
@@ -99,6 +99,56 @@ def test_of_two_that_take_one_name_one_succeeds(tmp_path):
     for thread in threads:
         thread.join(timeout=300)
     assert len(results) == 8 and results.count("one") == 1
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path):
+    folder = create(tmp_path, "one")
+    folder.token_path.write_text("secret")
+    folder.tell(state="failed")
+
+    folder.drop_failed_start()
+
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("kept", ["trained", "checkpoints"])
+def test_a_run_that_failed_later_keeps_its_folder_without_the_token(tmp_path, kept):
+    folder = create(tmp_path, "one")
+    folder.token_path.write_text("secret")
+    if kept == "trained":
+        folder.tell(trained=True)
+    else:
+        (folder.path / "checkpoints").mkdir()
+    folder.tell(state="failed")
+
+    folder.drop_failed_start()
+
+    assert list_runs(tmp_path) == [folder.path] and not folder.token_path.exists()
+
+
+def test_a_failed_start_with_a_log_stays_but_neither_its_name_nor_the_list_is_taken(tmp_path):
+    failed, log = create(tmp_path, "one"), tmp_path / "one" / "errors.log"
+    log.write_text("why")
+    failed.tell(state="failed")
+
+    failed.drop_failed_start()
+
+    assert list_runs(tmp_path) == [] and log.exists()
+    with pytest.raises(RunError, match="no run 'x' in .*: there is none yet"):
+        RunFolder.find("x", tmp_path)
+    with pytest.raises(RunError, match=f"ended before it had trained.*; {log} says why"):
+        RunFolder.find("one", tmp_path)
+    create(tmp_path, "one")
+    assert not log.exists() and list_runs(tmp_path) == [tmp_path / "one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_start_that_was_killed_holds_its_name_no_longer(tmp_path):
+    run = create(tmp_path, "one").read_run_json()
+    (tmp_path / "one" / "run.json").write_text(json.dumps(run | {"pid": 2**22 + 1}))
+
+    assert list_runs(tmp_path) == []
+    assert create(tmp_path, "one").is_live
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_way_out(tmp_path):
