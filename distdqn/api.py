@@ -13,7 +13,8 @@ from distdqn.config import Config, load_config, to_yaml
 from distdqn.errors import RunError
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
-from distdqn.reporting.progress import Progress, print_summary
+from distdqn.reporting.closing import print_summary
+from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory

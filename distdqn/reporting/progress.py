@@ -6,13 +6,9 @@ Everything goes to stderr. On a terminal the picture is redrawn twice a second; 
 
 from __future__ import annotations
 
-import collections
-import datetime
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from distdqn.reporting.words import clock, in_words
 from distdqn.telemetry.status import DECLARED, RunStatus
 
 _REDRAW_PERIOD_S = 0.5
@@ -32,20 +29,6 @@ _LINE = (
     "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
     "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
 )
-_EVALUATION = ("best checkpoint", "last checkpoint", "values")  # none if a run was broken off
-_ENDED = {
-    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
-    "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
-    "episodes",
-    "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
-    "values": "{q_start_mean} predicted at the start, discounted return then realised "
-    "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
-    "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
-    "insert",
-    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
-    "{learner_wait_fraction}",
-    "limit": "{verdict}",
-}
 
 _ROWS: dict[str, dict[str, str]] = {}  # names and labels of the metrics by row
 for _name, _shown in DECLARED.items():
@@ -165,37 +148,6 @@ def picture(status: RunStatus, configured: float | None = None) -> RenderableTyp
     return Group(*lines)
 
 
-def print_summary(
-    summary: Mapping[str, Any],
-    folder: str | Path,
-    console: Console | None = None,
-    resumable: bool = False,
-) -> None:
-    """The key figures of a finished run and where to look, on stderr.
-
-    summary: the fields of `summary.json`; what is missing or null is shown as a dash.
-    resumable: whether there is a checkpoint to go on from.
-    """
-    console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
-    told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
-    left_out = () if summary.get("eval_episodes") else _EVALUATION
-    rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
-    if str(summary.get("stopped_by")).startswith("SIG") and resumable:
-        rows["go on"] = f"distdqn resume {folder}"
-    rows["run folder"] = str(folder)
-    for name, pattern in (("plot", "learning_curve.png"), ("video", "videos/*.mp4")):
-        for path in sorted(folder.glob(pattern))[:1]:
-            rows[name] = str(path)
-    rows["curves"] = f"tensorboard --logdir {folder}"
-    rows["play"] = f"distdqn evaluate {folder} --video"
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in rows.items():
-        grid.add_row(name, Text(text))
-    console.print("", Text(folder.name, style="bold"), grid, sep="\n")
-
-
 def _bar(status: RunStatus, told: Mapping[str, str]) -> RenderableType:
     bar = ProgressBar(total=status.total_env_steps, completed=status.env_steps, width=36)
     left = Text("{elapsed_s}, {eta_s} left".format_map(told), style="dim")
@@ -213,35 +165,5 @@ def _troubles(status: RunStatus) -> list[str]:
 
 def _told_of(status: RunStatus) -> dict[str, str]:
     done = min(status.env_steps / max(status.total_env_steps, 1), 1.0)
-    told = _told(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
-    return told | {"done": f"{done:.0%}", "eta_s": _clock(status.eta_s)}
-
-
-def _told(values: Mapping[str, Any]) -> dict[str, str]:
-    """Every figure in words, a dash for what is not known or not there."""
-    told = collections.defaultdict(lambda: "-")
-    for name, value in values.items():
-        if isinstance(value, str | int | float | tuple) and value != () and value == value:
-            form = DECLARED[name].get("form") if name in DECLARED else None
-            told[name] = _text(value, form)  # what is nan is not itself
-    return told
-
-
-def _text(value: Any, form: str | None) -> str:
-    if isinstance(value, tuple):
-        return f"{min(value):,} to {max(value):,}"
-    if value == math.inf:
-        return "infinite"
-    if form == "clock":
-        return _clock(value)
-    if isinstance(value, str | bool):
-        return str(value)
-    return format(value, form or (",d" if isinstance(value, int) else ",.1f"))
-
-
-def _clock(seconds: float) -> str:
-    """`m:ss`, with hours where there are any."""
-    if not math.isfinite(seconds):
-        return "-"
-    told = str(datetime.timedelta(seconds=int(seconds)))
-    return told.removeprefix("0:").removeprefix("0") if told.startswith("0:") else told
+    told = in_words(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
+    return told | {"done": f"{done:.0%}", "eta_s": clock(status.eta_s)}
