@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     with json_only("json" in output) as print_json:
         from distdqn.api import train
 
-        summary = train(config)
+        summary = train(config, preset=options.preset)
         print_json(summary.to_json())
     return summary.exit_status
 

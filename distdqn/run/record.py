@@ -15,7 +15,7 @@ from distdqn.config import Config
 from distdqn.errors import DistDQNError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import tree_pss_bytes
-from distdqn.reporting.plots import plot_learning_curve
+from distdqn.reporting.plots import plot_learning_curve, thinned
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary, evaluation_fields, transition_fields, weights_sha256
 from distdqn.reporting.verdict import Setup, judge
@@ -28,6 +28,7 @@ from distdqn.telemetry.usage import UsageWindow
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
 _MEMORY_PERIOD_S = 5.0
+_MOST_EPISODES = 20_000  # of training, kept for the plot
 
 
 def setup_of(config: Config) -> Setup:
@@ -57,7 +58,7 @@ class RunRecord:
         self._startup_s = math.nan
         self._window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
-        self._train_curve: list[tuple[int, float]] = []
+        self._train_curve: list[tuple[float, float]] = []
         self._eval_curve: list[tuple[int, np.ndarray]] = []
         self._peak_pss_bytes = 0
         self._next_write = self._next_histograms = self._next_memory = 0.0
@@ -85,7 +86,7 @@ class RunRecord:
         now, status = time.monotonic(), poll.status
         for line in poll.notes:
             self._progress.say(line)
-        self._train_curve += [(steps, value) for steps, value, _ in poll.episodes]
+        self._note_training(poll.episodes)
         self._folder.metrics.write_episodes(poll.episodes)
         for report in poll.evaluations:
             self._hear_evaluation(report)
@@ -127,14 +128,22 @@ class RunRecord:
         self._folder.tell(state="stopped" if is_interrupted else "finished")
         return summary
 
+    def _note_training(self, episodes: list[tuple[int, float, int]]) -> None:
+        """Keeps the returns for the plot, fewer of each stretch as they become many."""
+        self._train_curve += [(steps, value) for steps, value, _ in episodes]
+        if len(self._train_curve) > _MOST_EPISODES:
+            self._train_curve = list(map(tuple, thinned(self._train_array()).tolist()))
+
     def plot(self) -> None:
         """`learning_curve.png`."""
+        preset = self._folder.read_run_json().get("preset")
+        told = [self._folder.name, self._config.env.id, preset and f"preset {preset}"]
         plot_learning_curve(
             self._folder.path / "learning_curve.png",
             self._train_array(),
             [(s, float(np.mean(r)), np.min(r), np.max(r)) for s, r in self._eval_curve],
-            title=f"{self._config.env.id}, seed {self._config.seed}",
-            solved_at=self._config.eval.stop_at_return,
+            title=" \N{MIDDLE DOT} ".join(filter(None, [*told, f"seed {self._config.seed}"])),
+            goal=self._config.eval.stop_at_return,
         )
 
     def _train_array(self) -> np.ndarray:
@@ -153,7 +162,7 @@ class RunRecord:
 
     def set_state(self, state: dict[str, Any], layout: Any) -> None:
         """Goes on from `get_state()`; layout: of the network's parameters."""
-        self._train_curve = [(int(steps), float(value)) for steps, value in state["train_curve"]]
+        self._train_curve = list(map(tuple, state["train_curve"].tolist()))
         steps = state["eval_steps"].tolist()
         self._eval_curve = list(zip(steps, state["eval_returns"], strict=True))
         if state["best"] is not None:

@@ -1,4 +1,4 @@
-"""Names that are in use, files that other shells read, and the learning curve."""
+"""Names that are in use, and files that other shells read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +15,6 @@ import pytest
 
 from distdqn.errors import RunError
 from distdqn.files.run_folder import RunFolder, list_runs
-from distdqn.reporting.plots import plot_learning_curve, running_mean
 from distdqn.telemetry.histograms import LogHistogram
 
 
@@ -219,28 +217,6 @@ def test_a_video_lies_in_its_folder(tmp_path):
     folder = create(tmp_path)
     path = folder.write_video("best_0.mp4", b"film")
     assert path == folder.path / "videos" / "best_0.mp4" and path.read_bytes() == b"film"
-
-
-# --- the picture
-
-
-def test_the_running_mean_takes_what_there_is():
-    values = np.array([1.0, 3.0, 5.0, 7.0])
-    np.testing.assert_allclose(running_mean(values, over=2), [1.0, 2.0, 4.0, 6.0])
-    np.testing.assert_allclose(running_mean(values, over=100), [1.0, 2.0, 3.0, 4.0])
-    assert running_mean(np.array([])).shape == (0,)
-
-
-@pytest.mark.parametrize("episodes", [0, 1, 30_000])
-@pytest.mark.parametrize("evaluations", [[], [(10_000, 300.0, 200.0, 400.0)]])
-def test_the_learning_curve_is_drawn_whatever_there_is(tmp_path, episodes, evaluations):
-    steps = np.arange(episodes) * 17
-    train = np.stack([steps, np.sin(steps / 1000.0)], axis=1)
-    path = plot_learning_curve(tmp_path / "curve.png", train, evaluations, "A title", 475.0)
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", header[16:24])
-    assert width > 1000 and height > 500
 
 
 def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
