@@ -21,6 +21,7 @@ from distdqn.telemetry.status import Figures
 class Summary(Figures):
     """A finished run. Steps are agent steps, times seconds, sizes bytes.
 
+    wall_s: of the whole run: `startup_s`, then `train_s`, then the evaluation at its end.
     stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
     transitions_lost: those in flight when a run was broken off among them.
     best_eval_env_steps: when the best weights were found.
@@ -37,6 +38,7 @@ class Summary(Figures):
     stopped_by: str
     wall_s: float
     startup_s: float
+    train_s: float
     transitions_collected: int
     transitions_accepted: int
     transitions_refused: int
@@ -57,6 +59,20 @@ class Summary(Figures):
     def to_json(self) -> dict[str, Any]:
         """As plain values, nan as None."""
         return plain(dataclasses.asdict(self))
+
+
+_OUTCOMES = (
+    *("best_eval_return_mean", "eval_return_mean", "train_return_mean", "env_steps"),
+    *("gradient_steps", "wall_s", "env_steps_per_s", "samples_per_insert"),
+)
+OUTCOMES = tuple(f"final/{name}" for name in _OUTCOMES)
+"""TensorBoard tags of what runs are compared by."""
+
+
+def outcomes(summary: Summary) -> dict[str, float]:
+    """The finite ones of `OUTCOMES`."""
+    told = {tag: float(getattr(summary, tag.removeprefix("final/"))) for tag in OUTCOMES}
+    return {tag: value for tag, value in told.items() if math.isfinite(value)}
 
 
 def transition_fields(ledger: Ledger) -> dict[str, int]:
