@@ -86,7 +86,8 @@ def _carry_out(
             progress.say(factory.memory_budget().line())
             summary = call(run)
     if display:
-        print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
+        resumable, makers = has_resumable(folder.path), factory.makers
+        print_summary(summary.to_json(), folder.path, resumable=resumable, makers=makers)
     return summary
 
 

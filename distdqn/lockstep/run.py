@@ -198,20 +198,15 @@ class LockstepRun:
             "record": self._record.get_state(),
             "evaluations": self._num_evaluations,
             "due": self._due,
-            "makers": self._makers(),
+            "makers": self._factory.makers,
             "config": to_yaml(self._config),
         }
         self._record.checkpointer.save_lockstep(
             learner_state, state, system.shards, system.lockstep.env_steps
         )
 
-    def _makers(self) -> list[str]:
-        """Which of the caller's own functions the run is made with."""
-        names = ("make_env", "make_network")
-        return [name for name in names if getattr(self._factory, name) is not None]
-
     def _require_own(self, makers: list[str], config: Mapping[str, Any]) -> None:
-        if makers != self._makers():
+        if makers != self._factory.makers:
             raise RunError(
                 f"run {self._folder.name!r} was started with "
                 f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "

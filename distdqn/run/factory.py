@@ -56,6 +56,12 @@ class Factory:
     make_env: Callable[[], Any] | None = None
     make_network: Callable[[Any, int], Any] | None = None
 
+    @property
+    def makers(self) -> list[str]:
+        """Which of the caller's own functions the run is made with."""
+        names = ("make_env", "make_network")
+        return [name for name in names if getattr(self, name) is not None]
+
     def network(self) -> torch.nn.Module:
         """The Q-network with its initial parameters, the same in every process.
 
