@@ -46,12 +46,14 @@ def train(
     make_network: MakeNetwork | None = None,
     *,
     display: bool = True,
+    preset: str | None = None,
 ) -> Summary:
     """Trains as `config` says and returns the run's figures.
 
     make_env: makes one `gymnasium.Env`; distdqn vectorises and seeds. None: `env.id`.
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
+    preset: the name of the one that `config` started from, for `run.json` and the plot's title.
     A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM end the run
     with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
@@ -67,6 +69,7 @@ def train(
         _check_address(config)
     text = to_yaml(factory.config)  # schedules that follow the run's length follow this length
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
+    folder.tell(preset=preset)
     try:
         return _carry_out(factory, folder, display, lambda run: run.execute(initial))
     except BaseException:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from distdqn.reporting.words import in_words
+from distdqn.machine.commands import typed
+from distdqn.reporting.summary import refused_line
+from distdqn.reporting.text_table import print_facts
+from distdqn.reporting.words import clock, in_words
 
-_EVALUATION = ("best checkpoint", "last checkpoint", "values")  # none if a run was broken off
+_EVALUATION = ("best", "last", "values")  # none if a run was broken off
 _ENDED = {
-    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
-    "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
-    "episodes",
-    "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
+    "stopped by": "{stopped_by}",
+    "time": "{whole}, of which {start} to start, {training} training, {rest} final evaluation",
+    "best": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy episodes",
+    "last": "{eval_return_mean}, standard deviation {eval_return_std}",
     "values": "{q_start_mean} predicted at the start, discounted return then realised "
     "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
     "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
     "insert",
-    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
-    "{learner_wait_fraction}",
-    "limit": "{verdict}",
+    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, mean of the "
+    "training; the learner waited {learner_wait_fraction}",
+    "limit": "{while_learning}{verdict}",
 }
 
 
@@ -40,20 +44,52 @@ def print_summary(
     resumable: whether there is a checkpoint to go on from.
     """
     console, folder, told = console or Console(stderr=True), Path(folder), in_words(summary)
+    told |= _times(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
+    measured = (summary.get("verdict_detail") or {}).get("limit")
+    told["while_learning"] = "while learning, " if measured else ""
     left_out = () if summary.get("eval_episodes") else _EVALUATION
-    rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
-    if str(summary.get("stopped_by")).startswith("SIG") and resumable:
-        rows["go on"] = f"distdqn resume {folder}"
-    rows["run folder"] = str(folder)
-    for name, pattern in (("plot", "learning_curve.png"), ("video", "videos/*.mp4")):
-        for path in sorted(folder.glob(pattern))[:1]:
-            rows[name] = str(path)
-    rows["curves"] = f"tensorboard --logdir {folder}"
-    rows["play"] = f"distdqn evaluate {folder} --video"
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in rows.items():
-        grid.add_row(name, Text(text))
-    console.print("", Text(folder.name, style="bold"), grid, sep="\n")
+    facts = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
+    is_stopped = str(summary.get("stopped_by")).startswith("SIG")
+    console.print("", Text(folder.name, style="bold"), sep="\n")
+    if refused := refused_line(summary):
+        facts["refused"] = refused
+    leads = _leads(folder, summary.get("made_with") or (), resumable and is_stopped)
+    print_facts(facts | leads, console, whole=leads)
+
+
+def _times(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The run's duration and its three parts; a dash for one that is not known."""
+    whole, start, training = (
+        math.nan if summary.get(name) is None else float(summary[name])
+        for name in ("wall_s", "startup_s", "train_s")
+    )
+    seconds = {"whole": whole, "start": start, "training": training}
+    seconds["rest"] = whole - start - training
+    return {name: clock(value) for name, value in seconds.items()}
+
+
+def _leads(folder: Path, makers: Sequence[str], goes_on: bool) -> dict[str, str]:
+    """Where to look, and what to type where the user stands; only what works."""
+    plot, videos = folder / "learning_curve.png", sorted(folder.glob("videos/*.mp4"))
+    told = {"run folder": str(folder)}
+    if plot.exists():
+        told["plot"] = str(plot)
+    if videos:
+        told["video"] = str(videos[0])
+    tensorboard = typed("tensorboard", "tensorboard.main")
+    told["curves"] = f"{tensorboard} --logdir {shlex.quote(str(folder))}"
+    if any(list(folder.glob(f"{name}/manifest.json")) for name in ("best", "checkpoints/*")):
+        filmed = " --video" if videos and not makers else ""
+        told["play"] = _call("evaluate", folder, makers) + filmed
+    if goes_on:
+        told["go on"] = _call("resume", folder, makers)
+    return told
+
+
+def _call(verb: str, folder: Path, makers: Sequence[str]) -> str:
+    """A command; in Python where the run needs functions of the user's own."""
+    run = folder.name if folder == Path("runs") / folder.name else str(folder)
+    if makers:
+        return f"distdqn.{verb}({run!r}, {', '.join(f'{name}=...' for name in makers)})"
+    return f"{typed('distdqn', 'distdqn')} {verb} {shlex.quote(run)}"

@@ -31,7 +31,7 @@ def trained(monkeypatch):
     """Replaces training by a function that keeps the configurations it was called with."""
     configs: list[Config] = []
 
-    def train(config):
+    def train(config, preset=None):
         configs.append(config)
         return FakeSummary()
 
@@ -261,6 +261,18 @@ def test_presets_are_listed_with_what_they_are(capsys):
     assert any(line.startswith("cartpole ") and "solved" in line for line in lines)
 
 
+def test_the_name_of_the_preset_goes_with_the_configuration(monkeypatch):
+    names = []
+    module = types.ModuleType("distdqn.api")
+    module.train = lambda _, preset: names.append(preset) or FakeSummary()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "distdqn.api", module)
+
+    main(["train", "--preset", "apex"])
+    main(["train"])
+
+    assert names == ["apex", None]
+
+
 def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
     monkeypatch.setattr(FakeSummary, "exit_status", 143)
 
@@ -271,7 +283,7 @@ def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
 
 
 def failing(monkeypatch, error: BaseException) -> None:
-    def fail(config):
+    def fail(config, preset=None):
         raise error
 
     module = types.ModuleType("distdqn.api")
@@ -331,7 +343,7 @@ def test_json_is_all_there_is_on_stdout():
         "import os, types; from distdqn.cli.main import main; "
         "S = type('S', (), {'exit_status': 0, 'to_json': lambda self: {'a': [1]}}); "
         "t = types.ModuleType('distdqn.api'); "
-        "t.train = lambda c: (print('print'), os.write(1, b'raw\\n'), os.system('echo child'), S())[-1]; "  # noqa: E501
+        "t.train = lambda c, **_: (print('print'), os.write(1, b'raw\\n'), os.system('echo child'), S())[-1]; "  # noqa: E501
         "sys.modules['distdqn.api'] = t; sys.exit(main(['train', '--json']))"
     )
 
