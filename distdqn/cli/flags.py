@@ -135,7 +135,6 @@ def _tyro(
     registry.struct_rule(_as_dict)
     fields = [(kind.__name__, Annotated[(kind, *_markers(kind))]) for kind in kinds]
     together: Any = dataclasses.make_dataclass("Flags", fields)
-    positional = tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -146,7 +145,7 @@ def _tyro(
                 args=words,
                 default=together(*defaults) if defaults else tyro.MISSING_NONPROP,
                 return_unknown_args=True,
-                config=positional,
+                config=(tyro.conf.PositionalRequiredArgs,),
                 registry=registry,
             )
     except SystemExit as ended:
@@ -156,7 +155,7 @@ def _tyro(
     text = " ".join(re.sub("[─│╭╮╰╯]|-{3,}", " ", box).split())
     if missing := re.match(r"Missing from [^:]*: (\S+)", text):
         text = f"{missing[1]} is missing; see {prog} --help"
-    elif missing := re.match(r"Missing value for argument '(?:\w+\.)?([^']*)'", text):
+    elif missing := re.match(r"Missing value for argument '(?:\(')?(?:\w+\.)?([^']*)'", text):
         name = missing[1] if missing[1].startswith("-") else missing[1].upper()
         text = f"{name} needs a value; see {prog} --help"
     raise UsageError(f"{prog}: {text}")
@@ -211,7 +210,13 @@ def _as_dict(info: rules.StructTypeInfo) -> rules.StructConstructorSpec | None:
         _asking.pop()
     assert isinstance(spec, rules.StructConstructorSpec), spec
     texts = _meanings(info.type)
-    fields = (dataclasses.replace(f, helptext=texts.get(f.name, f.helptext)) for f in spec.fields)
+    fields = []
+    for field in spec.fields:
+        changes: dict[str, Any] = {"helptext": texts.get(field.name, field.helptext)}
+        if field.default is tyro.MISSING_NONPROP:  # positional, and called by its own name
+            name = tyro.conf.arg(metavar=field.name.upper())
+            changes["type"] = Annotated[(field.type, name)]
+        fields.append(dataclasses.replace(field, **changes))
     return rules.StructConstructorSpec(lambda **given: given, tuple(fields))
 
 
