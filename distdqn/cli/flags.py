@@ -133,7 +133,7 @@ def _tyro(
     registry = rules.ConstructorRegistry()
     registry.primitive_rule(_as_words)
     registry.struct_rule(_as_dict)
-    fields = [(kind.__name__, Annotated[(kind, *_markers(kind))]) for kind in kinds]
+    fields = [(kind.__name__, Annotated[_marked(kind)]) for kind in kinds]
     together: Any = dataclasses.make_dataclass("Flags", fields)
     said = io.StringIO()
     try:
@@ -161,14 +161,14 @@ def _tyro(
     raise UsageError(f"{prog}: {text}")
 
 
-def _markers(kind: type) -> list[Any]:
+def _marked(kind: type) -> tuple[Any, ...]:
     """No kind's name is in its flags; see `read_flags` for those of bools."""
-    markers: list[Any] = [tyro.conf.arg(name="")]
+    markers: list[Any] = [kind, tyro.conf.arg(name="")]
     if kind is Config:
         markers.append(tyro.conf.FlagConversionOff)
     elif kind.__module__.startswith("distdqn.cli."):
         markers.append(tyro.conf.FlagCreatePairsOff)  # nobody needs --no-json
-    return markers
+    return tuple(markers)
 
 
 def _as_words(info: rules.PrimitiveTypeInfo) -> rules.PrimitiveConstructorSpec[Any] | None:
