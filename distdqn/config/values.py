@@ -10,11 +10,19 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from distdqn.config.calls import FORM, Call, call_text
 from distdqn.config.suggestions import did_you_mean
 from distdqn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # typing's own came with Python 3.11
+
+    def dataclass_transform(**_):
+        return lambda decorator: decorator
+
 
 _T = TypeVar("_T")
 
@@ -40,7 +48,7 @@ class Range:
         return lower if self.high == math.inf else f"{lower} and at most {self.high:.12g}"
 
 
-@typing.dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True)
 def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
     """Makes a frozen dataclass that settles its fields on construction.
 
@@ -88,7 +96,7 @@ class Schedule:
             )
 
     @classmethod
-    def constant(cls, value: float) -> typing.Self:
+    def constant(cls, value: float) -> "Schedule":
         return cls(value, value, 1)
 
     def over(self, total_env_steps: int) -> "Schedule":

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import ray
+from packaging.version import Version
 from ray.exceptions import AuthenticationError, RayError
 
 from distdqn.config import Config
@@ -29,6 +30,7 @@ from distdqn.machine.memory import shared_memory
 from distdqn.run.actors import cause_line, embedded_cpus
 from distdqn.run.joining import cluster_address
 
+_ASKS_FOR_A_TOKEN = Version("2.59")  # the first Ray whose own default it is
 _START_TRIES = 2
 _START_WAIT_S = 90  # for Ray's own processes; Ray's default of 30 is short on a busy machine
 
@@ -136,8 +138,8 @@ def _embedded(
     used_token = ""
     token_file = token_file.resolve()
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
-        # With the mode unset, ray.init turns token authentication on and refreshes the
-        # settings that Ray's core read when it was imported; setting it here is too late.
+        # With the mode unset, `_require_token` or ray.init turns token authentication on and
+        # refreshes the settings that Ray's core read when it was imported.
         token_file.touch(0o600)
         token_file.write_text(_token())
         used_token = str(token_file)
@@ -148,6 +150,7 @@ def _embedded(
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
+    _require_token()
     with begun():
         context, failures = _start(
             look,
@@ -164,6 +167,15 @@ def _embedded(
     if advice:
         warnings += (f"/dev/shm has {free}: {advice}",)
     return RaySession(context.address_info["gcs_address"], namespace, used_token, True, warnings)
+
+
+def _require_token() -> None:
+    """Turns token authentication on, unless its mode is set, where Ray would not by itself."""
+    if "RAY_AUTH_MODE" not in os.environ and Version(ray.__version__) < _ASKS_FOR_A_TOKEN:
+        from ray._raylet import Config
+
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # reads again what it read when it was imported
 
 
 def _start(look: Callable[[], None], **options: Any) -> tuple[Any, list[str]]:

@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 
+import psutil
 import pytest
 from command_parts import start, wait_until_training
 
@@ -18,6 +19,12 @@ def test_a_signal_ends_an_embedded_run_with_its_weights_saved(tmp_path, number, 
     wait_until_training(tmp_path, process)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert stat.S_IMODE(os.stat(run["token_file"]).st_mode) == 0o600
+    ray_modes = {
+        child.environ()["RAY_AUTH_MODE"]
+        for child in psutil.Process(process.pid).children()
+        if child.name() in ("gcs_server", "raylet")
+    }
+    assert ray_modes == {"token"}
     process.send_signal(number)
     out, err = process.communicate(timeout=300)
     assert process.returncode == status, err

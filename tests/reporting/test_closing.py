@@ -129,8 +129,8 @@ def test_a_video_is_advised_only_where_the_run_could_make_one(tmp_path):
 
 def test_a_run_made_with_functions_is_played_and_resumed_from_python(tmp_path):
     folder = finished(tmp_path)
-    stopped = SUMMARY | {"stopped_by": "SIGINT"}
-    text = shown(stopped, folder, makers=("make_env", "make_network"), resumable=True)
+    stopped = SUMMARY | {"stopped_by": "SIGINT", "made_with": ["make_env", "make_network"]}
+    text = shown(stopped, folder, resumable=True)
     functions = "make_env=..., make_network=..."
     assert f"play        distdqn.evaluate('{folder}', {functions})\n" in text
     assert f"go on       distdqn.resume('{folder}', {functions})\n" in text
