@@ -1,7 +1,7 @@
 """What a user is told when something cannot go on.
 
     DistDQNError               one line: what was wrong, the value, the way out
-    +-- ConfigError            a key or value that is refused (exit status 2)
+    +-- ConfigError            a key or value that is refused
     +-- EnvError             an environment that cannot be trained on
     |   +-- UnknownEnvError    no such id; names the closest ones
     |   +-- MissingExtraError  the package behind the id is not installed
@@ -15,11 +15,20 @@
 Every class is a plain message; the command line prints it without a traceback
 unless `--debug` is given. Where other code raised, the last line of the user's own ends the
 message, and the traceback goes along as `details`, through Ray too.
+
+Exit status of a command:
+
+    0    done
+    1    something failed after the work had begun, or a check did not hold
+    2    what was asked cannot be done as it is written: refused before anything began
+    130  after Ctrl-C, 143 after SIGTERM
 """
 
+import contextlib
 import os
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 MAX_MESSAGE = 300  # characters of a foreign message that are passed on
@@ -37,17 +46,26 @@ _LIBRARIES = re.compile(
 class DistDQNError(Exception):
     """Base of everything that distdqn raises on purpose for a user to read."""
 
-    exit_status = 1
+    exit_status = 2
+    """1 where it came out of `begun`."""
     details = ""
     """The traceback of other code that raised, for `errors.log`."""
     part = ""
     """Of the run, in which it raised; "" where that is not known."""
 
 
+@contextlib.contextmanager
+def begun() -> Iterator[None]:
+    """What is raised within is a failure of work that has begun, no refusal."""
+    try:
+        yield
+    except DistDQNError as error:
+        error.exit_status = 1
+        raise
+
+
 class ConfigError(DistDQNError, ValueError):
     """A configuration key or value is refused."""
-
-    exit_status = 2
 
 
 class EnvError(DistDQNError):
@@ -56,8 +74,6 @@ class EnvError(DistDQNError):
 
 class UnknownEnvError(EnvError):
     """No environment is registered under the id."""
-
-    exit_status = 2
 
 
 class MissingExtraError(EnvError):

@@ -148,13 +148,11 @@ class Evaluation:
     warnings: list[str]
 
     @property
-    def mean(self) -> float:
-        """Of the returns."""
+    def return_mean(self) -> float:
         return float(self.returns.mean())
 
     @property
-    def std(self) -> float:
-        """Standard deviation of the returns."""
+    def return_std(self) -> float:
         return float(self.returns.std())
 
     def to_json(self) -> dict[str, Any]:

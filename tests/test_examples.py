@@ -92,7 +92,7 @@ def test_a_torso_of_ones_own_reaches_the_processes_of_ray(tmp_path):
         env={**os.environ, "PYTHONPATH": package, "RAY_AUTH_MODE": "token"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=580,
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("with own_torso:residual\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -176,16 +177,17 @@ def test_loading_leaves_the_random_numbers_of_the_caller_alone(tmp_path):
 
 # --- observations as environments give them
 
+spaces: Any = gymnasium.spaces
 SPACES = [
     NESTED_SPACE,
-    gymnasium.spaces.Tuple((gymnasium.spaces.Discrete(3, start=2), NESTED_SPACE["speed"])),
-    gymnasium.spaces.MultiDiscrete([[2, 3], [4, 5]]),
-    gymnasium.spaces.MultiBinary((2, 3)),
-    gymnasium.spaces.Discrete(5, start=-2),
-    gymnasium.spaces.Box(0, 255, (3, 4, 3), np.uint8),
-    gymnasium.spaces.Box(-1, 1, (2,), np.float64),
-    gymnasium.spaces.Box(0, 1, (2, 2), np.bool_),
-    gymnasium.spaces.Box(0, 1, (), np.float32),
+    spaces.Tuple((spaces.Discrete(3, start=2), NESTED_SPACE["speed"])),
+    spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    spaces.MultiBinary((2, 3)),
+    spaces.Discrete(5, start=-2),
+    spaces.Box(0, 255, (3, 4, 3), np.uint8),
+    spaces.Box(-1, 1, (2,), np.float64),
+    spaces.Box(0, 1, (2, 2), np.bool_),
+    spaces.Box(0, 1, (), np.float32),
 ]
 
 
@@ -343,7 +345,7 @@ def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
     first = result.to_json()
     assert first == json.loads(json.dumps(again.to_json()))
     assert len(result.returns) == len(result.lengths) == 7
-    assert (result.mean, result.std) == (first["return_mean"], first["return_std"])
+    assert (result.return_mean, result.return_std) == (first["return_mean"], first["return_std"])
     assert first["run_name"] == "run" and first["env_id"] == "CartPole-v1"
     assert first["env_steps"] == 1000 and first["checkpoint"].endswith("step_1000")
     assert 1 <= first["return_min"] <= first["return_mean"] <= first["return_max"] <= 30
@@ -354,7 +356,7 @@ def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
 def test_episodes_that_are_cut_are_counted(tmp_path):
     save_run(tmp_path, network(), **{"eval.max_episode_steps": 3})
     result = evaluate("run", episodes=4, runs_dir=tmp_path)
-    assert result.num_cut == 4 and result.mean == 3.0
+    assert result.num_cut == 4 and result.return_mean == 3.0
 
 
 def test_a_video_is_recorded_into_the_run(tmp_path):
@@ -383,7 +385,7 @@ def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
 
     save_run(tmp_path, network(), **{"env.id": "Pendulum-v1"})
     result = evaluate("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
-    assert made and result.mean >= 1.0
+    assert made and result.return_mean >= 1.0
 
 
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
@@ -441,4 +443,4 @@ def test_a_run_keeps_its_wrappers_and_a_dict_goes_through_all_of_it(tmp_path):
         action, ended, steps = policy(obs, info["action_mask"]), terminated or truncated, steps + 1
     assert steps == 4 and obs["said"] == 3
     result = evaluate("run", episodes=2, runs_dir=runs_dir, make_env=make_env)
-    assert result.mean == 4.0
+    assert result.return_mean == 4.0

@@ -242,7 +242,8 @@ def _windows(
     open_ = pending.copy()
     for k in range(min(len(discounts), len(rewards))):
         goes_on = open_[: len(rewards) - k]  # a view: windows with a k-th reward
-        returns[: len(goes_on)] += goes_on * (discounts[k] * rewards[k:])
+        # An array of one: a scalar times float32 is float32 in NumPy 1.
+        returns[: len(goes_on)] += goes_on * (discounts[k : k + 1] * rewards[k:])
         lengths[: len(goes_on)] += goes_on
         goes_on &= ~last[k:]
     return returns, lengths, pending & (~open_ | (lengths == len(discounts)))

@@ -31,7 +31,7 @@ MAX_RAY_TEMP_BYTES = 5 * _GIB
 _MAX_SOCKET_PATH = 107  # sun_path of Linux, without the final zero
 _SESSION = "session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"
 _RAY_PROCESSES = ("raylet", "gcs_server", "ray::")
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}  # the worst last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Options:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs every check; the exit status is 1 if one fails."""
+    """Runs every check; the worst status is that of all, and the exit status 1 if one fails."""
     options, wants_json = read_options("distdqn doctor", Options, arguments)
     with json_only(wants_json) as print_json:
         results = _look(options.start_ray)
-        status = "fail" if any(result.status == "fail" for result in results) else "ok"
+        status = max((result.status for result in results), key=list(_COLOURS).index)
         if not wants_json:
             _show(results)
         print_json({"status": status, "checks": [vars(result) for result in results]})

@@ -121,8 +121,10 @@ class EpsilonConfig:
 
     kind: Literal["schedule", "ladder"] = "schedule"
     """schedule: value; ladder: base^(1 + alpha i / (N - 1)) for env i of N, over all workers."""
-    value: Annotated[Schedule, Range("it is a probability", 0, 1)] = Schedule(1.0, 0.05, 50_000)
-    """Schedule over global env steps, START:END:ENV_STEPS or a number (kind schedule)."""
+    value: Annotated[Schedule, Range("it is a probability", 0, 1)] = Schedule(
+        1.0, 0.05, fraction=0.5
+    )
+    """A number, or START:END:LENGTH in env steps or as 30% of total_env_steps (kind schedule)."""
     base: Annotated[float, Range("epsilon is a probability", 0, 1)] = 0.4
     """Epsilon of the most exploring env, and of a single one (kind ladder)."""
     alpha: Annotated[float, Range("epsilon would grow past base", 0)] = 7.0
@@ -181,7 +183,7 @@ class ReplayConfig:
     importance_sampling_exponent: Annotated[
         Schedule, Range("0 corrects nothing, 1 the whole sampling bias", 0, 1)
     ] = Schedule.constant(0.4)
-    """Beta of prioritized replay; a number, or START:END:ENV_STEPS over global env steps."""
+    """Beta of prioritized replay; a number or a schedule, as workers.epsilon.value."""
     compression: Literal["none", "lz4"] = "none"
     """Frames in memory; lz4: lossless, Atari frames in 4 to 30 percent, sampling 5 times slower."""
 
@@ -199,7 +201,7 @@ class LearnerConfig:
     gradient: Literal["semi", "residual"] = "semi"
     """residual: through the bootstrap value too, by the online network alone; for comparison."""
     learning_rate: Annotated[Schedule, Range("the loss would climb", 0)] = Schedule.constant(2.5e-4)
-    """A number, or START:END:ENV_STEPS over global env steps."""
+    """A number or a schedule, as workers.epsilon.value."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """As torch.optim.Adam (betas 0.9, 0.999) or torch.optim.RMSprop."""
     optimizer_eps: Annotated[float, Range("steps could divide by zero", 0, above=True)] = 1e-8

@@ -21,7 +21,16 @@ from distdqn.envs.learner_view import scaled_reward
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.errors import one_line, shorten
 
-WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
+
+def _registered(*ids: str) -> str:
+    """The first that this Gymnasium has."""
+    return next(env_id for env_id in ids if env_id in gymnasium.registry)
+
+
+# Older ones are the same environments, without the newer arguments.
+CLIFF_WALKING = _registered("CliffWalking-v1", "CliffWalking-v0")
+TAXI = _registered("Taxi-v4", "Taxi-v3")
+WITH_A_TABLE = f"FrozenLake-v1, FrozenLake8x8-v1, {CLIFF_WALKING} and {TAXI}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import functools
 import itertools
 import json
+import os
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +66,7 @@ class RunFolder:
                 path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
-            folder.tell(**_this_process(), state="starting", env_id=env_id)
+            folder.tell(**_this_process(), state="starting", env_id=env_id, trained=False)
         except OSError as error:
             raise _cannot_make(runs_dir, error) from error
         return folder
@@ -72,14 +75,28 @@ class RunFolder:
     def find(cls, run: str | Path, runs_dir: str | Path = "runs") -> RunFolder:
         """The folder of an earlier or a live run, by its name or its path.
 
-        Raises RunError, which names the newest runs.
+        Raises RunError, which names the newest runs, or says that it failed as it started.
         """
         for path in (Path(runs_dir) / run, Path(run)):
             if (path / "run.json").is_file():
-                return cls(path)
+                folder = cls(path)
+                folder._require_begun()
+                return folder
         newest = ", ".join(path.name for path in list_runs(runs_dir)[:_RUNS_NAMED])
         there = f"the newest are {newest}" if newest else "there is none yet; see `distdqn train`"
         raise RunError(f"no run {str(run)!r} in {runs_dir}: {there}")
+
+    def _require_begun(self) -> None:
+        if self.failed_to_start:
+            logs = " and ".join(map(str, self._logs()))
+            raise RunError(
+                f"run {self.name!r} ended before it had trained: there is nothing to load"
+                + (f"; {logs} says why" if logs else "")
+            )
+
+    def _logs(self) -> list[Path]:
+        """Files that tell of errors."""
+        return sorted(self.path.glob("*.log"))
 
     def take_over(self) -> None:
         """Makes this process the owner of a run that was broken off.
@@ -158,10 +175,35 @@ class RunFolder:
         except (psutil.Error, KeyError):
             return False
 
+    @property
+    def failed_to_start(self) -> bool:
+        """Whether the run has ended before it trained."""
+        return self._has_nothing and not self.is_live
+
+    @property
+    def _has_nothing(self) -> bool:
+        is_trained = self.read_run_json().get("trained", True)
+        return not is_trained and not (self.path / "checkpoints").exists()
+
+    def drop_failed_start(self) -> None:
+        """Removes the folder of a run that has ended before it trained, if no log is in it.
+
+        For the process that created it, which then need not be found dead.
+        """
+        self.close()
+        self.remove_token()
+        if self._has_nothing and not self._logs():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_token(self) -> None:
+        """Once Ray has ended, or is about to."""
+        self.token_path.unlink(missing_ok=True)
+
     def tell(self, **fields: Any) -> None:
         """Tells other shells in `run.json`, above all how to reach the run's actors.
 
         state: "starting", "running", "stopping", "stopped", "finished" or "failed".
+        trained: whether any env step has been taken.
         """
         self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
 
@@ -228,10 +270,23 @@ class RunFolder:
         write_file(self.path / name, text.encode())
 
 
+def check_free(runs_dir: str | Path, run_name: str | None) -> None:
+    """Raises RunError where `RunFolder.create` would; makes nothing."""
+    path = Path(runs_dir).absolute()
+    if run_name is not None and (path / run_name).exists():
+        raise _name_taken(path / run_name)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise _cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def list_runs(runs_dir: str | Path) -> list[Path]:
-    """Folders of runs, the newest first."""
+    """Folders of runs, the newest first, without those that failed to start."""
     found = [(path.stat().st_mtime, path.parent) for path in Path(runs_dir).glob("*/run.json")]
-    return [path for _, path in sorted(found, reverse=True)]
+    newest_first = [path for _, path in sorted(found, reverse=True)]
+    return [path for path in newest_first if not RunFolder(path).failed_to_start]
 
 
 def make_folder(runs_dir: str | Path, kind: str) -> Path:
@@ -261,21 +316,33 @@ def _cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
 
 
 def _take_name(path: Path) -> Path:
-    """Creating the folder is what takes the name: of two processes one succeeds."""
+    """Creating the folder is what takes the name: of two processes one succeeds.
+
+    What a start that failed has left under the name goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if RunFolder(path).failed_to_start:
+        gone = path.with_name(f".{path.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # another process may be faster
+            path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
     try:
         path.mkdir()
     except FileExistsError as error:
-        folder = RunFolder(path)
-        run = folder.read_run_json()
-        who = f"process {run.get('pid')} on {run.get('host')}"
-        raise RunError(
-            f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
-            if folder.is_live
-            else f"run name {path.name!r} is taken: {path} is there; "
-            "choose another --run-name, or move the folder away"
-        ) from error
+        raise _name_taken(path) from error
     return path
+
+
+def _name_taken(path: Path) -> RunError:
+    folder = RunFolder(path)
+    run = folder.read_run_json()
+    who = f"process {run.get('pid')} on {run.get('host')}"
+    return RunError(
+        f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
+        if folder.is_live
+        else f"run name {path.name!r} is taken: {path} is there; "
+        "choose another --run-name, or move the folder away"
+    )
 
 
 def _this_process() -> dict[str, Any]:

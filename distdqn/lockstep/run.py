@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import from_yaml, to_values, to_yaml
-from distdqn.errors import DistDQNError, RunError
+from distdqn.errors import DistDQNError, RunError, begun
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
@@ -82,17 +82,23 @@ class LockstepRun:
         with contextlib.ExitStack() as stack:
             try:
                 if self._config.mode == "lockstep_ray":
-                    from distdqn.run.ray_session import open_session
+                    from distdqn.run.ray_session import connecting, open_session
 
-                    session = open_session(
-                        self._config, self._folder, self._progress.say, self.interruption.give_up
-                    )
+                    with self._progress.stage(connecting(self._config.address)):
+                        session = open_session(
+                            self._config,
+                            self._folder,
+                            self._progress.say,
+                            self.interruption.give_up,
+                        )
                     stack.callback(session.close)
                 else:
                     self._folder.tell(
                         state="running", address="", namespace=self._folder.name, token_file=""
                     )
-                system = LockstepSystem(self._factory, self.interruption.give_up)
+                stack.enter_context(begun())
+                with self._progress.stage("starting the workers, the shards and the learner"):
+                    system = LockstepSystem(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:

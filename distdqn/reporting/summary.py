@@ -24,6 +24,7 @@ class Summary(Figures):
 
     made_with: of "make_env" and "make_network" those that `evaluate` and `resume` must be given.
     transitions_refused_by: their number by cause, `{}` where none was refused.
+    wall_s: of the whole run: `startup_s`, then `train_s`, then the evaluation at its end.
     stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
     transitions_lost: those in flight when a run was broken off among them.
     best_eval_env_steps: when the best weights were found.
@@ -41,6 +42,7 @@ class Summary(Figures):
     stopped_by: str
     wall_s: float
     startup_s: float
+    train_s: float
     transitions_collected: int
     transitions_accepted: int
     transitions_refused: int
@@ -72,6 +74,20 @@ def refused_line(summary: Mapping[str, Any]) -> str:
     most_first = sorted(by_cause.items(), key=lambda item: -item[1])
     causes = ", ".join(f"{number:,} ({cause})" for cause, number in most_first)
     return causes and f"{causes} of {summary['transitions_collected']:,} transitions"
+
+
+_OUTCOMES = (
+    *("best_eval_return_mean", "eval_return_mean", "train_return_mean", "env_steps"),
+    *("gradient_steps", "wall_s", "env_steps_per_s", "samples_per_insert"),
+)
+OUTCOMES = tuple(f"final/{name}" for name in _OUTCOMES)
+"""TensorBoard tags of what runs are compared by."""
+
+
+def outcomes(summary: Summary) -> dict[str, float]:
+    """The finite ones of `OUTCOMES`."""
+    told = {tag: float(getattr(summary, tag.removeprefix("final/"))) for tag in OUTCOMES}
+    return {tag: value for tag, value in told.items() if math.isfinite(value)}
 
 
 def transition_fields(ledger: Ledger) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Ray's actors: what they ask for, when they are up, what they answer."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,13 @@ from distdqn.errors import DistDQNError, ResourceError, RunError, own_frame, wit
 _NAMED = 4  # actors in a message
 _LOOK_S = 0.5
 _OUR_ERRORS = "distdqn.errors."  # before the class of an error in a traceback
+_DEATHS = {  # in Ray's text on a dead actor; the first that is there counts
+    "low on memory": "Ray killed {}: its node ran low on memory",
+    "memory pressure": "Ray killed {}: its node ran low on memory",
+    "its node has died": "its node died",
+    "unexpectedly exits": "{} was killed or crashed",
+    "worker process has died": "{} ended",
+}
 
 
 def actor_class(cls: type, num_cpus: float = 0, **options: Any) -> Any:
@@ -145,8 +153,15 @@ def cause_line(error: BaseException) -> str:
     text = _text(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not isinstance(error, RayTaskError) and "creation task" not in text:
-        return lines[0] if lines else type(error).__name__
+        return _death(text) or (lines[0] if lines else type(error).__name__)
     last = lines[-1]
     if last.startswith(_OUR_ERRORS):  # they name that line themselves
         return last.partition(": ")[2]
     return last + own_frame(text)
+
+
+def _death(text: str) -> str:
+    """What Ray's text on a dead actor comes to; "" where it tells something else."""
+    pid = re.search(r"\bpid: (\d+)", text)
+    process = f"its process {pid[1]}" if pid else "its process"
+    return next((cause.format(process) for sign, cause in _DEATHS.items() if sign in text), "")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.config import Config
+from distdqn.config.schedules import in_env_steps
 from distdqn.config.sections import function_name
 from distdqn.config.tree import resolved_error_band
 from distdqn.files.replay_files import saving_bytes
@@ -348,7 +349,10 @@ def make_factory(
     make_env: Callable[[], Any] | None = None,
     make_network: Callable[[Any, int], Any] | None = None,
 ) -> Factory:
-    """Describes the environment; every refusal that needs no Ray comes from here."""
+    """Describes the environment; every refusal that needs no Ray comes from here.
+
+    Schedules that follow the run's length are in env steps from here on.
+    """
     from distdqn.envs.make import describe
 
     is_here = config.address is None and "RAY_ADDRESS" not in os.environ
@@ -356,7 +360,7 @@ def make_factory(
         check_gpus(config)
     env = describe(config.env, make_env)
     spaces = (env.observation, env.num_actions, env.action_start, env.observation_space)
-    factory = Factory(config, *spaces, make_env, make_network)
+    factory = Factory(in_env_steps(config), *spaces, make_env, make_network)
     check_compression(config.replay.compression, factory.observation)
     if make_network is None:
         check_torso(config.network.torso, factory.observation)

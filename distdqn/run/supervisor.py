@@ -245,7 +245,7 @@ class System:
             raise failed(member.name, f"died {member.deaths_in_a_row} times: {{}}", error)
         else:
             self._log(member.name, without_colours(str(error)))
-            self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+            self._say(f"the {member.name} died ({cause_line(error)}); {_replaced(member)}")
             if member.kind == "shard":
                 self._call(self._control.bury_shard, member.index, member.incarnation)
             elif member.kind != "worker":
@@ -316,3 +316,12 @@ class System:
 
     def _call(self, method: Any, *arguments: Any) -> Any:
         return answer(method.remote(*arguments), "control or weight server", _CALL_TIMEOUT_S)
+
+
+def _replaced(member: _Member) -> str:
+    """How it goes on after a death."""
+    if member.restart_at is not None:
+        pause = member.restart_at - time.monotonic()
+        return f"replaced in {max(pause, 0):.0f} s, with another seed"
+    by = {"shard": " by an empty one", "learner": " from its newest state"}
+    return "replaced" + by.get(member.kind, "")

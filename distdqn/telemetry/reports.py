@@ -11,7 +11,7 @@ import numpy as np
 
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
-from distdqn.telemetry.status import RunStatus
+from distdqn.telemetry.status import EvaluationFigures, RunStatus
 from distdqn.telemetry.usage import Spent, Usage
 from distdqn.types import BEFORE_ANY, ShardCounters, WeightsVersion
 
@@ -144,6 +144,17 @@ class EvaluationReport:
     def return_start_mean(self) -> float:
         """Mean discounted return realised from there; NaN where unknown."""
         return float(np.mean(self.discounted_returns)) if len(self.start_values) else math.nan
+
+    def figures(self) -> EvaluationFigures:
+        """What is written down of it."""
+        return EvaluationFigures(
+            episodic_return=float(np.mean(self.returns)),
+            return_std=float(np.std(self.returns)),
+            return_min=float(np.min(self.returns)),
+            return_max=float(np.max(self.returns)),
+            episodic_length=float(np.mean(self.lengths)) if len(self.lengths) else math.nan,
+            episodes=len(self.returns),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,15 +2,17 @@
 
 import json
 from collections import OrderedDict
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from fake_envs import NESTED_SPACE
-from gymnasium import spaces
 
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.spaces import from_plain, space_of, to_plain
 
+spaces: Any = gymnasium.spaces
 SPACES = [
     NESTED_SPACE,
     spaces.Box(-np.inf, np.inf, (3,), np.float32),

@@ -55,6 +55,7 @@ OWN = {
     "stopped_by": "total_env_steps",
     "wall_s": 2.0,
     "startup_s": 1.0,
+    "train_s": 1.0,
     "best_eval_env_steps": 10,
     "peak_pss_bytes": 5,
     "bottleneck": "env",

@@ -201,6 +201,7 @@ def test_a_cluster_with_too_few_resources_says_what_is_missing(ray_cluster, tmp_
     config = small(tmp_path, workers__count=10, workers__num_cpus=3.0, **times)
     with pytest.raises(ResourceError, match=r"more; the run needs 31 CPUs .*--workers\.count"):
         distdqn.train(config, display=False)
+    assert not (tmp_path / "runs" / "run").exists()
 
 
 def test_a_gpu_that_is_not_there_is_refused(ray_cluster, tmp_path):
