@@ -71,7 +71,7 @@ class Lift(gymnasium.Env):
 
 
 if "Lift-v0" not in gymnasium.registry:
-    gymnasium.register("Lift-v0", entry_point=Lift, max_episode_steps=50)
+    gymnasium.register("Lift-v0", entry_point="own_environment:Lift", max_episode_steps=50)
 
 
 def make_env() -> gymnasium.Env:
