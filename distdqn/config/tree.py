@@ -26,6 +26,7 @@ from distdqn.config.values import Range, settle
 from distdqn.errors import ConfigError
 from distdqn.rate_limiter import exact
 
+_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")  # it has keywords for these
 _CALLS_OF_THE_LEARNER = 18  # to one shard: 16 priority updates, a grant, and one to spare
 
 
@@ -68,7 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         settle(self, "")
-        for check in (_sizes, _band, _calls, _times, _combinations, _fifo):
+        for check in (_sizes, _band, _calls, _times, _resources, _combinations, _fifo):
             for holds, refusal in check(self):
                 if not holds:
                     raise ConfigError(refusal)
@@ -165,6 +166,27 @@ def _times(config: Config) -> _Checks:
         f"start_timeout_s is {start_s:g}, must be at least workers.construct_timeout_s "
         f"{construct_s:g}: the start would be given up while envs may still be made",
     )
+
+
+def _resources(config: Config) -> _Checks:
+    """What Ray would refuse where an actor asks for it."""
+    gpus = config.learner.num_gpus
+    yield (
+        gpus <= 1 or gpus == int(gpus),
+        f"learner.num_gpus is {gpus:g}, must be whole above 1: Ray shares one GPU, not several",
+    )
+    for section in ("workers", "learner"):
+        for name, amount in getattr(config, section).resources.items():
+            asked = f"{section}.resources has {name} {amount:g}, must"
+            yield (
+                name not in _RAYS_OWN,
+                f"{asked} name custom resources only: workers.num_cpus and learner.num_gpus ask "
+                "for CPUs and GPUs",
+            )
+            yield (
+                round(amount, 4) == amount,
+                f"{asked} have at most four digits after the point: Ray counts no finer",
+            )
 
 
 def _combinations(config: Config) -> _Checks:

@@ -348,6 +348,19 @@ def test_envs_may_be_made_for_as_long_as_a_start_may_take():
     assert from_values(changes).start_timeout_s == 200
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"workers__resources": {"CPU": 1}}, "workers.resources has CPU 1, must name custom"),
+        ({"learner__resources": {"memory": 9}}, "learner.resources has memory 9, must name"),
+        ({"workers__resources": {"x": 0.00001}}, "has x 1e-05, must have at most four digits"),
+        ({"learner__num_gpus": 1.5}, "learner.num_gpus is 1.5, must be whole above 1"),
+    ],
+)
+def test_resources_that_ray_would_refuse_are_refused_before(changes, words):
+    assert words in refusal(**changes)
+
+
 def test_too_few_pending_calls_are_refused_before_a_shard_refuses_them():
     assert "must be at least 20" in refusal(max_pending_calls=19)
     from_values({"max_pending_calls": 20})

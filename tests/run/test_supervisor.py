@@ -95,6 +95,15 @@ def test_the_fifth_death_in_a_row_ends_the_run(run, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_death_that_the_run_survives_is_written_down(run, monkeypatch, kind):
+    logged = []
+    monkeypatch.setattr(run.system, "_log", lambda *entry: logged.append(entry))
+    run.die(kind, after_s=1.0)
+    ((part, details),) = logged
+    assert part.startswith(kind) and "The actor " in details
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_death_after_a_long_life_does_not_add_to_those_before(run, kind):
     for _ in range(4):
         run.die(kind, after_s=1.0)
