@@ -70,7 +70,7 @@ def test_json_has_the_same_parts(dry):
     status, out, _ = dry("--json")
 
     assert status == 0
-    assert json.loads(out)["env workers"] == "1 of 16 envs, 1 CPU each"
+    assert json.loads(out)["plan"]["env workers"] == "1 of 16 envs, 1 CPU each"
 
 
 def test_it_starts_no_ray():

@@ -121,7 +121,7 @@ def test_help_shows_every_key_and_the_presets_value():
     for key in key_types(Config):
         assert f"{flag_name(key)} " in shown or f"{flag_name(key)}," in shown, key
     words = " ".join(shown.replace("│", " ").split())
-    assert "(default: 1.0:0.05:250000)" in words
+    assert "(default: 1.0:0.05:50%)" in words
     assert "(default: 120 84)" in words
     for flag in ("--preset", "--config", "--json", "--list-presets", "--debug"):
         assert flag in shown
@@ -245,6 +245,17 @@ def test_what_would_run_is_printed_with_its_origin_and_read_back(trained, tmp_pa
     main(["train", "--config", str(path)])
     main(["train", *words[:2], "--learner.n-step=2", *words[4:]])
     assert trained[0] == trained[1]
+
+
+def test_json_has_every_value_with_its_origin(trained, capfd):
+    assert main(["train", "--seed=3", "--workers.epsilon.value=1:0:30%", "--print-config",
+                 "--json"]) == 0  # fmt: skip
+
+    config = json.loads(capfd.readouterr().out)["config"]
+    assert config["seed"] == {"value": 3, "origin": "--seed"}
+    assert config["learner.n_step"] == {"value": 1, "origin": "default"}
+    assert config["workers.epsilon.value"]["value"] == {"start": 1, "end": 0, "fraction": 0.3}
+    assert set(config) == set(key_types(Config)) and trained == []
 
 
 def test_what_is_refused_is_not_printed(trained, capsys):
