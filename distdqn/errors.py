@@ -13,7 +13,8 @@
     +-- RunError               a run that is in use, not found, or failed
 
 Every class is a plain message; the command line prints it without a traceback
-unless `--debug` is given.
+unless `--debug` is given. Where other code raised, the last line of the user's own ends the
+message, and the traceback goes along as `details`, through Ray too.
 
 Exit status of a command:
 
@@ -24,7 +25,22 @@ Exit status of a command:
 """
 
 import contextlib
+import os
+import re
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
+
+MAX_MESSAGE = 300  # characters of a foreign message that are passed on
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OURS = str(Path(__file__).parent)
+_STANDARD = str(Path(os.__file__).parent)
+_PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]")
+_LIBRARIES = re.compile(
+    _PACKAGES.pattern + r"(distdqn|gymnasium|ray|torch|numpy|ale_py|minatar|cloudpickle)[/\\.]"
+)
 
 
 class DistDQNError(Exception):
@@ -32,6 +48,10 @@ class DistDQNError(Exception):
 
     exit_status = 2
     """1 where it came out of `begun`."""
+    details = ""
+    """The traceback of other code that raised, for `errors.log`."""
+    part = ""
+    """Of the run, in which it raised; "" where that is not known."""
 
 
 @contextlib.contextmanager
@@ -82,3 +102,46 @@ class ResourceError(DistDQNError):
 
 class RunError(DistDQNError):
     """A run is in use, cannot be found, or failed."""
+
+
+def one_line(error: BaseException) -> str:
+    """`ValueError: its message`, shortened."""
+    name, message = type(error).__name__, shorten(error)
+    return f"{name}: {message}" if message else name
+
+
+def shorten(thing: object) -> str:
+    """Its text without line breaks, at most `MAX_MESSAGE` characters."""
+    text = " ".join(str(thing).split())
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+
+
+def traceback_of(error: BaseException) -> str:
+    """What Python prints of an uncaught error."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def without_colours(text: str) -> str:
+    """`text` without a terminal's colour codes."""
+    return _COLOURS.sub("", text)
+
+
+def own_frame(text: str) -> str:
+    """` at FILE:LINE in FUNCTION` of the last frame in a traceback that is the user's, or "".
+
+    A package's frame, neither Python's, ours nor that of a library we use, counts where none
+    stands outside of installed packages.
+    """
+    frames = [m for m in _FRAME.finditer(text) if _is_foreign(m["file"])]
+    outside = [m for m in frames if not _PACKAGES.search(m["file"])]
+    for last in (outside or frames)[-1:]:
+        path = Path(last["file"])
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return f" at {shown}:{last['line']} in {last['function']}"
+    return ""
+
+
+def _is_foreign(file: str) -> bool:
+    if file.startswith(("<frozen", _OURS)) or _LIBRARIES.search(file):
+        return False
+    return bool(_PACKAGES.search(file)) or not file.startswith(_STANDARD)

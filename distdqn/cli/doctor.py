@@ -23,6 +23,7 @@ import psutil
 from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
 from distdqn.machine import memory as machine_memory
+from distdqn.machine.installation import install_command, pip_install, requirements_of
 
 _GIB = 2**30
 _MIN_MEMORY_BYTES = 2 * _GIB  # Ray takes 0.45 GB, each process with torch about 0.2
@@ -110,14 +111,12 @@ def packages() -> Check:
     from packaging.requirements import Requirement
 
     try:
-        lines = importlib.metadata.requires("distdqn") or []
+        needed = [Requirement(line) for line in requirements_of()]
     except importlib.metadata.PackageNotFoundError:
-        return check("packages", "distdqn is not installed", "pip install .")
-    needed = [Requirement(line) for line in lines]
-    needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        return check("packages", "distdqn is not installed", install_command())
     if wrong := [str(r) for r in needed if not _satisfied(r.name, r.specifier)]:
-        advice = "pip install " + " ".join(f"'{line}'" for line in wrong)
-        return check("packages", "missing or too old: " + ", ".join(wrong), advice, "fail")
+        found = "missing or too old: " + ", ".join(wrong)
+        return check("packages", found, pip_install(*wrong), "fail")
     shown = ("ray", "torch", "numpy", "numba", "gymnasium")
     return check("packages", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in shown))
 

@@ -19,6 +19,7 @@ from tyro import constructors as rules
 
 from distdqn.cli.output import OutputFlags
 from distdqn.config import Config, Schedule
+from distdqn.config.calls import Call
 from distdqn.config.files import preset_names
 from distdqn.config.keys import build, key_types
 from distdqn.config.suggestions import did_you_mean_key
@@ -162,9 +163,8 @@ def _tyro(
     registry = rules.ConstructorRegistry()
     registry.primitive_rule(_as_words)
     registry.struct_rule(_as_dict)
-    fields = [(kind.__name__, Annotated[(kind, *_markers(kind))]) for kind in kinds]
+    fields = [(kind.__name__, Annotated[_marked(kind)]) for kind in kinds]
     together: Any = dataclasses.make_dataclass("Flags", fields)
-    positional = tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -175,7 +175,7 @@ def _tyro(
                 args=words,
                 default=together(*defaults) if defaults else tyro.MISSING_NONPROP,
                 return_unknown_args=True,
-                config=positional,
+                config=(tyro.conf.PositionalRequiredArgs,),
                 registry=registry,
             )
     except SystemExit as ended:
@@ -185,20 +185,20 @@ def _tyro(
     text = " ".join(re.sub("[─│╭╮╰╯]|-{3,}", " ", box).split())
     if missing := re.match(r"Missing from [^:]*: (\S+)", text):
         text = f"{missing[1]} is missing; see {prog} --help"
-    elif missing := re.match(r"Missing value for argument '(?:\w+\.)?([^']*)'", text):
+    elif missing := re.match(r"Missing value for argument '(?:\(')?(?:\w+\.)?([^']*)'", text):
         name = missing[1] if missing[1].startswith("-") else missing[1].upper()
         text = f"{name} needs a value; see {prog} --help"
     raise UsageError(text)
 
 
-def _markers(kind: type) -> list[Any]:
+def _marked(kind: type) -> tuple[Any, ...]:
     """No kind's name is in its flags; see `read_flags` for those of bools."""
-    markers: list[Any] = [tyro.conf.arg(name="")]
+    markers: list[Any] = [kind, tyro.conf.arg(name="")]
     if kind is Config:
         markers.append(tyro.conf.FlagConversionOff)
     elif kind.__module__.startswith("distdqn.cli."):
         markers.append(tyro.conf.FlagCreatePairsOff)  # nobody needs --no-json
-    return markers
+    return tuple(markers)
 
 
 def _as_words(info: rules.PrimitiveTypeInfo) -> rules.PrimitiveConstructorSpec[Any] | None:
@@ -224,7 +224,7 @@ def _metavar(bare: Any) -> str | None:
     if kind is Literal:
         return "|".join(get_args(bare))
     if kind is tuple:
-        item = _metavar(get_args(bare)[0])
+        item = _metavar(plain_type(get_args(bare)[0])[0])
         return f"{item} [{item} ...]"
     return _METAVARS.get(kind)
 
@@ -240,7 +240,13 @@ def _as_dict(info: rules.StructTypeInfo) -> rules.StructConstructorSpec | None:
         _asking.pop()
     assert isinstance(spec, rules.StructConstructorSpec), spec
     texts = _meanings(info.type)
-    fields = (dataclasses.replace(f, helptext=texts.get(f.name, f.helptext)) for f in spec.fields)
+    fields = []
+    for field in spec.fields:
+        changes: dict[str, Any] = {"helptext": texts.get(field.name, field.helptext)}
+        if field.default is tyro.MISSING_NONPROP:  # positional, and called by its own name
+            name = tyro.conf.arg(metavar=field.name.upper())
+            changes["type"] = Annotated[(field.type, name)]
+        fields.append(dataclasses.replace(field, **changes))
     return rules.StructConstructorSpec(lambda **given: given, tuple(fields))
 
 
@@ -285,6 +291,8 @@ def _read_value(prog: str, key: str, words: list[str], annotation: Any) -> Any:
         raise UsageError(f"{flag_name(key)} needs a value; see {prog} --help")
     if optional and text.lower() in ("none", "null"):
         return None
+    if bare == tuple[Call, ...] and not text.startswith("["):
+        return words
     if get_origin(bare) is tuple:
         text = text if text.startswith("[") else f"[{', '.join(words)}]"
     elif bare is bool:

@@ -9,13 +9,14 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from distdqn.cli.output import listing, say
-from distdqn.errors import DistDQNError
+from distdqn.cli.output import listing, say, told_if_slow
+from distdqn.errors import DistDQNError, traceback_of
 from distdqn.version import __version__
 
 _THREADS_TIMEOUT_S = 3.0
@@ -85,7 +86,9 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     """Runs a verb; whatever it raises becomes one line and an exit status."""
     try:
         with _sigterm_exits():
-            status = importlib.import_module(f"distdqn.cli.{verb}").run(arguments)
+            with told_if_slow(f"distdqn {verb}: loading"):
+                command = importlib.import_module(f"distdqn.cli.{verb}")
+            status = command.run(arguments)
             sys.stdout.flush()
             return status
     except KeyboardInterrupt:
@@ -98,6 +101,8 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+            if details := getattr(error, "details", ""):
+                say(details)
         line, status = _explain(error)
         say(f"distdqn {verb}: {line}")
         return status
@@ -108,8 +113,16 @@ def _explain(error: Exception) -> tuple[str, int]:
     line = " ".join(str(error).split())
     if isinstance(error, DistDQNError):
         return line, error.exit_status
-    kind = type(error).__name__
-    return f"internal error: {kind}: {line} (--debug shows the traceback)", 1
+    log = getattr(error, "log", None) or _log(error)
+    return f"internal error: {type(error).__name__}: {line}; the traceback is in {log}", 1
+
+
+def _log(error: Exception) -> str:
+    """Where the traceback of an error outside of any run is written to."""
+    file, path = tempfile.mkstemp(prefix="distdqn_", suffix="_internal_error.log", text=True)
+    with os.fdopen(file, "w") as log:
+        log.write(traceback_of(error))
+    return path
 
 
 def _unknown_verb(word: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distdqn.cli.flags import flag_name, make_options, print_help, read_flags
-from distdqn.cli.output import OutputFlags, json_only, listing, say
+from distdqn.cli.output import OutputFlags, json_only, listing, say, told_if_slow
 from distdqn.config import Config, from_values, to_plain
 from distdqn.config.files import gather, preset_names, read_preset
 from distdqn.config.schedules import outlasting
@@ -57,9 +57,10 @@ def run(arguments: Sequence[str]) -> int:
         if options.print_config or options.dry_run:
             print_json(_look(config, origins, options, "json" in output))
             return 0
-        from distdqn.api import train
+        with told_if_slow(f"{_PROG}: loading"):
+            from distdqn.api import train
 
-        summary = train(config)
+        summary = train(config, preset=options.preset)
         print_json(summary.to_json())
     return summary.exit_status
 
@@ -77,7 +78,8 @@ def _look(
             for key, value in to_plain(config).items()
         }
     if options.dry_run:
-        from distdqn.api import dry_run
+        with told_if_slow(f"{_PROG}: loading"):
+            from distdqn.api import dry_run
 
         document["plan"] = dry_run(config)
         last = "nothing was started (--dry-run)"

@@ -103,7 +103,6 @@ def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
         yield
     finally:
         session.close()
-        (folder / "ray_token").unlink(missing_ok=True)
 
 
 def _show(found: Verification) -> None:

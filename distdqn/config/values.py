@@ -10,10 +10,19 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+from distdqn.config.calls import FORM, Call, call_text
 from distdqn.config.suggestions import did_you_mean
 from distdqn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # typing's own came with Python 3.11
+
+    def dataclass_transform(**_):
+        return lambda decorator: decorator
+
 
 _T = TypeVar("_T")
 
@@ -39,7 +48,7 @@ class Range:
         return lower if self.high == math.inf else f"{lower} and at most {self.high:.12g}"
 
 
-@typing.dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True)
 def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
     """Makes a frozen dataclass that settles its fields on construction.
 
@@ -87,7 +96,7 @@ class Schedule:
             )
 
     @classmethod
-    def constant(cls, value: float) -> typing.Self:
+    def constant(cls, value: float) -> "Schedule":
         return cls(value, value, 1)
 
     def over(self, total_env_steps: int) -> "Schedule":
@@ -242,6 +251,13 @@ def _schedule(value: Any, *_: Any) -> Schedule:
         raise _Refused(f"{form} ({error})") from None
 
 
+def _call(value: Any, *_: Any) -> str:
+    try:
+        return call_text(value)
+    except ValueError as error:
+        raise _Refused(f"{FORM} or {{NAME: {{ARGUMENT: VALUE}}}}: {error}") from None
+
+
 def _schedule_of_text(text: str) -> dict[str, Any]:
     """The fields in START:END:ENV_STEPS or START:END:30%, as text where they are no number."""
     start, end, length = text.split(":")
@@ -268,4 +284,5 @@ _READERS: Mapping[Any, Callable[..., Any]] = {
     tuple: _items,
     Mapping: _mapping,
     Schedule: _schedule,
+    Call: _call,
 }

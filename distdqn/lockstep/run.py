@@ -82,18 +82,23 @@ class LockstepRun:
         with contextlib.ExitStack() as stack:
             try:
                 if self._config.mode == "lockstep_ray":
-                    from distdqn.run.ray_session import open_session
+                    from distdqn.run.ray_session import connecting, open_session
 
-                    session = open_session(
-                        self._config, self._folder, self._progress.say, self.interruption.give_up
-                    )
+                    with self._progress.stage(connecting(self._config.address)):
+                        session = open_session(
+                            self._config,
+                            self._folder,
+                            self._progress.say,
+                            self.interruption.give_up,
+                        )
                     stack.callback(session.close)
                 else:
                     self._folder.tell(
                         state="running", address="", namespace=self._folder.name, token_file=""
                     )
                 stack.enter_context(begun())
-                system = LockstepSystem(self._factory, self.interruption.give_up)
+                with self._progress.stage("starting the workers, the shards and the learner"):
+                    system = LockstepSystem(self._factory, self.interruption.give_up)
                 stack.callback(system.close)
                 yield system
             except BaseException:
@@ -199,20 +204,15 @@ class LockstepRun:
             "record": self._record.get_state(),
             "evaluations": self._num_evaluations,
             "due": self._due,
-            "makers": self._makers(),
+            "makers": self._factory.made_with,
             "config": to_yaml(self._config),
         }
         self._record.checkpointer.save_lockstep(
             learner_state, state, system.shards, system.lockstep.env_steps
         )
 
-    def _makers(self) -> list[str]:
-        """Which of the caller's own functions the run is made with."""
-        names = ("make_env", "make_network")
-        return [name for name in names if getattr(self._factory, name) is not None]
-
     def _require_own(self, makers: list[str], config: Mapping[str, Any]) -> None:
-        if makers != self._makers():
+        if makers != self._factory.made_with:
             raise RunError(
                 f"run {self._folder.name!r} was started with "
                 f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "

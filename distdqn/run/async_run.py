@@ -17,7 +17,7 @@ from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
 from distdqn.run.placement import Placement
-from distdqn.run.ray_session import open_session
+from distdqn.run.ray_session import connecting, open_session
 from distdqn.run.record import RunRecord
 from distdqn.run.supervisor import System
 
@@ -40,11 +40,15 @@ class AsyncRun:
         with contextlib.ExitStack() as stack:
             stack.callback(plotting.join)
             try:
-                session = open_session(self._config, self._folder, say, self.interruption.give_up)
+                with self._progress.stage(connecting(self._config.address)):
+                    session = open_session(
+                        self._config, self._folder, say, self.interruption.give_up
+                    )
                 stack.callback(session.close)
                 stack.enter_context(begun())
                 place = Placement(self._factory, self._folder.name)
-                system = System(self._config, place, say, self.interruption.give_up)
+                look, log = self.interruption.give_up, self._record.log_error
+                system = System(self._config, place, say, look, log)
                 stack.callback(system.close)
                 return self._train(system, initial)
             except BaseException:
@@ -52,9 +56,12 @@ class AsyncRun:
                 raise
             finally:
                 plotting.start()  # while Ray's processes end
+                with self._progress.stage("ending Ray"):
+                    stack.close()
 
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
-        system.start(initial)
+        with self._progress.stage(self._starting_line()):
+            system.start(initial)
         self._record.started()
         try:
             stopped_by = self._loop(system)
@@ -62,6 +69,13 @@ class AsyncRun:
             self._save_what_is_there(system, error)
             raise
         return self._finish(system, stopped_by)
+
+    def _starting_line(self) -> str:
+        workers, shards = self._config.workers.count, self._config.replay.shards
+        return (
+            f"starting {workers} worker{'s' * (workers > 1)}, {shards} shard{'s' * (shards > 1)} "
+            "and the learner"
+        )
 
     def _loop(self, system: System) -> str:
         """Polls until the run is over; returns what ended it."""
@@ -80,9 +94,10 @@ class AsyncRun:
         return "total_env_steps"
 
     def _finish(self, system: System, stopped_by: str) -> Summary:
-        state = system.learner_state()
-        self._record.hear(system.poll(0))
-        self._record.checkpointer.save(state, self._record.env_steps)
+        with self._progress.stage("saving the weights"):
+            state = system.learner_state()
+            self._record.hear(system.poll(0))
+            self._record.checkpointer.save(state, self._record.env_steps)
         online = None if state is None else state["learner"]["online"]
         return self._record.finish(stopped_by, online, system, bool(self.interruption.name))
 

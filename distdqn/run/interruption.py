@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SIGNALS = ("SIGINT", "SIGTERM")
@@ -14,10 +14,12 @@ class Interruption:
     """A signal that came and that the run obeys at its next turn.
 
     name: of the signal, "" while none has come.
+    last_acts: called in turn when the process is ended by force.
     """
 
     def __init__(self) -> None:
         self.name = ""
+        self.last_acts: list[Callable[[], Any]] = []
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
@@ -35,6 +37,8 @@ class Interruption:
     def _note(self, number: int, frame: Any) -> None:
         if self.name and number == signal.SIGINT:
             os.write(2, b"\ndistdqn: ended at once\n")
+            for act in self.last_acts:
+                act()
             os._exit(130)
         self.name = signal.Signals(number).name
 

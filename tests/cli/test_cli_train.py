@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 import types
 
 import pytest
@@ -30,7 +31,7 @@ def trained(monkeypatch):
     """Replaces training by a function that keeps the configurations it was called with."""
     configs: list[Config] = []
 
-    def train(config):
+    def train(config, preset=None):
         configs.append(config)
         return FakeSummary()
 
@@ -215,7 +216,7 @@ def test_preset_then_file_then_flags(trained, tmp_path):
 
 
 def test_a_failure_of_what_has_begun_is_status_1(monkeypatch, capsys):
-    def fail(config):
+    def fail(config, preset):
         with begun():
             raise RunError("the learner died")
 
@@ -271,6 +272,18 @@ def test_presets_are_listed_with_what_they_are(capsys):
     assert any(line.startswith("cartpole ") and "solved" in line for line in lines)
 
 
+def test_the_name_of_the_preset_goes_with_the_configuration(monkeypatch):
+    names = []
+    module = types.ModuleType("distdqn.api")
+    module.train = lambda _, preset: names.append(preset) or FakeSummary()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "distdqn.api", module)
+
+    main(["train", "--preset", "apex"])
+    main(["train"])
+
+    assert names == ["apex", None]
+
+
 def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
     monkeypatch.setattr(FakeSummary, "exit_status", 143)
 
@@ -281,7 +294,7 @@ def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
 
 
 def failing(monkeypatch, error: BaseException) -> None:
-    def fail(config):
+    def fail(config, preset=None):
         raise error
 
     module = types.ModuleType("distdqn.api")
@@ -295,8 +308,6 @@ def failing(monkeypatch, error: BaseException) -> None:
         (RunError("run 'a' is in use;\n  choose another"), 2,
          "distdqn train: run 'a' is in use; choose another\n"),
         (KeyboardInterrupt(), 130, "distdqn train: interrupted\n"),
-        (KeyError("x"), 1,
-         "distdqn train: internal error: KeyError: 'x' (--debug shows the traceback)\n"),
     ],
 )  # fmt: skip
 def test_what_a_run_raises_is_one_line_and_a_status(monkeypatch, capsys, error, status, line):
@@ -304,6 +315,17 @@ def test_what_a_run_raises_is_one_line_and_a_status(monkeypatch, capsys, error, 
 
     assert main(["train"]) == status
     assert capsys.readouterr().err == line
+
+
+def test_a_bug_of_ours_leaves_its_traceback_in_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing(monkeypatch, KeyError("x"))
+
+    assert main(["train"]) == 1
+    (log,) = tmp_path.iterdir()
+    line = f"distdqn train: internal error: KeyError: 'x'; the traceback is in {log}\n"
+    assert capsys.readouterr().err == line
+    assert "raise error\n" in log.read_text() and log.read_text().endswith("KeyError: 'x'\n")
 
 
 def test_debug_shows_the_traceback_too(monkeypatch, capsys):
@@ -332,7 +354,7 @@ def test_json_is_all_there_is_on_stdout():
         "import os, types; from distdqn.cli.main import main; "
         "S = type('S', (), {'exit_status': 0, 'to_json': lambda self: {'a': [1]}}); "
         "t = types.ModuleType('distdqn.api'); "
-        "t.train = lambda c: (print('print'), os.write(1, b'raw\\n'), os.system('echo child'), S())[-1]; "  # noqa: E501
+        "t.train = lambda c, **_: (print('print'), os.write(1, b'raw\\n'), os.system('echo child'), S())[-1]; "  # noqa: E501
         "sys.modules['distdqn.api'] = t; sys.exit(main(['train', '--json']))"
     )
 
