@@ -75,7 +75,7 @@ def test_resume_without_the_function_is_refused(made):
     folder, _ = made
     with pytest.raises(RunError, match=r"make_cartpole, .* distdqn.resume\('make_.*make_env=...\)"):
         distdqn.resume(folder, display=False)
-    assert main(["resume", str(folder)]) == 1
+    assert main(["resume", str(folder)]) == 2
 
 
 def test_a_recorded_configuration_does_not_train_without_the_function(made, tmp_path):
