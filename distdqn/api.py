@@ -113,17 +113,18 @@ def dry_run(config: Config) -> dict[str, str]:
 
     factory = make_factory(config)
     factory.check_network(initial_parameters(config))
-    _check_address(config)
+    address = _check_address(config)
     check_free(config.runs_dir, config.run_name)
-    return plan(factory)
+    return plan(factory, address)
 
 
-def _check_address(config: Config) -> None:
-    """Raises RunError where no cluster can be joined there."""
-    if config.mode != "lockstep":
-        from distdqn.run.joining import cluster_address
+def _check_address(config: Config) -> str:
+    """Of the cluster that is joined, "" for none; RunError where it cannot be."""
+    if config.mode == "lockstep":
+        return ""
+    from distdqn.run.joining import cluster_address
 
-        cluster_address(config.address)
+    return cluster_address(config.address)
 
 
 def _check_arguments(config: object, make_env: object, make_network: object) -> None:

@@ -19,7 +19,7 @@ from distdqn.config import Config, EnvConfig, load_config
 from distdqn.envs.make import describe, make_playing_env, make_stepper
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.spaces import from_plain, space_of
-from distdqn.errors import CheckpointError, ConfigError, RunError, shorten
+from distdqn.errors import CheckpointError, ConfigError, RunError, begun, shorten
 from distdqn.evaluation.play import MAX_ENVS, play_episodes
 from distdqn.evaluation.video import record_video, require_pictures
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
@@ -233,9 +233,9 @@ def evaluate(
     filmed = functools.partial(steppers, 1, render_mode="rgb_array")
     if video:
         require_pictures(filmed)
-    with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper:
+    with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper, begun():
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
-    videos = [_film(loaded, filmed, seed, epsilon)] if video else []
+        videos = [_film(loaded, filmed, seed, epsilon)] if video else []
     return Evaluation(
         **loaded.origin,
         episodes=episodes,

@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words:
         say(_help())
         return 2
+    if words[0] == "help" and words[1:]:
+        words = [words[1], "--help"]
     if words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

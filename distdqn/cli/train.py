@@ -5,11 +5,12 @@ a flag may complete a file that could not stand alone.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from distdqn.cli.flags import flag_name, make_options, print_help, read_flags
 from distdqn.cli.output import OutputFlags, json_only, listing, say, told_if_slow
-from distdqn.config import Config, from_values
+from distdqn.config import Config, from_values, to_plain
 from distdqn.config.files import gather, preset_names, read_preset
 from distdqn.config.schedules import outlasting
 from distdqn.config.yaml_text import annotated_yaml
@@ -51,30 +52,40 @@ def run(arguments: Sequence[str]) -> int:
     if len(words) < len(arguments):
         print_help(_PROG, _ABOUT, options, OutputFlags(), config)
         return 0
-    if options.print_config:
-        print(annotated_yaml(config, origins | {key: flag_name(key) for key in given}), end="")
+    origins |= {key: flag_name(key) for key in given}
     with json_only("json" in output) as print_json:
-        if options.dry_run:
-            print_json(_dry_run(config))
-        elif not options.print_config:
-            with told_if_slow(f"{_PROG}: loading"):
-                from distdqn.api import train
+        if options.print_config or options.dry_run:
+            print_json(_look(config, origins, options, "json" in output))
+            return 0
+        with told_if_slow(f"{_PROG}: loading"):
+            from distdqn.api import train
 
-            summary = train(config, preset=options.preset)
-            print_json(summary.to_json())
-            return summary.exit_status
-    return 0
+        summary = train(config, preset=options.preset)
+        print_json(summary.to_json())
+    return summary.exit_status
 
 
-def _dry_run(config: Config) -> dict[str, str]:
-    """Says what would start; raises where the run would be refused."""
-    with told_if_slow(f"{_PROG}: loading"):
-        from distdqn.api import dry_run
+def _look(
+    config: Config, origins: Mapping[str, str], options: Options, wants_json: bool
+) -> dict[str, Any]:
+    """Prints the configuration, says what would start, or both; raises as the run would."""
+    document: dict[str, Any] = {}
+    if options.print_config:
+        if not wants_json:
+            print(annotated_yaml(config, origins), end="")
+        document["config"] = {
+            key: {"value": value, "origin": origins.get(key, "default")}
+            for key, value in to_plain(config).items()
+        }
+    if options.dry_run:
+        with told_if_slow(f"{_PROG}: loading"):
+            from distdqn.api import dry_run
 
-    parts = dry_run(config)
-    for line in (*outlasting(config), listing(parts), "nothing was started (--dry-run)"):
-        say(line)
-    return parts
+        document["plan"] = dry_run(config)
+        last = "nothing was started (--dry-run)"
+        for line in (*outlasting(config), listing(document["plan"]), last):
+            say(line)
+    return document
 
 
 def _presets() -> str:

@@ -15,6 +15,7 @@ TABLE = (  # our key, "" where there is none; the others' names; what to know
     ("env.kwargs", "env_config env_kwargs", ""),
     ("env.frame_stack", "framestack num_stack n_stack stack_size", ""),
     ("env.reward_clip", "clip_rewards clip_reward", "It takes the bound: 1 clips to [-1, 1]"),
+    ("env.wrappers", "env_wrapper env_wrappers wrapper wrapper_class", ""),
     ("env.atari.frame_skip", "frameskip action_repeat", ""),
     ("env.atari.sticky_actions", "repeat_action_probability action_repeat_probability", ""),
     ("env.atari.size", "screen_size", ""),

@@ -129,9 +129,13 @@ def _loader_class() -> Any:
                 raise no_mapping(key, shown, self.source, _line(node))
             self._require_different_keys(node)
             self.flatten_mapping(node)  # `<<`, whose keys come first and may be replaced
-            there = {str(name.value): (name, value) for name, value in node.value}
+            there = {self._name(name): (name, value) for name, value in node.value}
             for name, (name_node, value) in there.items():
                 yield name, value, _line(name_node)
+
+        def _name(self, node: Any) -> str:
+            is_scalar = isinstance(node, yaml.ScalarNode)
+            return node.value if is_scalar else repr(self.construct_object(node, deep=True))
 
         def _require_different_keys(self, node: Any) -> None:
             lines: dict[tuple[str, str], str] = {}

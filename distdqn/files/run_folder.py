@@ -273,8 +273,9 @@ class RunFolder:
 def check_free(runs_dir: str | Path, run_name: str | None) -> None:
     """Raises RunError where `RunFolder.create` would; makes nothing."""
     path = Path(runs_dir).absolute()
-    if run_name is not None and (path / run_name).exists():
-        raise _name_taken(path / run_name)
+    named = None if run_name is None else path / run_name
+    if named and named.exists() and not RunFolder(named).failed_to_start:
+        raise _name_taken(named)
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
         raise _cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))

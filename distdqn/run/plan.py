@@ -5,31 +5,28 @@ nothing is known before it is joined.
 """
 
 import math
-import os
 
 from distdqn.config import Config
-from distdqn.errors import ResourceError
 from distdqn.run.actors import asked_for, embedded_cpus, needed_cpus
 from distdqn.run.factory import Factory
 
 
-def plan(factory: Factory) -> dict[str, str]:
-    """A line for each part, by its name.
+def plan(factory: Factory, address: str) -> dict[str, str]:
+    """A line for each part, by its name; ConfigError for a network that cannot be made.
 
-    Raises ConfigError for a network that cannot be made, ResourceError for a GPU that is not here.
+    address: of the cluster to join, "" for an embedded Ray.
     """
     config, observation = factory.config, factory.observation
-    is_here = config.mode == "lockstep" or _address(config) is None
     shape = "x".join(map(str, observation.shape)) or "single"
     parts = {
         "env": f"{config.env.id}: {shape} {observation.dtype} observations, "
         f"{factory.num_actions} actions",
         "network": _network(factory),
         "memory": factory.memory_budget().line(),
-        "device": _device(config) if is_here else f"{config.learner.device}, of the learner's node",
-        "Ray": _ray(config),
+        "device": _device(config, address),
+        "Ray": _ray(config, address),
     }
-    return parts if config.mode == "lockstep" else parts | _actors(config, is_here)
+    return parts if config.mode == "lockstep" else parts | _actors(config, bool(address))
 
 
 def _network(factory: Factory) -> str:
@@ -39,50 +36,40 @@ def _network(factory: Factory) -> str:
     return f"{torso}, {size:,} parameters"
 
 
-def _device(config: Config) -> str:
-    """Where the learner computes, if on this machine."""
-    import torch
-
+def _device(config: Config, address: str) -> str:
+    """Where the learner computes; of a cluster's nodes only what is asked for is known."""
     from distdqn.learning.staging import choose_device
 
-    learner, present = config.learner, torch.cuda.device_count()
-    if learner.num_gpus > present:
-        raise ResourceError(
-            f"learner.num_gpus is {learner.num_gpus:g} and PyTorch sees {present} GPUs here; "
-            "lower --learner.num-gpus, or check nvidia-smi, the driver and CUDA_VISIBLE_DEVICES"
-        )
-    return choose_device(learner.device).type
+    if address:
+        return f"{config.learner.device}, of the learner's node"
+    return choose_device(config.learner.device).type
 
 
-def _address(config: Config) -> str | None:
-    return config.address or os.environ.get("RAY_ADDRESS") or None
-
-
-def _ray(config: Config) -> str:
+def _ray(config: Config, address: str) -> str:
     if config.mode == "lockstep":
         return "none; mode lockstep is one process"
-    needs = f"{needed_cpus(config):g} CPUs and {config.learner.num_gpus:g} GPUs"
-    if address := _address(config):
+    if address:
         source = "" if config.address else " (RAY_ADDRESS)"
+        needs = f"{needed_cpus(config):g} CPUs and {config.learner.num_gpus:g} GPUs"
         return f"the cluster at {address}{source}, which must have {needs} free"
     gpus = math.ceil(config.learner.num_gpus)
     return f"embedded on this machine, with {embedded_cpus(config)} CPUs and {gpus} GPUs declared"
 
 
-def _actors(config: Config, is_here: bool) -> dict[str, str]:
+def _actors(config: Config, is_cluster: bool) -> dict[str, str]:
     workers, asked = config.workers, asked_for(config)
     is_free = config.learner.num_gpus or config.learner.resources
     of_learner = ", on any node" if is_free else ", on the driver's node"
     spread, in_turn, others = (
-        ("", "", "")
-        if is_here
-        else (", spread over the nodes", ", on the nodes in turn", ", on the driver's node")
+        (", spread over the nodes", ", on the nodes in turn", ", on the driver's node")
+        if is_cluster
+        else ("", "", "")
     )
     return {
         "env workers": f"{workers.count} of {workers.envs_per_worker} envs, "
         f"{_amounts(asked['worker'])} each{spread}",
         "replay shards": f"{config.replay.shards}{in_turn}",
-        "learner": f"1, {_amounts(asked['learner'])}{'' if is_here else of_learner}",
+        "learner": f"1, {_amounts(asked['learner'])}{of_learner if is_cluster else ''}",
         "others": f"control, weight server, evaluator{others}",
     }
 

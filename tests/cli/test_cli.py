@@ -70,6 +70,13 @@ def test_a_flag_before_the_command_is_refused(capsys):
     assert capsys.readouterr().err.startswith("distdqn: name a command before --preset: train, ")
 
 
+def test_help_of_a_command_may_come_first(capsys):
+    with pytest.raises(SystemExit):
+        main(["help", "resume"])
+    assert "usage: distdqn resume" in capsys.readouterr().out
+    assert main(["help", "trian"]) == 2
+
+
 def test_help_says_what_the_exit_statuses_mean(capsys):
     main(["help"])
 

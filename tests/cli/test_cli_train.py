@@ -122,7 +122,7 @@ def test_help_shows_every_key_and_the_presets_value():
     for key in key_types(Config):
         assert f"{flag_name(key)} " in shown or f"{flag_name(key)}," in shown, key
     words = " ".join(shown.replace("│", " ").split())
-    assert "(default: 1.0:0.05:250000)" in words
+    assert "(default: 1.0:0.05:50%)" in words
     assert "(default: 120 84)" in words
     for flag in ("--preset", "--config", "--json", "--list-presets", "--debug"):
         assert flag in shown
@@ -216,7 +216,7 @@ def test_preset_then_file_then_flags(trained, tmp_path):
 
 
 def test_a_failure_of_what_has_begun_is_status_1(monkeypatch, capsys):
-    def fail(config):
+    def fail(config, preset):
         with begun():
             raise RunError("the learner died")
 
@@ -246,6 +246,17 @@ def test_what_would_run_is_printed_with_its_origin_and_read_back(trained, tmp_pa
     main(["train", "--config", str(path)])
     main(["train", *words[:2], "--learner.n-step=2", *words[4:]])
     assert trained[0] == trained[1]
+
+
+def test_json_has_every_value_with_its_origin(trained, capfd):
+    assert main(["train", "--seed=3", "--workers.epsilon.value=1:0:30%", "--print-config",
+                 "--json"]) == 0  # fmt: skip
+
+    config = json.loads(capfd.readouterr().out)["config"]
+    assert config["seed"] == {"value": 3, "origin": "--seed"}
+    assert config["learner.n_step"] == {"value": 1, "origin": "default"}
+    assert config["workers.epsilon.value"]["value"] == {"start": 1, "end": 0, "fraction": 0.3}
+    assert set(config) == set(key_types(Config)) and trained == []
 
 
 def test_what_is_refused_is_not_printed(trained, capsys):
@@ -312,7 +323,7 @@ def test_a_bug_of_ours_leaves_its_traceback_in_a_file(monkeypatch, capsys, tmp_p
 
     assert main(["train"]) == 1
     (log,) = tmp_path.iterdir()
-    line = f"distdqn: internal error: KeyError: 'x'; the traceback is in {log}\n"
+    line = f"distdqn train: internal error: KeyError: 'x'; the traceback is in {log}\n"
     assert capsys.readouterr().err == line
     assert "raise error\n" in log.read_text() and log.read_text().endswith("KeyError: 'x'\n")
 

@@ -6,12 +6,14 @@ import pytest
 
 from distdqn.config import Config, Schedule, load_config
 from distdqn.config.files import preset_names, read_preset
+from distdqn.config.schedules import in_env_steps
 from distdqn.config.tree import resolved_error_band
 from distdqn.errors import ConfigError
 
 
 def preset(name: str) -> Config:
-    return load_config(preset=name)
+    """With schedules in env steps, as a run has them."""
+    return in_env_steps(load_config(preset=name))
 
 
 def gradient_steps(config: Config) -> int:

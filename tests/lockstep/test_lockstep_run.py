@@ -20,6 +20,7 @@ from run_parts import LONE, assert_closed, lockstep, read_metrics, small, wait_f
 from torch import nn
 
 import distdqn
+from distdqn.config import Schedule, load_config
 from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.run.checkpointer import Checkpointer
@@ -171,6 +172,32 @@ def test_the_run_folder_goes_on_where_the_run_was_broken_off(tmp_path, monkeypat
     assert summary.stopped_by == "total_env_steps"
     whole = train(lockstep(tmp_path / "whole"))
     assert summary.best_eval_return_mean == whole.best_eval_return_mean
+
+
+def test_a_schedule_that_follows_the_run_is_recorded_and_resumed_in_env_steps(
+    tmp_path, monkeypatch
+):
+    config = lockstep(tmp_path, total_env_steps=1_600)
+    assert config.workers.epsilon.value == Schedule(1.0, 0.05, fraction=0.5)
+
+    interrupted_after_first_checkpoint(monkeypatch, config)
+    recorded = load_config(tmp_path / "runs" / "run" / "config.yaml")
+    summary = distdqn.resume("run", tmp_path / "runs", display=False)
+
+    assert recorded.workers.epsilon.value == Schedule(1.0, 0.05, 800)
+    assert summary.stopped_by == "total_env_steps"
+
+
+def test_a_schedule_that_outlasts_the_run_is_said_before_the_start(tmp_path, capsys):
+    outlasting = "1.0:0.05:5000"
+
+    distdqn.train(lockstep(tmp_path, total_env_steps=600, workers__epsilon__value=outlasting))
+
+    said = " ".join(capsys.readouterr().err.split())
+    line = (
+        "workers.epsilon.value reaches 0.05 after 5,000 env steps, the run ends at 600 with 0.886"
+    )
+    assert line in said and said.index(line) < said.index("bytes per transition")
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_weights_are_the_same(tmp_path, monkeypatch):

@@ -61,8 +61,8 @@ def test_evaluate_without_the_function_is_refused(made, capsys):
     with pytest.raises(RunError) as caught:
         distdqn.evaluate(folder, make_network=linear_network)
     assert str(caught.value) == line
-    assert main(["evaluate", str(folder)]) == 1
-    assert capsys.readouterr().err == f"distdqn: error: {line}\n"
+    assert main(["evaluate", str(folder)]) == 2
+    assert capsys.readouterr().err == f"distdqn evaluate: {line}\n"
 
 
 def test_evaluate_without_the_network_is_refused(made):
@@ -75,7 +75,7 @@ def test_resume_without_the_function_is_refused(made):
     folder, _ = made
     with pytest.raises(RunError, match=r"make_cartpole, .* distdqn.resume\('/.*', make_env=...\)"):
         distdqn.resume(folder, display=False)
-    assert main(["resume", str(folder)]) == 1
+    assert main(["resume", str(folder)]) == 2
 
 
 def test_a_recorded_configuration_does_not_train_without_the_function(made, tmp_path):

@@ -140,7 +140,7 @@ def test_a_constructor_without_its_arguments_is_said_once(tmp_path):
 def test_the_command_says_the_same_in_one_line(tmp_path, capsys):
     words = ["train", "--network.torso", "nomod:x", "--runs-dir", str(tmp_path / "runs")]
     assert main(words) == 2
-    assert capsys.readouterr().err.startswith("distdqn: error: torso 'nomod:x' cannot be")
+    assert capsys.readouterr().err.startswith("distdqn train: torso 'nomod:x' cannot be")
 
 
 def test_a_plain_run_loads_no_torch_to_be_checked(tmp_path):
