@@ -62,11 +62,14 @@ def train(
     if make_env is not None:
         env = dataclasses.replace(config.env, id=function_id(make_env))
         config = dataclasses.replace(config, env=env)
-    with Progress(enabled=display) as progress, progress.stage("checking what is asked for"):
+    with (
+        Progress(enabled=display) as progress,
+        progress.stage("checking configuration and environment"),
+    ):
+        _check_address(config)
         factory = make_factory(config, make_env, make_network)
         initial = initial_parameters(config)
         factory.check_network(initial)
-        _check_address(config)
     text = to_yaml(factory.config)  # schedules that follow the run's length follow this length
     folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
     folder.tell(preset=preset)

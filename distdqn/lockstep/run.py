@@ -55,7 +55,8 @@ class LockstepRun:
         finished or was made with other functions; all before anything is changed.
         """
         self._folder.require_resumable()
-        restored = [self._load()]  # handed over: the replay is not to be held twice
+        with self._progress.stage("reading the checkpoint"):
+            restored = [self._load()]  # handed over: the replay is not to be held twice
         self._folder.take_over()
         with self._system() as system:
             self._go_on(system, restored.pop())

@@ -107,6 +107,7 @@ class Progress:
         finally:
             self._stages.pop()
             self._heard_at = time.monotonic()
+            self._draw()
         if (seconds := self._heard_at - began) >= _WORTH_A_LINE_S:
             self._print(f"{doing}: {seconds:.1f} s")
 
@@ -287,6 +288,6 @@ def _troubles(status: RunStatus) -> list[str]:
 def _told_of(status: RunStatus) -> dict[str, str]:
     done = min(status.env_steps / max(status.total_env_steps, 1), 1.0)
     told = in_words(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
-    is_known = math.isfinite(status.eta_s) and status.state != "stopping"
-    left = f", {clock(status.eta_s)} left" if is_known else ""
+    is_told = status.state != "stopping" and 0 < status.eta_s < math.inf
+    left = f", {clock(status.eta_s)} left" if is_told else ""
     return told | {"done": f"{done:.0%}", "left": left}

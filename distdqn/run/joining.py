@@ -43,7 +43,7 @@ class _Asked:
 
 
 def cluster_address(address: str | None) -> str:
-    """What to give to `ray.init`: "auto", "HOST:PORT", or "" for an embedded Ray.
+    """What to give to `ray.init`: "auto", "HOST:PORT", or "" where no cluster is to be joined.
 
     address: as configured; where it is None or "auto", RAY_ADDRESS counts if it is set.
     Raises RunError, one line, where no cluster can be joined there.
@@ -53,7 +53,7 @@ def cluster_address(address: str | None) -> str:
         asked = _Asked(from_shell, f"RAY_ADDRESS={from_shell}", "unset RAY_ADDRESS")
     else:
         asked = _Asked(address or "local", f"--address {address}", "leave --address out")
-    if asked.address == "local":
+    if asked.address == "local" or ray.is_initialized():  # by the caller, who chose
         return ""
     _require_form(asked)
     found = _on_this_host(asked) if asked.address == "auto" else asked.address
@@ -102,7 +102,7 @@ def _on_this_host(asked: _Asked) -> str:
 
 def _clusters_here() -> set[str]:
     """HOST:PORT of the head of each Ray node that runs on this host."""
-    found = set()
+    found: set[str] = set()
     for process in psutil.process_iter(["cmdline"]):
         words = " ".join(process.info["cmdline"] or ()).split()
         if words and Path(words[0]).name == "raylet":
@@ -151,7 +151,7 @@ def _require_same_ray(asked: _Asked, found: str) -> None:
     token, source = _token(asked.address == "auto")
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return  # Ray has the keys
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     try:
         version = _ray_version(found, token)

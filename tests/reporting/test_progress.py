@@ -143,9 +143,10 @@ def test_facts_too_long_for_any_line_are_folded_under_their_label():
     assert all(len(line) <= 40 for line in lines) and "…" not in "".join(lines)
 
 
-def test_a_run_that_stops_is_not_told_to_have_time_left():
-    stopping = dataclasses.replace(STATUS, state="stopping")
-    assert "left" not in drawn(stopping) and "left" not in plain_line(stopping)
+@pytest.mark.parametrize("change", [{"state": "stopping"}, {"env_steps": 500_000}])
+def test_a_run_that_stops_or_has_all_its_steps_is_not_told_to_have_time_left(change):
+    status = dataclasses.replace(STATUS, **change)
+    assert "left" not in drawn(status) and "left" not in plain_line(status)
 
 
 def test_what_is_not_known_yet_is_a_dash():
@@ -251,6 +252,7 @@ def test_a_terminal_counts_the_seconds_of_a_stage_under_the_picture(clock, impat
         progress.update(STATUS)
         with progress.stage("evaluating"):
             *_, last = shown(output).split("starting Ray: 1.0 s")
+            assert "starting Ray" not in last
             assert last.index("312,448") < last.index("evaluating: 0 s")
         clock.now += 1.0
     assert "evaluating" not in shown(output).split("running")[-1]

@@ -30,6 +30,7 @@ def bare(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     nodes = set()
     monkeypatch.setattr(joining, "_clusters_here", lambda: set(nodes))
     return nodes
@@ -100,6 +101,8 @@ def test_nothing_asked_for_is_an_embedded_ray(monkeypatch):
     assert cluster_address(None) == ""
     monkeypatch.setenv("RAY_ADDRESS", "nonsense")
     assert cluster_address("local") == ""
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    assert cluster_address(None) == cluster_address("nonsense") == ""
 
 
 @pytest.mark.parametrize(
