@@ -28,7 +28,7 @@ Which room holds what, from the ground up. A room imports only from lower floors
     1  types errors version           what travels, what is refused
        plain_json value_learning      JSON; TD targets and errors, one equation each
        rate_limiter machine/          samples_per_insert, by which shards and learner wait;
-                                      cores and memory
+                                      cores, memory, how its commands are typed
     2  networks/ weights/             Q-networks; parameters on their way
        telemetry/                     what parts report; `status` declares every metric
        config/                        what a user sets: `tree` and `sections`, by `values`' rules

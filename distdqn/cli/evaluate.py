@@ -43,12 +43,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """The figures, one a line, on stderr; a list of texts takes a line for each."""
-    from distdqn.reporting.text_table import print_table
+    """The figures, one a line, on stderr; what there is none of is left out."""
+    from rich.console import Console
 
-    rows = []
+    from distdqn.reporting.text_table import print_facts
+
+    facts = {}
     for name, value in result.items():
-        for item in value if isinstance(value, list | tuple) else [value]:
-            shown = f"{item:.2f}" if isinstance(item, float) else str(item)
-            rows.append((name.replace("_", " "), shown))
-    print_table(("figure", "value"), rows)
+        items = value if isinstance(value, list | tuple) else [value]
+        told = [f"{item:,.2f}" if isinstance(item, float) else str(item) for item in items]
+        if told:
+            facts[name.replace("_", " ")] = "; ".join(told)
+    print_facts(facts, Console(stderr=True))

@@ -7,6 +7,12 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_TEXT = ("string_value", "DATA_TYPE_STRING")
+_KINDS = (  # a bool is an int too
+    (bool, ("bool_value", "DATA_TYPE_BOOL")),
+    ((int, float), ("number_value", "DATA_TYPE_FLOAT64")),
+)
+
 
 def configuration(values: Mapping[str, Any], text: str, outcomes: Iterable[str], now: float) -> Any:
     """A Summary of what holds at the start.
@@ -17,17 +23,12 @@ def configuration(values: Mapping[str, Any], text: str, outcomes: Iterable[str],
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
     from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore[import-untyped]
 
-    told = {
-        key: x if isinstance(x, bool | int | float | str) else str(x) for key, x in values.items()
-    }
-    infos = [api_pb2.HParamInfo(name=key, type=_type_of(value)) for key, value in told.items()]
+    infos, start = [], plugin_data_pb2.SessionStartInfo(start_time_secs=now)
+    for key, value in values.items():
+        field, kind = next((kind for types, kind in _KINDS if isinstance(value, types)), _TEXT)
+        infos.append(api_pb2.HParamInfo(name=key, type=api_pb2.DataType.Value(kind)))
+        setattr(start.hparams[key], field, str(value) if field == "string_value" else value)
     metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in outcomes]
-    start = plugin_data_pb2.SessionStartInfo(start_time_secs=now)
-    for key, value in told.items():
-        field = (
-            "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
-        )
-        setattr(start.hparams[key], f"{field}_value", value)
     experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics, time_created_secs=now)
     return Summary(
         value=[
@@ -47,37 +48,19 @@ def end(now: float) -> Any:
     return Summary(value=[_plugin("_hparams_/session_end_info", session_end_info=told)])
 
 
-def _type_of(value: bool | float | str) -> Any:
-    from tensorboard.plugins.hparams import api_pb2
-
-    if isinstance(value, bool):
-        return api_pb2.DATA_TYPE_BOOL
-    return api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
-
-
 def _plugin(tag: str, **message: Any) -> Any:
     """A value without a number: all that the plugin reads is its metadata."""
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_FLOAT
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-    content = HParamsPluginData(version=0, **message).SerializeToString()
-    data = SummaryMetadata.PluginData(plugin_name="hparams", content=content)
-    nothing = TensorProto(
-        dtype=DT_FLOAT, tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=0)])
-    )
-    return Summary.Value(tag=tag, tensor=nothing, metadata=SummaryMetadata(plugin_data=data))
+    told = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**message))
+    return Summary.Value(tag=tag, tensor=metadata.NULL_TENSOR, metadata=told)
 
 
 def _text(tag: str, text: str) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
+    from tensorboard.util import tensor_util  # type: ignore[import-untyped]
 
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-    words = TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=[text.encode()])
     data = SummaryMetadata.PluginData(plugin_name="text")
+    words = tensor_util.make_tensor_proto([text.encode()])
     return Summary.Value(tag=tag, tensor=words, metadata=SummaryMetadata(plugin_data=data))

@@ -172,7 +172,8 @@ SCALARS = tags(RunStatus)
 
 def scalars(figures: RunStatus | EvaluationFigures) -> dict[str, float]:
     """The finite scalars of `figures` by TensorBoard tag."""
-    values = {tag: getattr(figures, name) for tag, name in tags(type(figures)).items()}
+    kind: type = type(figures)
+    values = {tag: getattr(figures, name) for tag, name in tags(kind).items()}
     return {t: float(v) for t, v in values.items() if v is not None and math.isfinite(v)}
 
 

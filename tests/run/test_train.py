@@ -57,8 +57,12 @@ def test_the_run_folder_holds_what_the_contract_says(ray_cluster, tmp_path):
     for place in (checkpoint, folder / "best"):
         names = {path.name for path in place.iterdir()}
         assert {"manifest.json", "online.safetensors"} <= names
-    tags = set().union(*(line.keys() for line in read_metrics(tmp_path)))
+    lines = read_metrics(tmp_path)
+    tags = set().union(*(line.keys() for line in lines))
     assert {"charts/samples_per_insert", "replay/size", "eval/episodic_return"} <= tags
+    for clock in ("global_step", "gradient_steps", "time"):
+        told = [line[clock] for line in lines]
+        assert told == sorted(told), clock
     policy = distdqn.load_policy(folder)
     assert policy(np.zeros(4, np.float32)) in (0, 1)
 
