@@ -1,24 +1,30 @@
 # make train   train CartPole-v1 until it is solved; ARGS="..." goes to `distdqn train` instead
 # make test    run the tests, all but the long ones
-# make test-long  run the long ones, for which `make test` has shorter versions
+# make test-long  run the long ones, for which `make test` has shorter versions, and test-oldest
+# make test-oldest  run a short suite with the lowest versions, in an environment of its own
 # make lint    ruff and mypy
 # make docs    write the tables of docs/ that come from the code
 # make install .venv with the pinned dependencies
+# make dist    build dist/*.tar.gz and dist/*.whl
 # make bench-check  fail if sampling, updating or acting have become slower than recorded in
 #              benchmarks/results/check.json; SELFTEST=1 shows that a slowdown fails, UPDATE=1
 #              records anew, RECORD=FILE takes another record
 #
-# PYTHON names the interpreter (3.11 or later), VENV the environment's folder.
+# PYTHON names the interpreter (3.11 or later), VENV the environment's folder; OLDEST_PYTHON (3.10
+# or later) and OLDEST_VENV those of test-oldest.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+OLDEST_PYTHON ?= $(PYTHON)
+OLDEST_VENV ?= .venv-oldest
 
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+OLDEST_PIP = $(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 INPUTS = pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-long lint docs install bench-check
+.PHONY: train test test-long test-oldest lint docs install dist bench-check
 
 train: $(VENV)/.installed
 	$(VENV)/bin/distdqn train $(or $(ARGS),--preset cartpole)
@@ -26,8 +32,11 @@ train: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest
 
-test-long: $(VENV)/.installed-dev
+test-long: $(VENV)/.installed-dev test-oldest
 	$(VENV)/bin/python -m pytest -m long
+
+test-oldest: $(OLDEST_VENV)/.installed-oldest
+	$(OLDEST_VENV)/bin/python -m pytest -m oldest
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
@@ -38,6 +47,13 @@ docs: $(VENV)/.installed
 	$(VENV)/bin/python docs/tables.py
 
 install: $(VENV)/.installed
+
+# The build backend itself; what an earlier build left behind would come along.
+dist: $(VENV)/.installed-dev
+	rm -rf build dist
+	$(VENV)/bin/python -c "from setuptools import build_meta; \
+	  build_meta.build_sdist('dist'); build_meta.build_wheel('dist')" >/dev/null
+	@ls dist/*
 
 bench-check: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/check.py $(if $(SELFTEST),--selftest) $(if $(UPDATE),--update) \
@@ -62,3 +78,9 @@ $(VENV)/.installed-dev: $(INPUTS) | $(VENV)/bin/python
 	@$(PIP) -c constraints.txt -e '.[dev]'
 	@$(PIP) -c constraints.txt --no-deps minatar
 	@touch $@ $(VENV)/.installed
+
+$(OLDEST_VENV)/.installed-oldest: pyproject.toml constraints-oldest.txt
+	@echo "installing distdqn with its lowest dependencies into $(OLDEST_VENV)"
+	@$(OLDEST_PYTHON) -m venv $(OLDEST_VENV)
+	@$(OLDEST_PIP) -c constraints-oldest.txt -e . pytest pytest-timeout hypothesis
+	@touch $@

@@ -60,9 +60,41 @@ from distdqn.version import __version__
 if TYPE_CHECKING:
     from distdqn.api import resume, train
     from distdqn.config import Config, load_config
+    from distdqn.errors import (
+        CheckpointError,
+        CodecError,
+        ConfigError,
+        DistDQNError,
+        EnvError,
+        EnvFailure,
+        MissingExtraError,
+        ResourceError,
+        RunError,
+        UnknownEnvError,
+        UnsupportedSpaceError,
+    )
     from distdqn.policy import evaluate, load_policy
 
-__all__ = ["Config", "__version__", "evaluate", "load_config", "load_policy", "resume", "train"]
+__all__ = [
+    "CheckpointError",
+    "CodecError",
+    "Config",
+    "ConfigError",
+    "DistDQNError",
+    "EnvError",
+    "EnvFailure",
+    "MissingExtraError",
+    "ResourceError",
+    "RunError",
+    "UnknownEnvError",
+    "UnsupportedSpaceError",
+    "__version__",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "resume",
+    "train",
+]
 
 _HOME = {
     "Config": "distdqn.config",
@@ -72,12 +104,13 @@ _HOME = {
     "resume": "distdqn.api",
     "train": "distdqn.api",
 }
+_ERRORS = "distdqn.errors"  # the home of all other names
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_HOME.get(name, _ERRORS)), name)
 
 
 def __dir__() -> list[str]:

@@ -172,7 +172,7 @@ def _embedded(
 def _require_token() -> None:
     """Turns token authentication on, unless its mode is set, where Ray would not by itself."""
     if "RAY_AUTH_MODE" not in os.environ and Version(ray.__version__) < _ASKS_FOR_A_TOKEN:
-        from ray._raylet import Config
+        from ray._raylet import Config  # type: ignore[attr-defined]
 
         os.environ["RAY_AUTH_MODE"] = "token"
         Config.initialize("")  # reads again what it read when it was imported
