@@ -6,6 +6,7 @@ there is: no traceback, no "internal error", and no folder of a run that never b
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,11 @@ FLAGS = {
 }
 
 YAML = {
-    "seed: 1\nseed: 2\n": "seed",
-    "learner: {batch_size: 4}\nlearner.batch_size: 5\n": "learner.batch_size",
+    "seed: 1\nseed: 2\n": "seed is given twice",
+    "learner: {batch_size: 4}\nlearner.batch_size: 5\n": "learner.batch_size is given twice",
     "- seed\n": "must be a mapping",
-    "seed: [1\n": "is not YAML",
-    "learner:\n\tlr: 3\n": "is not YAML",
+    "seed: [1\n": "line 2: not YAML",
+    "learner:\n\tlr: 3\n": "a tab",
     "lr: 3\n": "learner.learning_rate",
     "preset: cartpole\n": "--preset",
     "learner: 5\n": "learner is 5, must be a mapping",
@@ -159,7 +160,7 @@ VERBS = {
     "evaluate run --video yes": "yes",
     "resume run": "finished",
     "train --run-name run": "run name 'run' is taken",
-    "bench": "pipeline",
+    "bench": "usage: distdqn bench NAME",
     "bench replya": "did you mean replay?",
     "verify --env.id CartPole-v1": "CartPole-v1",
     "doctor --fast": "--fast",
@@ -175,7 +176,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "odd_module.py").write_text(MODULE)
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("odd_module", None)
 
 
 def answer(words, capfd):
@@ -259,15 +261,15 @@ def test_a_truncated_checkpoint_is_named(run, capfd):
     (weights,) = Path(run.run_folder).glob("checkpoints/*/online.safetensors")
     weights.write_bytes(weights.read_bytes()[:-10])
     status, line = answer(["evaluate", "run", "--checkpoint", "newest"], capfd)
-    assert status == FAILED
-    assert "online.safetensors" in line or weights.parent.name in line
+    assert status == USAGE
+    assert "online.safetensors is truncated" in line
 
 
 def test_weights_of_another_network_are_refused_before_the_start(run, folder, capfd):
     words = ["train", "--init-from", "run", "--network.hidden", "7", "--run-name", "other"]
     status, line = answer(words, capfd)
     assert status == USAGE
-    assert "--init-from" in line or "init_from" in line
+    assert "init_from 'run' has another network" in line
     assert not (folder / "runs" / "other").exists()
 
 
