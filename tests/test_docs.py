@@ -200,7 +200,7 @@ def test_code_runs(text, folder, monkeypatch):
 
 
 def short_config(config=None, preset=None, values=None):
-    return load_config(config, preset, {**(values or {}), **SHORT})
+    return load_config(config, preset, values).with_values(SHORT)
 
 
 @pytest.mark.parametrize("text", code("yaml"))
