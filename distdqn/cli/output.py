@@ -14,7 +14,7 @@ from typing import Any
 
 from distdqn.plain_json import to_json
 
-_SOON_S = 0.3
+_SOON_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
