@@ -136,8 +136,9 @@ def own_frame(text: str) -> str:
     outside = [m for m in frames if not _PACKAGES.search(m["file"])]
     for last in (outside or frames)[-1:]:
         path = Path(last["file"])
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return f" at {shown}:{last['line']} in {last['function']}"
+        with contextlib.suppress(OSError, ValueError):  # not below the current folder, or none
+            path = path.relative_to(Path.cwd())
+        return f" at {path}:{last['line']} in {last['function']}"
     return ""
 
 
