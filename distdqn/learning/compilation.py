@@ -14,9 +14,11 @@ written where it lies. Only the CPU is served; on a GPU the update is a CUDA gra
 """
 
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
+import inspect
 import os
 import pickle
 import shutil
@@ -49,6 +51,7 @@ InPlace = Callable[..., Sequence[torch.Tensor]]
 Build = Callable[[], InPlace]
 
 _CHILD = (sys.executable, "-m", __name__)
+_CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 
 
 def trace(function: InPlace, arguments: Tensors) -> torch.fx.GraphModule:
@@ -92,6 +95,7 @@ class BackgroundCompile:
         self._state = "compiling"
         self._function: CompiledFunction | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._again: Callable[[], None] | None = None  # as the child does itself where it can
         self._folder = ""
         self.reason = ""
         self._attempt(functools.partial(self._start, build, nice, command))
@@ -133,15 +137,13 @@ class BackgroundCompile:
             return self._end("cached")
         if shutil.which(compiler := os.environ.get("CXX", "g++")) is None:
             return self._fail(f"no C++ compiler, {compiler} is not on the PATH")
-        # In a file without a name: nobody else can put something to unpickle there.
-        with tempfile.TemporaryFile() as job:
-            threads, directory = torch.get_num_threads(), str(self._cache.directory)
-            pickle.dump((source, layouts(self._arguments), threads, directory, key), job)
-            job.seek(0)
-            self._launch(job.fileno(), nice, command)
-
-    def _launch(self, job: int, nice: int, command: Sequence[str]) -> None:
+        threads, directory = torch.get_num_threads(), str(self._cache.directory)
+        job = pickle.dumps((source, layouts(self._arguments), threads, directory, key))
         self._folder = tempfile.mkdtemp(prefix="distdqn-compile-")  # mode 0700
+        self._again = functools.partial(self._launch, job, nice, command, "plain")
+        self._launch(job, nice, command)
+
+    def _launch(self, job: bytes, nice: int, command: Sequence[str], *plain: str) -> None:
         own = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "TMPDIR": self._folder,  # everything that the compile writes
@@ -149,26 +151,37 @@ class BackgroundCompile:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
-        with open(Path(self._folder, "log"), "wb") as log:
+        # In a file without a name: nobody else can put something to unpickle there.
+        with tempfile.TemporaryFile() as file, open(Path(self._folder, "log"), "wb") as log:
+            file.write(job)
+            file.seek(0)
             self._process = subprocess.Popen(
-                [*command, self._folder, str(job)],
+                [*command, self._folder, str(file.fileno()), *plain],
                 stdin=subprocess.PIPE,  # its closing tells the child that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | own,
-                pass_fds=[job],
+                pass_fds=[file.fileno()],
                 start_new_session=True,  # a group of its own, to be killed as one
             )
         with contextlib.suppress(OSError):  # over already
             os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
 
     def _finish(self) -> None:
-        """Loads what the child left behind; RuntimeError with its last words if it failed."""
+        """Loads what the child left behind; RuntimeError with its last words if it failed.
+
+        A child that crashed is followed by one without `OPTIONS`.
+        """
         assert self._process is not None
-        if status := self._process.returncode:
+        status = self._process.returncode
+        if -status in _CRASHES and (again := self._again) is not None:
+            self._again = None
+            self._process.communicate()
+            return again()
+        if status:
             log = Path(self._folder, "log").read_text(errors="replace").strip().splitlines()
-            last = log[-1] if log else "it said nothing"
-            raise RuntimeError(f"compiler process ended with {status}: {last}")
+            ended = f"by {signal.Signals(-status).name}" if status < 0 else f"with {status}"
+            raise RuntimeError(f"compiler process ended {ended}: {_last_words(log)}")
         library = Path(self._folder, "library").read_text()
         self._function = CompiledFunction(library, self._arguments)
         self._end("ready")
@@ -178,7 +191,7 @@ class BackgroundCompile:
         self._end("failed")
 
     def _end(self, state: str) -> None:
-        self._state = state
+        self._state, self._again = state, None
         if (process := self._process) is not None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -213,6 +226,12 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {line.strip()}"[:300]
 
 
+def _last_words(log: Sequence[str]) -> str:
+    """The last line; of a crash, the innermost frame that faulthandler names."""
+    frames = [line.strip() for line in log if line.startswith("  File ")]
+    return frames[0] if frames else log[-1] if log else "it said nothing"
+
+
 def main(folder: str, descriptor: str, plain: str = "") -> None:
     """The child, `python -m <this module> FOLDER FD`: compiles the job in file FD.
 
@@ -220,6 +239,7 @@ def main(folder: str, descriptor: str, plain: str = "") -> None:
     plain: without `OPTIONS`, which vouch for the compiler; the second try, in a new program,
       as torch remembers what it was told of the compiler.
     """
+    faulthandler.enable(all_threads=False)
     threading.Thread(target=_die_with_parent, args=[folder], daemon=True).start()
     gc.disable()  # a sixth of the Python time, in a process that ends soon
     status = 1
@@ -274,7 +294,9 @@ def _compile_graph(
     wanted = {name: value for name, value in options.items() if name in known}
     with torch.no_grad():
         program = torch.export.export(graph, arguments, strict=False)
-        module = program.module(check_guards=False)
+        # Guards came with torch 2.9 or so, and the way to leave them out.
+        checks = inspect.signature(program.module).parameters.keys() & {"check_guards"}
+        module = program.module(**dict.fromkeys(checks, False))
         return Path(str(torch._inductor.aot_compile(module, arguments, options=wanted)))
 
 

@@ -22,8 +22,15 @@ from learner_parts import make_settings, needs_compiler
 from torch import nn
 
 from distdqn.learning import compiled_cache
-from distdqn.learning.compilation import BackgroundCompile, trace
-from distdqn.learning.compiled_cache import MADE_OF, CompiledCache, cache_key, describe, source_key
+from distdqn.learning.compilation import BackgroundCompile, _compile_graph, trace
+from distdqn.learning.compiled_cache import (
+    MADE_OF,
+    OPTIONS,
+    CompiledCache,
+    cache_key,
+    describe,
+    source_key,
+)
 from distdqn.learning.update import build_update
 from distdqn.networks.q_network import make_network
 from distdqn.types import ObservationSpec
@@ -276,6 +283,31 @@ def test_a_child_that_dies_is_reported_with_its_last_words(tmp_path):
     assert "\n" not in compiling.reason
     assert compiling.reason.startswith("update not compiled, training goes on eagerly: ")
     assert compiling.reason.endswith("compiler process ended with 1: out of memory")
+
+
+def test_a_child_that_crashed_is_followed_by_one_without_shortcuts(tmp_path):
+    body = "import signal\nif sys.argv[3:] != ['plain']: os.kill(os.getpid(), signal.SIGSEGV)"
+    compiling = start(tmp_path, fake_child(tmp_path, body + "\nsys.exit('plain, ' + sys.argv[3])"))
+    wait(compiling, 300)
+    assert compiling.reason.endswith("compiler process ended with 1: plain, plain")
+
+
+def test_two_crashes_are_reported_with_their_place(tmp_path):
+    body = "import ctypes, faulthandler\nfaulthandler.enable()\nctypes.string_at(0)"
+    compiling = start(tmp_path, fake_child(tmp_path, body))
+    wait(compiling, 300)
+    assert "compiler process ended by SIGSEGV: File " in compiling.reason
+    assert compiling.reason.endswith("in string_at")
+
+
+def test_options_that_this_torch_does_not_have_are_left_out(monkeypatch):
+    known, asked = [name for name in OPTIONS if "line_tables" not in name], []
+    monkeypatch.setattr("torch._inductor.list_options", lambda: known)
+    monkeypatch.setattr(
+        "torch._inductor.aot_compile", lambda *_, options: asked.append(options) or "library"
+    )
+    _compile_graph(trace(accumulate, ARGUMENTS), ARGUMENTS, OPTIONS)
+    assert asked == [{name: OPTIONS[name] for name in known}] and len(known) == len(OPTIONS) - 1
 
 
 def test_cancelling_ends_the_child_and_its_compiler_and_removes_their_files(tmp_path):
