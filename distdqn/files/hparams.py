@@ -20,8 +20,8 @@ def configuration(values: Mapping[str, Any], text: str, outcomes: Iterable[str],
     values: by key; what is no bool, number or text is told as text.  text: YAML.
     outcomes: tags of scalars to be shown beside.  now: seconds since 1970.
     """
-    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-    from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
     infos, start = [], plugin_data_pb2.SessionStartInfo(start_time_secs=now)
     for key, value in values.items():
@@ -59,7 +59,7 @@ def _plugin(tag: str, **message: Any) -> Any:
 
 def _text(tag: str, text: str) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.util import tensor_util  # type: ignore[import-untyped]
+    from tensorboard.util import tensor_util
 
     data = SummaryMetadata.PluginData(plugin_name="text")
     words = tensor_util.make_tensor_proto([text.encode()])

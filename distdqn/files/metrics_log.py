@@ -31,7 +31,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path):
-        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         stem = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         # Both are closed by close().
@@ -75,7 +75,7 @@ class MetricsLog:
 
     def write_events(self, scalars: Mapping[str, float], step: int) -> None:
         """One event with finite scalars by tag, for TensorBoard alone."""
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._add_event(step=int(step), summary=Summary(value=values))
@@ -121,7 +121,7 @@ class MetricsLog:
 
     def rewind(self, step: int) -> None:
         """TensorBoard drops all earlier events whose step lies above `step`."""
-        from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self._add_event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 

@@ -151,7 +151,7 @@ def _require_same_ray(asked: _Asked, found: str) -> None:
     token, source = _token(asked.address == "auto")
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return  # Ray has the keys
-    import grpc  # type: ignore[import-untyped]
+    import grpc
 
     try:
         version = _ray_version(found, token)

@@ -275,7 +275,7 @@ def test_presets_are_listed_with_what_they_are(capsys):
 def test_the_name_of_the_preset_goes_with_the_configuration(monkeypatch):
     names = []
     module = types.ModuleType("distdqn.api")
-    module.train = lambda _, preset: names.append(preset) or FakeSummary()  # type: ignore[attr-defined]
+    module.train = lambda _, preset: names.append(preset) or FakeSummary()
     monkeypatch.setitem(sys.modules, "distdqn.api", module)
 
     main(["train", "--preset", "apex"])

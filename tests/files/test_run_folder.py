@@ -178,7 +178,7 @@ def lines(folder: RunFolder) -> list[dict]:
 
 
 def events(folder: RunFolder) -> list[tuple[str, int, float]]:
-    from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing import (
         event_file_loader,
     )
 
@@ -232,7 +232,7 @@ def test_an_evaluation_keeps_the_step_of_its_weights_and_the_lines_their_order(t
 
 def test_a_histogram_reaches_tensorboard_bucket_by_bucket_and_metrics_not_at_all(tmp_path):
     from tensorboard.backend.event_processing import event_file_loader
-    from tensorboard.util import tensor_util  # type: ignore[import-untyped]
+    from tensorboard.util import tensor_util
 
     folder = create(tmp_path)
     histogram = LogHistogram(np.array([0.0, 1.0, 1.0, 8.0, math.inf]))

@@ -18,9 +18,10 @@ ROWS = [
 
 def table(width: int) -> list[str]:
     """The lines of a table on a terminal so many columns wide."""
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    shown = io.StringIO()
+    console = Console(file=shown, width=width, color_system=None)
     print_table(COLUMNS, ROWS, numbers=COLUMNS[1:2], console=console)
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+    return [line.rstrip() for line in shown.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("width", [48, 60, 80])

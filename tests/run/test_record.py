@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from distdqn.telemetry.status import RunStatus
 
 def make_record(tmp_path, **changes) -> tuple[RunRecord, RunFolder]:
     config = small(tmp_path, **changes)
-    factory = types.SimpleNamespace(config=config, network_description=dict)
+    factory: Any = types.SimpleNamespace(config=config, network_description=dict)
     folder = RunFolder.create(tmp_path / "runs", "run", "CartPole-v1", "")
     return RunRecord(factory, folder, Progress(enabled=False)), folder
 
