@@ -76,7 +76,7 @@ def speed(run: Path) -> float:
 
     By updates, since acting may be ahead of or behind its share by the error band.
     """
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_accumulator import (
         EventAccumulator,
     )
 
