@@ -78,11 +78,14 @@ def _carry_out(
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
     with contextlib.closing(folder), progress:
         run = make(factory, folder, progress)
+        run.interruption.last_acts.append(folder.leave)
         with run.interruption.heard():
             progress.say(factory.memory_budget().line())
             summary = call(run)
     if display:
         print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
+    if summary.stopped_by != run.interruption.name:  # it came while the run was closing
+        run.interruption.end()
     return summary
 
 

@@ -15,6 +15,7 @@ import fcntl
 import functools
 import itertools
 import json
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -177,8 +178,15 @@ class RunFolder:
 
     def close(self) -> None:
         """Puts what is buffered on the disk; may be called twice."""
+        self.leave()
         if metrics := self.__dict__.pop("metrics", None):
             metrics.close()
+
+    def leave(self) -> None:
+        """Before the process ends that owns the run: it is not left live."""
+        run = self.read_run_json()
+        if run.get("pid") == os.getpid() and run.get("state") in _LIVE_STATES:
+            self.tell(state="failed")
 
     def _replace(self, name: str, text: str) -> None:
         """Another shell reads the old text or the new one, never half of it."""
