@@ -90,25 +90,30 @@ class LockstepRun:
         with contextlib.ExitStack() as stack:
             try:
                 with self.interruption.until(0):
-                    self._open(stack)
-                    system = LockstepSystem(self._factory, self.interruption.give_up)
+                    at_once = self._open(stack)
+                    system = LockstepSystem(self._factory, self.interruption.give_up, at_once)
                     stack.callback(system.close)
                 yield system
             except BaseException:
                 self._folder.tell(state="failed")
                 raise
 
-    def _open(self, stack: contextlib.ExitStack) -> None:
-        """Ray, where the members are actors; stack: takes what ends it."""
+    def _open(self, stack: contextlib.ExitStack) -> int | None:
+        """Ray, where the members are actors; how many may start at once, None: all.
+
+        stack: takes what ends it.
+        """
         if self._config.mode == "lockstep":
             where = {"address": "", "namespace": self._folder.name, "token_file": ""}
             self._folder.tell(state="running", **where)
-            return
+            return None
         from distdqn.run.ray_session import children, end_half_started, open_session
 
         self.interruption.last_acts.append(partial(end_half_started, children()))
         say, give_up = self._progress.say, self.interruption.give_up
-        stack.callback(open_session(self._config, self._folder, say, give_up).close)
+        session = open_session(self._config, self._folder, say, give_up)
+        stack.callback(session.close)
+        return session.starts_at_once
 
     def _train(self, system: LockstepSystem) -> Summary:
         self._record.started()

@@ -7,7 +7,6 @@ needs its part and imports only what that part needs, so a replay shard never lo
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from distdqn.replay.layout import (
     planned_frames_per_item,
     replay_bytes,
 )
+from distdqn.run.start_budget import StartBudget, check_start_fits, has_own_ray, start_budget
 from distdqn.types import ObservationSpec
 
 if TYPE_CHECKING:
@@ -285,6 +285,10 @@ class Factory:
         """What the full replay takes, for a person to read before the start."""
         return memory_budget(self.shard_capacities, **self._what_is_held())
 
+    def start_budget(self) -> StartBudget | None:
+        """What the run's processes take here; None where a cluster has them, or there are none."""
+        return start_budget(self.config, self.replay_bytes()) if has_own_ray(self.config) else None
+
     def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay
         return {
@@ -320,6 +324,9 @@ def make_factory(
     check_compression(config.replay.compression, factory.observation)
     if make_network is None:
         check_torso(config.network.torso, factory.observation)
-    if config.address is None and "RAY_ADDRESS" not in os.environ:  # all shards are here
+    own_ray = has_own_ray(config)
+    if own_ray or config.mode == "lockstep":  # all shards are here
         check_replay_fits(factory.replay_bytes(), config.replay.capacity)
+    if own_ray:
+        check_start_fits(config, factory.replay_bytes())
     return factory
