@@ -2,6 +2,7 @@
 # make test    run the tests, all but the long ones
 # make test-long  run the long ones, for which `make test` has shorter versions
 # make lint    ruff and mypy
+# make docs    write the tables of docs/ that come from the code
 # make install .venv with the pinned dependencies
 # make bench-check  fail if sampling, updating or acting have become slower than recorded in
 #              benchmarks/results/check.json; SELFTEST=1 shows that a slowdown fails, UPDATE=1
@@ -17,7 +18,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 INPUTS = pyproject.toml constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-long lint install bench-check
+.PHONY: train test test-long lint docs install bench-check
 
 train: $(VENV)/.installed
 	$(VENV)/bin/distdqn train $(or $(ARGS),--preset cartpole)
@@ -32,6 +33,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.installed
+	$(VENV)/bin/python docs/tables.py
 
 install: $(VENV)/.installed
 

@@ -60,12 +60,13 @@ from distdqn.version import __version__
 if TYPE_CHECKING:
     from distdqn.api import resume, train
     from distdqn.config import Config, load_config
-    from distdqn.policy import load_policy
+    from distdqn.policy import evaluate, load_policy
 
-__all__ = ["Config", "__version__", "load_config", "load_policy", "resume", "train"]
+__all__ = ["Config", "__version__", "evaluate", "load_config", "load_policy", "resume", "train"]
 
 _HOME = {
     "Config": "distdqn.config",
+    "evaluate": "distdqn.policy",
     "load_config": "distdqn.config",
     "load_policy": "distdqn.policy",
     "resume": "distdqn.api",

@@ -5,18 +5,36 @@ then does is in `run/async_run.py` and `lockstep/run.py`.
 """
 
 import contextlib
+import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
-from distdqn.errors import RunError
+from distdqn.config.files import preset_names
+from distdqn.config.schedules import outlasting
+from distdqn.config.sections import function_id
+from distdqn.errors import (
+    ConfigError,
+    DistDQNError,
+    RunError,
+    one_line,
+    own_frame,
+    shorten,
+    traceback_of,
+)
 from distdqn.files.checkpoint import has_resumable
-from distdqn.files.run_folder import RunFolder
-from distdqn.reporting.progress import Progress, print_summary
+from distdqn.files.run_folder import RunFolder, check_free
+from distdqn.reporting.closing import print_summary
+from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
+
+# What Ray prints of dead processes, a kilobyte each: the run says it in a line of its own.
+# Ray reads this when it is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|killed due to memory")
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]
@@ -28,20 +46,35 @@ def train(
     make_network: MakeNetwork | None = None,
     *,
     display: bool = True,
+    preset: str | None = None,
 ) -> Summary:
     """Trains as `config` says and returns the run's figures.
 
     make_env: makes one `gymnasium.Env`; distdqn vectorises and seeds. None: `env.id`.
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
+    preset: the name of the one that `config` started from, for `run.json` and the plot's title.
     A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM end the run
     with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    factory = make_factory(config, make_env, make_network)
-    initial = initial_parameters(config)
-    folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, to_yaml(config))
-    return _carry_out(factory, folder, display, lambda run: run.execute(initial))
+    _check_arguments(config, make_env, make_network)
+    if make_env is not None:
+        env = dataclasses.replace(config.env, id=function_id(make_env))
+        config = dataclasses.replace(config, env=env)
+    with Progress(enabled=display) as progress, progress.stage("checking what is asked for"):
+        factory = make_factory(config, make_env, make_network)
+        initial = initial_parameters(config)
+        factory.check_network(initial)
+        _check_address(config)
+    text = to_yaml(factory.config)  # schedules that follow the run's length follow this length
+    folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
+    folder.tell(preset=preset)
+    try:
+        return _carry_out(factory, folder, display, lambda run: run.execute(initial))
+    except BaseException:
+        folder.drop_failed_start()
+        raise
 
 
 def resume(
@@ -65,8 +98,54 @@ def resume(
             f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
             f"--init-from {folder.name} starts a new run from its weights"
         )
+    _check_arguments(config, make_env, make_network)
+    folder.require_make_env(config.env.id, make_env, "distdqn.resume")
     factory = make_factory(config, make_env, make_network)
     return _carry_out(factory, folder, display, lambda run: run.resume())
+
+
+def dry_run(config: Config) -> dict[str, str]:
+    """What `train` would start, by part, for a person to read.
+
+    Starts and writes nothing. Raises DistDQNError as `train` does before it has started.
+    """
+    from distdqn.run.plan import plan  # loads ray, which a run in lockstep does without
+
+    factory = make_factory(config)
+    factory.check_network(initial_parameters(config))
+    _check_address(config)
+    check_free(config.runs_dir, config.run_name)
+    return plan(factory)
+
+
+def _check_address(config: Config) -> None:
+    """Raises RunError where no cluster can be joined there."""
+    if config.mode != "lockstep":
+        from distdqn.run.joining import cluster_address
+
+        cluster_address(config.address)
+
+
+def _check_arguments(config: object, make_env: object, make_network: object) -> None:
+    """Raises ConfigError where what was passed is of another kind."""
+    if not isinstance(config, Config):
+        is_preset = isinstance(config, str) and config in preset_names()
+        example = f"preset={config!r}" if is_preset else "'FILE.yaml'"
+        example = f"values={config!r}" if isinstance(config, dict) else example
+        raise ConfigError(
+            f"the configuration is {shorten(repr(config))}, must be a distdqn.Config: "
+            f"pass distdqn.load_config({shorten(example)})"
+        )
+    if make_env is not None and not callable(make_env):
+        way_out = "a function that makes one environment"
+        if isinstance(make_env, str):
+            way_out += f", or leave it out and set env.id to {make_env!r}"
+        raise ConfigError(f"make_env is {shorten(repr(make_env))}, must be {way_out}")
+    if make_network is not None and not callable(make_network):
+        raise ConfigError(
+            f"make_network is {shorten(repr(make_network))}, must be a function "
+            "(observation space, number of actions) -> module giving [B, A]"
+        )
 
 
 def _carry_out(
@@ -78,15 +157,42 @@ def _carry_out(
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
     with contextlib.closing(folder), progress:
         run = make(factory, folder, progress)
-        run.interruption.last_acts.append(folder.leave)
+        run.interruption.last_acts += [folder.leave, folder.remove_token]
         with run.interruption.heard():
-            progress.say(factory.memory_budget().line())
-            summary = call(run)
+            for line in (*outlasting(config), factory.memory_budget().line()):
+                progress.say(line)
+            try:
+                summary = call(run)
+            except Exception as error:
+                told = _written_down(error, factory, folder, progress.say)
+                if told is error:
+                    raise
+                raise told from error
     if display:
         print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
     if summary.stopped_by != run.interruption.name:  # it came while the run was closing
         run.interruption.end()
     return summary
+
+
+def _written_down(
+    error: Exception, factory: Factory, folder: RunFolder, say: Callable[[str], None]
+) -> Exception:
+    """What to raise for `error`, whose traceback is kept in the run's folder.
+
+    What a network of the user's own raised in this process becomes a RunError. Of a bug of ours
+    the file's path goes along as the attribute `log`.
+    """
+    details = traceback_of(error)
+    frame = own_frame(details) if factory.has_own_network else ""
+    if frame and not isinstance(error, DistDQNError):
+        error = RunError(f"the network raised {one_line(error)}{frame}")
+        error.details = details
+    if not isinstance(error, DistDQNError):
+        vars(error)["log"] = folder.log_internal_error(details)
+    elif error.details and (path := folder.log_error(error.part or "run", error.details)):
+        say(f"the traceback is in {path}")
+    return error
 
 
 def _kind_of_run(mode: str) -> Any:

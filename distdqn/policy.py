@@ -1,7 +1,7 @@
 """A trained policy from a run's files.
 
-Needs the run's folder alone: no Ray, and no environment unless a network of the user's
-own must be told about its observations.
+Needs the run's folder alone: no Ray, and no environment but for checkpoints of earlier
+versions, which do not say what a network of the user's own must be told of its observations.
 """
 
 import contextlib
@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from distdqn.config import Config, load_config
-from distdqn.envs.make import describe, make_stepper
-from distdqn.errors import CheckpointError, RunError
+from distdqn.config import Config, EnvConfig, load_config
+from distdqn.envs.make import describe, make_playing_env, make_stepper
+from distdqn.envs.observations import ObservationEncoder
+from distdqn.envs.spaces import from_plain, space_of
+from distdqn.errors import CheckpointError, ConfigError, RunError, shorten
 from distdqn.evaluation.play import MAX_ENVS, play_episodes
-from distdqn.evaluation.video import record_video
+from distdqn.evaluation.video import record_video, require_pictures
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network as make_own_network
+from distdqn.plain_json import plain
 from distdqn.types import ObservationSpec
 from distdqn.weights.flat_parameters import FlatParameters
 
@@ -35,50 +38,133 @@ class Policy:
     """Greedy actions and action values of one network.
 
     network: from `[B, *obs_shape]` to `[B, A]`.
-    observation: how one is stored; `obs` must be of its `obs_shape` and dtype.
+    observation: how one is stored.
     num_actions: A.  action_start: the env's own number for its first action.
+    observation_space: of one observation; None: an array as `observation` stores it.
+    env: settings of the run's environment, None without a run.
     """
 
     network: torch.nn.Module
     observation: ObservationSpec
     num_actions: int
     action_start: int = 0
+    observation_space: Any = None
+    env: EnvConfig | None = None
 
     def __call__(self, obs: Any, action_mask: Any = None) -> int | np.ndarray:
         """The best action, as the env numbers it: an int, or `[B]` int64 for a batch.
 
-        obs: one observation `[*obs_shape]` as the network sees it (an Atari game's four
-          newest frames, preprocessed), or a batch `[B, *obs_shape]`.
-        action_mask: `[A]` or `[B, A]` bool, True where allowed; None allows all.
-        Of equal values the first is taken. Raises ValueError for an observation of another
-        shape or kind.
+        obs: one observation as the env of `make_env` gives it (of a Dict space a dict; an Atari
+          game's four newest frames), or a batch as Gymnasium's vector envs give it (of a Dict
+          space a dict of arrays with B as their leading axis).
+        action_mask: `[A]` or `[B, A]`, true where allowed, as in `info["action_mask"]`; None
+          allows all.
+        Of equal values the first is taken. Raises ValueError for an observation or a mask of
+        another shape or kind, or a mask that allows nothing.
         """
         values = self.q_values(obs)
         if action_mask is not None:
-            values = np.where(np.asarray(action_mask, bool), values, -np.inf)
+            values = np.where(self._mask(action_mask, values.shape), values, -np.inf)
         actions = values.argmax(axis=-1) + self.action_start
         return int(actions) if values.ndim == 1 else actions
 
     def q_values(self, obs: Any) -> np.ndarray:
         """Action values, `[A]` of one observation or `[B, A]` of a batch."""
-        array = self._stored(obs)
-        is_single = array.ndim == len(self.observation.obs_shape)
-        batch = torch.from_numpy(array[None] if is_single else array)
-        with torch.inference_mode():
-            values = self.network(batch).numpy()
+        batch, is_single = self._encoder.encode_given(obs)
+        values = self.q_values_of_stored(batch)
         return values[0] if is_single else values
 
-    def _stored(self, obs: Any) -> np.ndarray:
-        """The observation in its stored dtype, refused where it is not one."""
-        spec, array = self.observation, np.asarray(obs)
-        if array.shape not in (spec.obs_shape, array.shape[:1] + spec.obs_shape):
-            raise ValueError(
-                f"obs must be one observation {list(spec.obs_shape)} or a batch "
-                f"[B, ...] of them, got {list(array.shape)}"
+    def q_values_of_stored(self, batch: np.ndarray) -> np.ndarray:
+        """`[B, A]` of observations `[B, *obs_shape]` as they are stored, and steppers give them."""
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(batch)).numpy()
+
+    def make_env(self, make_env: MakeEnv | None = None, render_mode: str | None = None) -> Any:
+        """A new environment of the run's, a `gymnasium.Env` whose observations this takes.
+
+        It is wrapped, preprocessed and stacked as in the run, and counts rewards raw.
+
+        make_env: the function that the run was made with, if one was.
+        render_mode: as for `gymnasium.make`.
+        Raises EnvError where it cannot be made, RunError where it is not the env of the run.
+        """
+        if self.env is None:
+            raise RunError("the policy is of no run: make_env needs one from load_policy")
+        env = make_playing_env(self.env, make_env, render_mode)
+        found = ObservationEncoder(env.observation_space, self.env.id).spec
+        if not _is_stored(found, self.observation):
+            env.close()
+            raise _other_env(self.env.id, found.shape, self.observation, "make_env=")
+        return env
+
+    @functools.cached_property
+    def _encoder(self) -> ObservationEncoder:
+        space = self.observation_space
+        space = space_of(self.observation) if space is None else space
+        encoder = ObservationEncoder(space, "policy")
+        if not _is_stored(encoder.spec, self.observation):
+            raise RunError(
+                f"observation_space is {shorten(space)}, observations of the run were "
+                f"{self.observation.dtype}{list(self.observation.obs_shape)}: pass the run's"
             )
-        if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
-            raise ValueError(f"obs must be {spec.dtype} as the env gives it, got {array.dtype}")
-        return np.array(array, dtype=spec.dtype, order="C")
+        return encoder
+
+    def _mask(self, action_mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            mask = np.asarray(action_mask).astype(bool)
+        except (TypeError, ValueError):
+            mask = np.zeros(())
+        if mask.shape not in (shape, shape[-1:]):
+            raise ValueError(f"action_mask must be {list(shape)}, got {list(mask.shape)}")
+        if not mask.any(axis=-1).all():
+            raise ValueError("action_mask allows no action: one of its rows is all false")
+        return mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Greedy episodes with a run's policy.
+
+    checkpoint: its folder.  env_steps: after which it was saved.
+    seed: of the first env.  epsilon: probability of a random action.
+    returns, lengths: `[episodes]` raw returns and steps.
+    num_cut: episodes that were cut at `eval.max_episode_steps`.
+    videos: paths.  warnings: lines.
+    """
+
+    run_name: str
+    env_id: str
+    checkpoint: str
+    env_steps: int
+    episodes: int
+    seed: int
+    epsilon: float
+    returns: np.ndarray
+    lengths: np.ndarray
+    num_cut: int
+    videos: list[str]
+    warnings: list[str]
+
+    @property
+    def return_mean(self) -> float:
+        return float(self.returns.mean())
+
+    @property
+    def return_std(self) -> float:
+        return float(self.returns.std())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, of returns and lengths the figures alone."""
+        fields: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "returns":
+                kinds = ("mean", "std", "min", "max")
+                fields |= {f"return_{kind}": getattr(value, kind)() for kind in kinds}
+            elif name == "lengths":
+                fields["length_mean"] = value.mean()
+            else:
+                fields[name] = value
+        return plain(fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +191,7 @@ def load_policy(
     run: its name or folder.
     checkpoint: "best" (the newest, where there is no best one), "newest", or a path.
     make_network: what the run was trained with, if anything.
-    observation_space: for `make_network`; by default that of the run's `env.id`.
+    observation_space: of its env; by default what the checkpoint says.
     Raises RunError where there is no such run or the network cannot be rebuilt, CheckpointError
     where there is no checkpoint, or a file is truncated or altered.
     """
@@ -115,46 +201,57 @@ def load_policy(
     return loaded.policy
 
 
-def evaluate_run(
+def evaluate(
     run: str | Path,
-    checkpoint: str | Path = "best",
-    episodes: int = 100,
-    seed: int = 0,
-    video: bool = False,
-    runs_dir: str | Path = "runs",
     make_env: MakeEnv | None = None,
     make_network: MakeNetwork | None = None,
+    *,
+    episodes: int = 100,
+    checkpoint: str | Path = "best",
+    seed: int = 0,
     epsilon: float | None = None,
-) -> dict[str, Any]:
-    """Plays greedy episodes with a run's policy; raises as `load_policy` does, and EnvError.
+    video: bool = False,
+    runs_dir: str | Path = "runs",
+) -> Evaluation:
+    """Plays greedy episodes with a run's policy.
 
+    run: its name or folder.  make_env, make_network: what it was trained with, if anything.
+    checkpoint: as for `load_policy`.
     epsilon: probability of a random action; None: the run's `eval.epsilon`.
     video: whether one more episode is recorded, into the run's `videos/`.
-    make_env, make_network: what the run was trained with, if anything.
-    Gives `run_name, env_id, checkpoint, env_steps, episodes, seed, epsilon, return_mean,
-    return_std, return_min, return_max, length_mean, num_cut` (episodes that were cut at
-    `eval.max_episode_steps`), `videos` (paths) and `warnings` (lines).
+    Raises as `load_policy` does, RunError where a function is missing, and EnvError.
     """
-    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None)
-    q_values, max_steps = loaded.policy.q_values, loaded.config.eval.max_episode_steps
+    folder = RunFolder.find(run, runs_dir)
+    env_id = load_config(folder.config_path).env.id
+    folder.require_make_env(env_id, make_env, "distdqn.evaluate")
+    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None, call="distdqn.evaluate")
+    q_values, max_steps = loaded.policy.q_values_of_stored, loaded.config.eval.max_episode_steps
     epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
     steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
+    filmed = functools.partial(steppers, 1, render_mode="rgb_array")
+    if video:
+        require_pictures(filmed)
     with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper:
         result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
-    videos = [_film(loaded, steppers, seed, epsilon)] if video else []
-    figures: dict[str, Any] = {"episodes": episodes, "seed": seed, "epsilon": epsilon}
-    for kind in ("mean", "std", "min", "max"):
-        figures[f"return_{kind}"] = float(getattr(result.returns, kind)())
-    figures |= {"length_mean": float(result.lengths.mean()), "num_cut": result.num_cut}
-    return loaded.origin | figures | {"videos": videos, "warnings": loaded.warnings}
+    videos = [_film(loaded, filmed, seed, epsilon)] if video else []
+    return Evaluation(
+        **loaded.origin,
+        episodes=episodes,
+        seed=seed,
+        epsilon=epsilon,
+        returns=result.returns,
+        lengths=result.lengths,
+        num_cut=result.num_cut,
+        videos=videos,
+        warnings=loaded.warnings,
+    )
 
 
-def _film(loaded: _Loaded, steppers: Callable[..., Any], seed: int, epsilon: float) -> str:
+def _film(loaded: _Loaded, make: Callable[[], Any], seed: int, epsilon: float) -> str:
     """Records one more episode into the run's folder; gives the file."""
     path = loaded.folder.path / "videos" / f"evaluate_{loaded.path.name}_seed_{seed}.mp4"
-    make = functools.partial(steppers, 1, render_mode="rgb_array")
     max_steps = loaded.config.eval.max_episode_steps
-    record_video(make, loaded.policy.q_values, path, seed, max_steps, epsilon)
+    record_video(make, loaded.policy.q_values_of_stored, path, seed, max_steps, epsilon)
     return str(path)
 
 
@@ -165,7 +262,9 @@ def _load(
     make_network: MakeNetwork | None,
     make_env: MakeEnv | None,
     observation_space: Any,
+    call: str = "load_policy",
 ) -> _Loaded:
+    """call: what takes `make_network`, for a message."""
     folder = RunFolder.find(run, runs_dir)
     config = load_config(folder.config_path)
     path, checkpoint, lines = find_checkpoint(folder.path, which)
@@ -173,14 +272,17 @@ def _load(
     observation = ObservationSpec(**{**saved, "shape": tuple(saved["shape"])})
     if kind.get("custom") and make_network is None:
         raise RunError(
-            f"run {folder.name!r} was trained with its own make_network: "
-            "pass the same to load_policy(..., make_network=...)"
+            f"run {folder.name!r} was trained with its own make_network: pass the same from "
+            f"Python, {call}({folder.name!r}, make_network=...)"
         )
-    if observation_space is None and (make_network is not None or ":" in kind["torso"]):
+    if observation_space is None and "observation_space" in kind:
+        observation_space = from_plain(kind["observation_space"])
+    elif observation_space is None and (make_network is not None or ":" in kind["torso"]):
         observation_space = _observation_space(config, observation, make_env)
     network = _build(kind, observation, make_network, observation_space)
     _fill(network, checkpoint, path)
-    policy = Policy(network, observation, kind["num_actions"], kind["action_start"])
+    actions = kind["num_actions"], kind["action_start"]
+    policy = Policy(network, observation, *actions, observation_space, config.env)
     origin = {
         "run_name": folder.name,
         "env_id": config.env.id,
@@ -205,7 +307,7 @@ def _build(
             return make_own_network(
                 observation, kind["num_actions"], kind["torso"], hidden, dueling, observation_space
             )
-        except ValueError as error:
+        except ConfigError as error:
             raise RunError(f"the network cannot be rebuilt: {error}") from error
 
 
@@ -223,11 +325,24 @@ def _observation_space(
     config: Config, observation: ObservationSpec, make_env: MakeEnv | None
 ) -> Any:
     """The env's own space, when it is the one that the run saw."""
+    if make_env is None and config.env.is_function:
+        raise RunError(f"the run was made with the {config.env.id}: pass observation_space=")
     description = describe(config.env, make_env)
     if description.observation != observation:
-        raise RunError(
-            f"observations of {config.env.id} are {description.observation.obs_shape}, the run's "
-            f"were {observation.obs_shape}: it was trained with its own make_env; pass "
-            "observation_space="
-        )
+        seen = description.observation.obs_shape
+        raise _other_env(config.env.id, seen, observation, "observation_space=")
     return description.observation_space
+
+
+def _is_stored(found: ObservationSpec, observation: ObservationSpec) -> bool:
+    """Whether whole observations stored as `found` are those that a network takes."""
+    return (found.shape, found.dtype) == (observation.obs_shape, observation.dtype)
+
+
+def _other_env(
+    env_id: str, seen: tuple[int, ...], observation: ObservationSpec, argument: str
+) -> RunError:
+    return RunError(
+        f"observations of {env_id} are {seen}, the run's were {observation.obs_shape}: it was "
+        f"trained with its own make_env; pass {argument}"
+    )

@@ -99,7 +99,7 @@ class Step:
       step that only reset the env).
     bad: `[N]` bool; a NaN or infinity in the reward, in `obs_t` or in `next_obs`. No transition may
       touch it, and the env is to be reset (`reset_envs`). May be set where `valid` is not.
-    bad_what: "reward" or "observation" where any is bad, else "".
+    bad_what: "reward" or "observation" where any is bad (the reward where both are), else "".
     action_mask_t, next_action_mask: `[N, A]` bool of the actions allowed in `obs_t` and `next_obs`,
       all True where the env did not say; None if it never does.
     """

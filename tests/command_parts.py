@@ -34,7 +34,7 @@ def run(*words: str, code: str = "from distdqn.cli.main import main; sys.exit(ma
     )
 
 
-def start(tmp_path, *words, **environment):
+def start(tmp_path, *words, stderr=subprocess.PIPE, **environment):
     """`distdqn train`, with output in pipes; Ray's authentication as `environment` says."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
     clean.pop("RAY_ADDRESS", None)
@@ -42,7 +42,7 @@ def start(tmp_path, *words, **environment):
         [sys.executable, "-m", "distdqn", "train", *SMALL, f"--runs-dir={tmp_path}", *words],
         env=clean | environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
 

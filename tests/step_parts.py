@@ -17,9 +17,9 @@ def make_step(obs_t: np.ndarray, **fields: Any) -> Step:
         "raw_reward": zeros,
         "valid": ~no,
         "next_obs": obs_t,
-        "bad_what": "",
         "action_mask_t": None,
         "next_action_mask": None,
     }
     plain |= dict.fromkeys(("terminated", "truncated", "ended", "restarted", "starts", "bad"), no)
+    plain["bad_what"] = "reward" if "bad" in fields else ""
     return Step(obs_t=obs_t, **{**plain, **fields})

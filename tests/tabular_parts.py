@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from distdqn.config import EnvConfig, from_values
+from distdqn.envs.tables import CLIFF_WALKING
 from distdqn.tabular.counterexamples import divergence
 from distdqn.tabular.plan import SETTINGS, Bound, PlannedRun
 from distdqn.tabular.result import Learned, Outcome, Result, Verification
@@ -99,7 +100,7 @@ def made_up(results=None, outcomes=None):
         results = [
             made_up_result(bounds=(Bound("max_error", 0.03, True),)),
             made_up_result("lake-residual", "table, residual gradient", 0.6, **_RESIDUAL),
-            made_up_result("cliff-mlp", "MLP", 2.0, env_id="CliffWalking-v1", **_MLP),
+            made_up_result("cliff-mlp", "MLP", 2.0, env_id=CLIFF_WALKING, **_MLP),
         ]
     outcomes = made_up_outcomes() if outcomes is None else outcomes
     baird, weights = divergence()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from fake_envs import NESTED_SPACE, ScriptedEnv, SpaceEnv, make_space_env
+from gymnasium.vector.utils import concatenate, create_empty_array
+from run_parts import lockstep
 from torch import nn
 
+import distdqn
 from distdqn.config import load_config, to_yaml
-from distdqn.errors import CheckpointError, RunError
+from distdqn.envs.observations import ObservationEncoder
+from distdqn.errors import CheckpointError, EnvError, RunError
 from distdqn.files.checkpoint import Checkpoint, save_checkpoint, step_folder
 from distdqn.files.run_folder import RunFolder
 from distdqn.networks.q_network import make_network
-from distdqn.policy import Policy, evaluate_run, load_policy
+from distdqn.policy import Policy, evaluate, load_policy
 from distdqn.types import ObservationSpec
 
 CARTPOLE = ObservationSpec((4,), "float32")
@@ -117,20 +123,20 @@ def test_an_observation_is_a_stack_where_frames_are_stacked():
     values = policy.q_values(batch)
     assert values.shape == (2, 3) and policy(batch[1]) == values[1].argmax()
     np.testing.assert_allclose(policy.q_values(batch[1]), values[1], rtol=1e-5, atol=1e-7)
-    with pytest.raises(ValueError, match=r"one observation \[4, 5, 6\] or a batch .* got \[5, 6\]"):
+    with pytest.raises(ValueError, match=r"shape must be \(4, 5, 6\), got \(5, 6\)"):
         policy(batch[0, 0])
 
 
 @pytest.mark.parametrize("bad", [np.zeros(5), np.zeros((2, 5)), np.zeros((1, 1, 4)), 0.0])
 def test_an_observation_of_another_shape_is_refused(bad):
     policy = Policy(network(), CARTPOLE, num_actions=2)
-    with pytest.raises(ValueError, match=r"one observation \[4\] or a batch .* got \["):
+    with pytest.raises(ValueError, match=r"or a batch of them: shape must be \(4,\), got \("):
         policy.q_values(bad)
 
 
 def test_a_scaled_image_is_refused_where_bytes_are_stored():
     policy = Policy(network(), ObservationSpec((4,), "uint8", scale=1 / 255), num_actions=2)
-    with pytest.raises(ValueError, match="must be uint8 as the env gives it, got float64"):
+    with pytest.raises(ValueError, match="dtype must be uint8, got float64"):
         policy(np.zeros(4))
 
 
@@ -168,6 +174,137 @@ def test_loading_leaves_the_random_numbers_of_the_caller_alone(tmp_path):
     assert torch.rand(1) == expected
 
 
+# --- observations as environments give them
+
+SPACES = [
+    NESTED_SPACE,
+    gymnasium.spaces.Tuple((gymnasium.spaces.Discrete(3, start=2), NESTED_SPACE["speed"])),
+    gymnasium.spaces.MultiDiscrete([[2, 3], [4, 5]]),
+    gymnasium.spaces.MultiBinary((2, 3)),
+    gymnasium.spaces.Discrete(5, start=-2),
+    gymnasium.spaces.Box(0, 255, (3, 4, 3), np.uint8),
+    gymnasium.spaces.Box(-1, 1, (2,), np.float64),
+    gymnasium.spaces.Box(0, 1, (2, 2), np.bool_),
+    gymnasium.spaces.Box(0, 1, (), np.float32),
+]
+
+
+def policy_for(space, num_actions=3):
+    """A policy of arbitrary weights, and its encoder of what a vector env gives."""
+    encoder = ObservationEncoder(space, "S")
+    torch.manual_seed(0)
+    module = make_network(encoder.spec, num_actions, torso="mlp", hidden=(8,))
+    return Policy(module, encoder.spec, num_actions, observation_space=space), encoder
+
+
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+def test_one_observation_or_a_batch_as_a_vector_env_gives_it(space):
+    policy, encoder = policy_for(space)
+    space.seed(1)
+    rows = [space.sample() for _ in range(4)]
+    batch = concatenate(space, rows, create_empty_array(space, 4))
+    expected = q_of(policy.network, encoder.encode(batch, 4))
+    np.testing.assert_array_equal(policy.q_values(batch), expected)
+    assert policy(batch).tolist() == expected.argmax(axis=1).tolist()
+    masks = ~np.eye(3, dtype=bool)[expected.argmax(axis=1)]
+    for row, mask, values, masked in zip(rows, masks, expected, policy(batch, masks), strict=True):
+        np.testing.assert_allclose(policy.q_values(row), values, rtol=1e-5, atol=1e-6)
+        assert policy(row) == values.argmax()
+        second = np.where(mask, values, -np.inf).argmax()
+        assert policy(row, action_mask=mask.astype(np.int8)) == second == masked
+
+
+def without(key):
+    return {name: value for name, value in NESTED_SPACE.sample().items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "wrong"),
+    [
+        (NESTED_SPACE, without("gear"), r"its structure at \['gear'\] is another"),
+        (NESTED_SPACE, np.zeros(30), r"its structure at \['gear'\] is another"),
+        (
+            NESTED_SPACE,
+            without("speed") | {"speed": np.zeros((2, 3))},
+            r"shape at \['speed'\] must be \(2, 2\), got \(2, 3\)",
+        ),
+        (
+            NESTED_SPACE,
+            without("lights") | {"lights": np.zeros((3, 2, 3), np.int8)},
+            r"shape at \['lights'\] must be \(2, 3\), got \(3, 2, 3\)",
+        ),
+        (
+            NESTED_SPACE,
+            without("lights") | {"lights": np.full((2, 3), 0.5)},
+            r"dtype at \['lights'\] must be int8, got float64",
+        ),
+        (
+            NESTED_SPACE,
+            without("gear") | {"gear": 3},
+            r"value at \['gear'\] must be Discrete\(4, start=-1\), got 3",
+        ),
+        (gymnasium.spaces.Discrete(5), [1, 5], r"value must be Discrete\(5\), got 5"),
+        (gymnasium.spaces.Discrete(5), "left", "must be int64, got <U4"),
+        (gymnasium.spaces.Box(-1, 1, (2,)), None, "got object|shape must be"),
+    ],
+)
+def test_what_is_no_observation_says_where(space, obs, wrong):
+    policy, _ = policy_for(space)
+    with pytest.raises(ValueError, match=f"^obs must be one of .* or a batch of them: .*{wrong}"):
+        policy(obs)
+
+
+@pytest.mark.parametrize(
+    ("mask", "wrong"),
+    [
+        ([1, 0, 1], r"action_mask must be \[2, 2\], got \[3\]"),
+        (np.ones((3, 2)), r"action_mask must be \[2, 2\], got \[3, 2\]"),
+        ([[1, 0], [0, 0]], "allows no action: one of its rows is all false"),
+        ([[1], [0, 1]], r"action_mask must be \[2, 2\], got \[\]"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, wrong):
+    policy = Policy(network(), CARTPOLE, num_actions=2)
+    with pytest.raises(ValueError, match=wrong):
+        policy(np.zeros((2, 4)), action_mask=mask)
+
+
+def test_an_observation_space_that_is_not_the_runs_is_refused(tmp_path):
+    save_run(tmp_path, network())
+    space = gymnasium.spaces.Box(-1, 1, (5,))
+    policy = load_policy("run", runs_dir=tmp_path, observation_space=space)
+    with pytest.raises(RunError, match=r"observations of the run were float32\[4\]: pass the"):
+        policy(np.zeros(5))
+
+
+# --- the env that a policy plays in
+
+
+def test_the_policys_env_is_the_runs(tmp_path):
+    save_run(tmp_path, network(), **{"env.wrappers": ["TimeLimit(max_episode_steps=5)"]})
+    policy = load_policy("run", runs_dir=tmp_path)
+    env = policy.make_env(render_mode="rgb_array")
+    obs, _ = env.reset(seed=0)
+    for step in range(5):
+        obs, _, terminated, truncated, _ = env.step(policy(obs))
+        assert not terminated and truncated == (step == 4)
+    assert env.render().dtype == np.uint8
+    env.close()
+
+
+def test_a_function_that_makes_another_env_is_refused(tmp_path):
+    save_run(tmp_path, network(), **{"env.id": "Pendulum-v1"})
+    policy = load_policy("run", runs_dir=tmp_path)
+    policy.make_env(lambda: gymnasium.make("CartPole-v1")).close()
+    with pytest.raises(RunError, match=r"are \(3,\), the run's were \(4,\): .* pass make_env="):
+        policy.make_env(ScriptedEnv)
+
+
+def test_a_policy_of_no_run_has_no_env():
+    with pytest.raises(RunError, match="the policy is of no run"):
+        Policy(network(), CARTPOLE, num_actions=2).make_env()
+
+
 # --- networks of the user's own
 
 
@@ -201,9 +338,12 @@ def test_an_env_that_is_not_the_runs_asks_for_the_observation_space(tmp_path, ob
 
 def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
     save_run(tmp_path, network())
-    first = evaluate_run("run", episodes=7, seed=3, runs_dir=tmp_path)
-    assert first == evaluate_run("run", episodes=7, seed=3, runs_dir=tmp_path)
-    json.dumps(first)
+    result = evaluate("run", episodes=7, seed=3, runs_dir=tmp_path)
+    again = evaluate("run", episodes=7, seed=3, runs_dir=tmp_path)
+    first = result.to_json()
+    assert first == json.loads(json.dumps(again.to_json()))
+    assert len(result.returns) == len(result.lengths) == 7
+    assert (result.return_mean, result.return_std) == (first["return_mean"], first["return_std"])
     assert first["run_name"] == "run" and first["env_id"] == "CartPole-v1"
     assert first["env_steps"] == 1000 and first["checkpoint"].endswith("step_1000")
     assert 1 <= first["return_min"] <= first["return_mean"] <= first["return_max"] <= 30
@@ -213,16 +353,25 @@ def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
 
 def test_episodes_that_are_cut_are_counted(tmp_path):
     save_run(tmp_path, network(), **{"eval.max_episode_steps": 3})
-    result = evaluate_run("run", episodes=4, runs_dir=tmp_path)
-    assert result["num_cut"] == 4 and result["return_mean"] == 3.0
+    result = evaluate("run", episodes=4, runs_dir=tmp_path)
+    assert result.num_cut == 4 and result.return_mean == 3.0
 
 
 def test_a_video_is_recorded_into_the_run(tmp_path):
     folder = save_run(tmp_path, network(), **{"eval.max_episode_steps": 5})
-    result = evaluate_run("run", episodes=1, seed=2, video=True, runs_dir=tmp_path)
-    (path,) = result["videos"]
+    result = evaluate("run", episodes=1, seed=2, video=True, runs_dir=tmp_path)
+    (path,) = result.videos
     assert path == str(folder.path / "videos" / "evaluate_step_1000_seed_2.mp4")
     assert (folder.path / "videos" / "evaluate_step_1000_seed_2.mp4").stat().st_size > 1000
+
+
+def test_a_video_of_what_cannot_be_rendered_is_refused_before_playing(tmp_path, monkeypatch):
+    save_run(tmp_path, network())
+    monkeypatch.setattr("distdqn.policy.play_episodes", lambda *args, **kwargs: 1 / 0)
+    cartpole = SpaceEnv(gymnasium.spaces.Box(-1, 1, (4,)), gymnasium.spaces.Discrete(2))
+    with pytest.raises(EnvError, match=r"cannot be rendered: its render modes are \[\]") as caught:
+        evaluate("run", video=True, runs_dir=tmp_path, make_env=lambda: cartpole)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
@@ -233,10 +382,61 @@ def test_a_run_trained_on_the_users_own_env_is_evaluated_on_it(tmp_path):
         return made[-1]
 
     save_run(tmp_path, network(), **{"env.id": "Pendulum-v1"})
-    result = evaluate_run("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
-    assert made and result["return_mean"] >= 1.0
+    result = evaluate("run", episodes=2, runs_dir=tmp_path, make_env=make_env)
+    assert made and result.return_mean >= 1.0
 
 
 def test_a_run_that_is_not_there_is_said_in_one_line(tmp_path):
     with pytest.raises(RunError, match="no run 'nothing'"):
         load_policy("nothing", runs_dir=tmp_path)
+
+
+# --- a run from its start to its policy
+
+
+class Shouting(gymnasium.ObservationWrapper):
+    """Adds an entry to a Dict observation, and a mask that forbids the last action."""
+
+    def __init__(self, env, loudness):
+        super().__init__(env)
+        self.loudness = loudness
+        said = gymnasium.spaces.Box(0, loudness, (1,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict({**env.observation_space, "said": said})
+
+    def observation(self, observation):
+        return observation | {"said": np.full(1, self.loudness, np.float32)}
+
+    def reset(self, **kwargs):
+        obs, info = super().reset(**kwargs)
+        return obs, info | {"action_mask": np.array([1, 1, 0], np.int8)}
+
+    def step(self, action):
+        assert action < 2
+        *step, info = super().step(action)
+        return *step, info | {"action_mask": np.array([1, 1, 0], np.int8)}
+
+
+def test_a_run_keeps_its_wrappers_and_a_dict_goes_through_all_of_it(tmp_path):
+    make_env = functools.partial(make_space_env, NESTED_SPACE)
+    wrappers = ["test_policy:Shouting(loudness=3)", {"TimeLimit": {"max_episode_steps": 4}}]
+    config = lockstep(
+        tmp_path, env__wrappers=wrappers, total_env_steps=700, workers__count=1, replay__shards=1
+    )
+    summary = distdqn.train(config, make_env=make_env, display=False)
+    assert summary.eval_return_mean == 4.0, "evaluation is cut by the wrapper too"
+    runs_dir = tmp_path / "runs"
+    kept = load_config(runs_dir / "run" / "config.yaml")
+    assert kept.env.wrappers == (
+        "test_policy:Shouting(loudness=3)",
+        "TimeLimit(max_episode_steps=4)",
+    )
+    policy = load_policy("run", runs_dir=runs_dir)
+    env = policy.make_env(make_env)
+    obs, info = env.reset(seed=0)
+    action, ended, steps = policy(obs, info["action_mask"]), False, 0
+    while not ended:
+        obs, _, terminated, truncated, info = env.step(action)
+        action, ended, steps = policy(obs, info["action_mask"]), terminated or truncated, steps + 1
+    assert steps == 4 and obs["said"] == 3
+    result = evaluate("run", episodes=2, runs_dir=runs_dir, make_env=make_env)
+    assert result.return_mean == 4.0

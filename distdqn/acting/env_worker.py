@@ -7,15 +7,17 @@ taken, when it is told to stop, or when an environment fails.
 import contextlib
 import math
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
 
 from distdqn.acting.push_window import PushWindow
-from distdqn.errors import EnvFailure
+from distdqn.errors import EnvFailure, own_frame
 from distdqn.machine.cpu import give_most_way, give_way
 from distdqn.telemetry.usage import Meter
 from distdqn.types import ShardMap, WorkerDirective
@@ -65,9 +67,10 @@ class EnvWorker:
         self._asked: ray.ObjectRef | None = None
         self._next_report = 0.0
 
-    def run(self, shards: ShardMap) -> str:
-        """Acts until done. Returns "" or, in one line, how an environment failed."""
+    def run(self, shards: ShardMap) -> EnvFailure | None:
+        """Acts until done. Returns how an environment failed, if one did."""
         self._window.set_shards(shards)
+        self._thread = threading.get_ident()
         threading.Thread(target=self._watch, daemon=True).start()
         self._started, self._meter = time.monotonic(), Meter()
         try:
@@ -75,15 +78,15 @@ class EnvWorker:
             with self._in_env(self._construct_timeout_s, missed):
                 self._rollout = self._build()
         except EnvFailure as failure:
-            return str(failure)
+            return failure
         directive = ray.get(self._report(), timeout=_REPORT_TIMEOUT_S)
+        failed = None
         try:
             self._act(directive)
-            failure_line = ""
         except EnvFailure as failure:
-            failure_line = str(failure)
-        self._finish(finished=not failure_line)
-        return failure_line
+            failed = failure
+        self._finish(finished=failed is None)
+        return failed
 
     def _act(self, directive: WorkerDirective) -> None:
         rollout, window = self._rollout, self._window
@@ -146,6 +149,7 @@ class EnvWorker:
         report = self._rollout.report(
             accepted=window.accepted,
             refused=self._rollout.refused + window.refused,
+            refused_at_end=window.refused,
             in_flight=window.in_flight,
             wait_s=self._meter.wait_s,
             elapsed_s=time.monotonic() - self._started,
@@ -169,7 +173,14 @@ class EnvWorker:
             time.sleep(min(1.0, self._env_timeout_s / 4))
             since, limit_s, missed = self._watched or (math.inf, 0.0, "")
             if time.monotonic() - since > limit_s:
-                line = f"environment {self._env!r} {missed.format(limit_s)}"
-                told = self._control.report_failure.remote(*self._stream, line)
+                failure = self._hung(missed.format(limit_s))
+                told = self._control.report_failure.remote(*self._stream, failure)
                 ray.wait([told], timeout=5)
                 os._exit(_HUNG_EXIT_STATUS)
+
+    def _hung(self, missed: str) -> EnvFailure:
+        """The failure of an env that has not returned, with where it stands now."""
+        details = "".join(traceback.format_stack(sys._current_frames()[self._thread]))
+        failure = EnvFailure(f"environment {self._env!r} {missed}{own_frame(details)}")
+        failure.details = details
+        return failure

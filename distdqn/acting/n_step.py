@@ -21,12 +21,16 @@ is an arrival with its whole stack, and a source without.
 Symbols: `N` envs, `R` rows (vector steps) held, `F` frames, `B` transitions, `A` actions.
 """
 
+import collections
 from collections.abc import Sequence
 
 import numpy as np
 
 from distdqn.acting.frames import FrameBuffer
 from distdqn.types import BEFORE_ANY, ObservationSpec, Step, TransitionBlock, WeightsVersion
+
+CAUSES = ("", "reward not finite", "observation not finite")
+"""Why a step is bad: `Step.bad_what` with what is the matter."""
 
 _FIRST_ROWS = 16  # buffers double from here
 
@@ -41,7 +45,7 @@ _ROW = np.dtype(
         ("depth", np.uint8),  # of the source
         ("terminated", bool),
         ("last", bool),  # no window goes on after this step
-        ("bad", bool),  # implies last
+        ("bad", np.uint8),  # 0, or why: a position in `CAUSES`; implies last
         ("pending", bool),  # valid, and not emitted yet
     ],
     align=True,
@@ -59,6 +63,7 @@ class NStepAccumulator:
     Memory grows with the rows held, so `emit` bounds it.
 
     num_rows: vector steps held; the oldest of them are dropped by `emit`.
+    refused_by: windows refused so far, by cause.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class NStepAccumulator:
     ):
         assert n_step >= 1 and num_envs >= 1 and 0 <= discount <= 1, (n_step, num_envs, discount)
         self.num_rows = 0
+        self.refused_by: collections.Counter[str] = collections.Counter()
         self._n_step = n_step
         self._discounts = discount ** np.arange(n_step + 1, dtype=np.float64)  # gamma^m
         self._envs = np.arange(num_envs)
@@ -116,7 +122,8 @@ class NStepAccumulator:
         row, after = self._rows[self.num_rows : self.num_rows + 2]
         self.num_rows += 1
         row["action"], row["reward"] = a_tm1, step.r_t
-        row["pending"], row["bad"], row["terminated"] = step.valid, step.bad, step.terminated
+        row["pending"], row["terminated"] = step.valid, step.terminated
+        row["bad"] = step.bad * CAUSES.index(f"{step.bad_what} not finite") if step.bad_what else 0
         row["last"] = step.terminated | step.truncated
         start = self._buffer.append(step.obs_t, self._envs, step.action_mask_t)
         row["arrival"] = after["source"] = start + self._envs
@@ -171,8 +178,9 @@ class NStepAccumulator:
         end = first + (length - 1) * len(self._envs)
         num_closed = len(first)
         rows = self._rows.reshape(-1)  # of records: `take` is far faster than an index
-        if np.count_nonzero(bad := rows.take(end)["bad"]):
-            first, length, end = (column[~bad] for column in (first, length, end))
+        if np.count_nonzero(causes := rows.take(end)["bad"]):
+            self.refused_by.update(CAUSES[cause] for cause in causes[causes > 0].tolist())
+            first, length, end = (column[causes == 0] for column in (first, length, end))
         begins, ends = rows.take(first), rows.take(end)
         t_depth = np.minimum(ends["depth"] + 1, self._stack - 1).astype(np.uint8)
         used, renumbered = self._buffer.renumber(
@@ -234,7 +242,8 @@ def _windows(
     open_ = pending.copy()
     for k in range(min(len(discounts), len(rewards))):
         goes_on = open_[: len(rewards) - k]  # a view: windows with a k-th reward
-        returns[: len(goes_on)] += goes_on * (discounts[k] * rewards[k:])
+        # An array of one: a scalar times float32 is float32 in NumPy 1.
+        returns[: len(goes_on)] += goes_on * (discounts[k : k + 1] * rewards[k:])
         lengths[: len(goes_on)] += goes_on
         goes_on &= ~last[k:]
     return returns, lengths, pending & (~open_ | (lengths == len(discounts)))

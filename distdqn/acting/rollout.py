@@ -119,6 +119,7 @@ class Rollout:
 
     collected: transitions that left the windows, `refused` included.
     refused: of these, those thrown away since a NaN or infinity touched their window.
+    note: which env gave the first of these, and what it was; "" while there is none.
     stepped: valid env steps taken, those still in windows included.
     reward_abs_max: largest absolute reward, scaled and clipped, in a valid step; no bad one.
     env_s, inference_s: seconds spent in `stepper.step` and in choosing actions.
@@ -155,6 +156,7 @@ class Rollout:
         self._last_bad: dict[int, int] = {}  # step of each env that gave a NaN or infinity
         self._rows: list[tuple[float, WeightsVersion]] = []  # per row of the accumulator
         self._sequence = self.collected = self.refused = self.stepped = self._vector_steps = 0
+        self.note = ""
         self.reward_abs_max = self.env_s = self.inference_s = 0.0
         self._clock, self._epsilons_at = -1, epsilons
         self.set_clock(0)
@@ -234,6 +236,8 @@ class Rollout:
             "stepped": self.stepped,
             "collected": self.collected,
             "refused": self.refused,
+            "refused_by": dict(self._accumulator.refused_by),
+            "note": self.note,
             "episodes": tuple(
                 (first_env + e.env, e.episode_return, e.length) for e in self.drain_episodes()
             ),
@@ -280,6 +284,7 @@ class Rollout:
         """`step` with its bad envs reset; where the stepper cannot reset them alone, the
         others' episodes are cut off with them."""
         for env in np.flatnonzero(step.bad).tolist():
+            self.note = self.note or self._described(env, step)
             self._note_bad(env, step.bad_what)
         frames, was_reset = self._stepper.reset_envs(step.bad)
         self._tracker.drop(was_reset)
@@ -289,6 +294,19 @@ class Rollout:
             restarted=step.restarted | was_reset,
             starts=step.starts | was_reset,
             next_action_mask=self._stepper.action_mask,
+        )
+
+    def _described(self, env: int, step: Step) -> str:
+        """Which env gave a bad value, and the value, for the user."""
+        value = f"the reward {step.raw_reward[env]:g}"
+        if step.bad_what == "observation":
+            arrived = step.obs_t[env]
+            obs = step.next_obs[env] if np.isfinite(arrived).all() else arrived
+            at = tuple(np.argwhere(~np.isfinite(obs))[0].tolist())
+            value = f"an observation with {obs[at]:g}" + (f" at {list(at)}" if at else "")
+        return (
+            f"environment {env} of worker {self._worker} gave {value} in its step "
+            f"{self._vector_steps}: transitions that touch it are refused, and the env is reset"
         )
 
     def _note_bad(self, env: int, what: str) -> None:

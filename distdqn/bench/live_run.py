@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from distdqn.config import Config, to_yaml
+from distdqn.config.schedules import in_env_steps
 from distdqn.errors import ConfigError, RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import tree_pss_bytes
@@ -52,6 +53,7 @@ def without_end(config: Config) -> Config:
             f"mode is {config.mode}, the benchmark needs async: in lockstep one part works "
             "while the others wait"
         )
+    config = in_env_steps(config)  # those of the run that is meant
     return dataclasses.replace(
         config,
         total_env_steps=_ENDLESS,

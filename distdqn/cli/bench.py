@@ -19,8 +19,8 @@ from distdqn.bench.show import compare, show, write_png
 from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import OutputFlags, json_only, listing, say
 from distdqn.config import Config, load_config
-from distdqn.config.values import did_you_mean
-from distdqn.errors import DistDQNError
+from distdqn.config.suggestions import did_you_mean
+from distdqn.errors import DistDQNError, begun
 from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
@@ -78,7 +78,9 @@ def run(arguments: Sequence[str]) -> int:
     options, wants_json, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
     with json_only(wants_json) as print_json, _folder(runs_dir, name) as folder:
-        _finish(folder, module.run(wanted, say, *more), old, print_json)
+        with begun():
+            result = module.run(wanted, say, *more)
+        _finish(folder, result, old, print_json)
     return 0
 
 
@@ -93,11 +95,11 @@ def _read_flags(
     source_kind: Any = ConfigFlags if preset else FolderFlags
     parts = [Flags, OutputFlags, module.Options, source_kind, *([Config] if preset else [])]
     flags, output, own, place, *values = read_flags(prog, words, *parts)
-    options, source = make_options(prog, Flags, flags), make_options(prog, source_kind, place)
+    options, source = make_options(Flags, flags), make_options(source_kind, place)
     try:
         wanted = with_values(module.QUICK if options.quick else module.Options(), own)
     except ValueError as error:
-        raise UsageError(f"{prog}: {error}") from error
+        raise UsageError(str(error)) from error
     if not preset:
         return options, "json" in output, wanted, source.runs_dir, []
     if source.preset is not None or source.config is not None:
@@ -143,7 +145,7 @@ def _read(path: Path, name: str) -> Result:
         raise DistDQNError(f"--compare {path} is {error}") from error
     if result.benchmark != name:
         found = f"a result of {result.benchmark!r}; give one of {name!r}"
-        raise UsageError(f"distdqn bench {name}: --compare {path} is {found}")
+        raise UsageError(f"--compare {path} is {found}")
     return result
 
 
@@ -161,9 +163,9 @@ def _folder(runs_dir: str, name: str) -> Iterator[Path]:
 def _unknown(word: str) -> UsageError:
     names = ", ".join(BENCHMARKS)
     if word.startswith("-"):
-        return UsageError(f"distdqn bench: name a benchmark before {word}: {names}")
+        return UsageError(f"name a benchmark before {word}: {names}")
     hint = did_you_mean(word, BENCHMARKS, f"the benchmarks are {names}")
-    return UsageError(f"distdqn bench: unknown benchmark {word!r}; {hint}")
+    return UsageError(f"unknown benchmark {word!r}; {hint}")
 
 
 def _help() -> str:

@@ -23,6 +23,7 @@ import psutil
 from distdqn.cli.flags import read_options
 from distdqn.cli.output import json_only
 from distdqn.machine import memory as machine_memory
+from distdqn.machine.installation import install_command, pip_install, requirements_of
 
 _GIB = 2**30
 _MIN_MEMORY_BYTES = 2 * _GIB  # Ray takes 0.45 GB, each process with torch about 0.2
@@ -30,7 +31,7 @@ MAX_RAY_TEMP_BYTES = 5 * _GIB
 _MAX_SOCKET_PATH = 107  # sun_path of Linux, without the final zero
 _SESSION = "session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"
 _RAY_PROCESSES = ("raylet", "gcs_server", "ray::")
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}  # the worst last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Options:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs every check; the exit status is 1 if one fails."""
+    """Runs every check; the worst status is that of all, and the exit status 1 if one fails."""
     options, wants_json = read_options("distdqn doctor", Options, arguments)
     with json_only(wants_json) as print_json:
         results = _look(options.start_ray)
-        status = "fail" if any(result.status == "fail" for result in results) else "ok"
+        status = max((result.status for result in results), key=list(_COLOURS).index)
         if not wants_json:
             _show(results)
         print_json({"status": status, "checks": [vars(result) for result in results]})
@@ -110,14 +111,12 @@ def packages() -> Check:
     from packaging.requirements import Requirement
 
     try:
-        lines = importlib.metadata.requires("distdqn") or []
+        needed = [Requirement(line) for line in requirements_of()]
     except importlib.metadata.PackageNotFoundError:
-        return check("packages", "distdqn is not installed", "pip install .")
-    needed = [Requirement(line) for line in lines]
-    needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+        return check("packages", "distdqn is not installed", install_command())
     if wrong := [str(r) for r in needed if not _satisfied(r.name, r.specifier)]:
-        advice = "pip install " + " ".join(f"'{line}'" for line in wrong)
-        return check("packages", "missing or too old: " + ", ".join(wrong), advice, "fail")
+        found = "missing or too old: " + ", ".join(wrong)
+        return check("packages", found, pip_install(*wrong), "fail")
     shown = ("ray", "torch", "numpy", "numba", "gymnasium")
     return check("packages", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in shown))
 

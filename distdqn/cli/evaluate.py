@@ -33,9 +33,9 @@ def run(arguments: Sequence[str]) -> int:
     """Plays the episodes and prints what they returned; returns the exit status."""
     options, wants_json = read_options("distdqn evaluate", Options, arguments)
     with json_only(wants_json) as print_json:
-        from distdqn.policy import evaluate_run
+        from distdqn.policy import evaluate
 
-        result = evaluate_run(**vars(options))
+        result = evaluate(**vars(options)).to_json()
         if not wants_json:
             _show(result)
         print_json(result)

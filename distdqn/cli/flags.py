@@ -19,8 +19,11 @@ from tyro import constructors as rules
 
 from distdqn.cli.output import OutputFlags
 from distdqn.config import Config, Schedule
-from distdqn.config.files import build, key_types
-from distdqn.config.values import coerce, did_you_mean, field_types, is_section, plain_type
+from distdqn.config.calls import Call
+from distdqn.config.files import preset_names
+from distdqn.config.keys import build, key_types
+from distdqn.config.suggestions import did_you_mean_key
+from distdqn.config.values import coerce, field_types, is_section, plain_type
 from distdqn.errors import ConfigError, DistDQNError
 
 _METAVARS: dict[Any, str] = {
@@ -29,16 +32,14 @@ _METAVARS: dict[Any, str] = {
     str: "TEXT",
     bool: "true|false",
     Mapping: "JSON",
-    Schedule: "NUMBER|START:END:ENV_STEPS",
+    Schedule: "NUMBER|START:END:LENGTH",
 }
 
 _T = TypeVar("_T")
 
 
 class UsageError(DistDQNError):
-    """A command line that cannot be read; the message begins with the command."""
-
-    exit_status = 2
+    """A command line that cannot be read."""
 
 
 class _Words(list[str]):
@@ -51,17 +52,17 @@ def read_options(prog: str, kind: type[_T], words: Sequence[str]) -> tuple[_T, b
     Raises UsageError for what cannot be read, or is refused.
     """
     own, output = read_flags(prog, words, kind, OutputFlags)
-    return make_options(prog, kind, own), "json" in output
+    return make_options(kind, own), "json" in output
 
 
-def make_options(prog: str, kind: Any, given: Mapping[str, Any]) -> Any:
+def make_options(kind: Any, given: Mapping[str, Any]) -> Any:
     """The dataclass `kind` of what `read_flags` gave; UsageError for what is refused."""
     types = key_types(kind)
     try:
         values = {key: coerce(value, types[key], flag_name(key)) for key, value in given.items()}
         return build(kind, values)
     except ConfigError as error:
-        raise UsageError(f"{prog}: {error}") from None
+        raise UsageError(str(error)) from None
 
 
 def read_flags(prog: str, words: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
@@ -73,7 +74,8 @@ def read_flags(prog: str, words: Sequence[str], *kinds: type) -> list[dict[str, 
     Raises UsageError, one line, for what cannot be read, SystemExit after --help was printed.
     """
     if "--" in words:
-        raise UsageError(f"{prog}: unexpected argument '--'; see {prog} --help")
+        raise UsageError(f"unexpected argument '--'; see {prog} --help")
+    _require_once(words)
     tree, unknown = _tyro(prog, [_FALSE.get(_hyphens(word), word) for word in words], kinds)
     if unknown:
         raise _unknown(prog, unknown, [key for kind in kinds for key in key_types(kind)])
@@ -103,17 +105,45 @@ def as_words(value: Any) -> list[str]:
 
 def _unknown(prog: str, words: Sequence[str], keys: Sequence[str]) -> UsageError:
     for word in words:
-        if word.startswith("--"):
+        if re.match("--?[a-zA-Z]", word):
             name = _hyphens(word).partition("=")[0]
-            hint = did_you_mean(name, map(flag_name, keys), f"see {prog} --help")
-            return UsageError(f"{prog}: unknown option {name}; {hint}")
-    return UsageError(f"{prog}: unexpected argument {words[0]!r}; see {prog} --help")
+            negation, key = re.fullmatch("--?(no-)?(.*)", name).groups()  # type: ignore[union-attr]
+            shown = _false_flag if negation else flag_name
+            see = f"see {prog} --help"
+            hint = did_you_mean_key(key.replace("-", "_"), keys, see, shown=shown)
+            return UsageError(f"unknown option {name}; {hint}")
+    meant = _flag_for(words[0]) if "preset" in keys else ""
+    hint = f"did you mean {meant} {words[0]}?" if meant else f"see {prog} --help"
+    return UsageError(f"unexpected argument {words[0]!r}; {hint}")
 
 
-_FALSE = {  # --learner.no-double: --learner.double=false
-    re.sub(r"([^.-][^.]*)$", r"no-\1", flag_name(key)): f"{flag_name(key)}=false"
-    for key, annotation in key_types(Config).items()
-    if plain_type(annotation)[0] is bool
+def _flag_for(word: str) -> str:
+    """The flag that somebody meant who gave its value alone, or ""."""
+    if word in preset_names():
+        return "--preset"
+    if word.endswith((".yaml", ".yml")):
+        return "--config"
+    return "--env.id" if re.search(r"-v\d+$", word) else ""
+
+
+def _require_once(words: Sequence[str]) -> None:
+    """A second preset or file would replace the first as a whole, which nobody means."""
+    for flag in ("--preset", "--config"):
+        if sum(word.partition("=")[0] == flag for word in words) > 1:
+            raise UsageError(
+                f"{flag} is given twice, a run has one; join what they set in one --config file"
+            )
+
+
+def _false_flag(key: str) -> str:
+    return re.sub(r"([^.-][^.]*)$", r"no-\1", flag_name(key))
+
+
+_BOOLS = [key for key, type_ in key_types(Config).items() if plain_type(type_)[0] is bool]
+_FALSE = {  # --learner.no-double and --no-learner.double: --learner.double=false
+    form: f"{flag_name(key)}=false"
+    for key in _BOOLS
+    for form in (_false_flag(key), f"--no-{flag_name(key)[2:]}")
 }
 
 
@@ -133,9 +163,8 @@ def _tyro(
     registry = rules.ConstructorRegistry()
     registry.primitive_rule(_as_words)
     registry.struct_rule(_as_dict)
-    fields = [(kind.__name__, Annotated[(kind, *_markers(kind))]) for kind in kinds]
+    fields = [(kind.__name__, Annotated[_marked(kind)]) for kind in kinds]
     together: Any = dataclasses.make_dataclass("Flags", fields)
-    positional = tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -146,7 +175,7 @@ def _tyro(
                 args=words,
                 default=together(*defaults) if defaults else tyro.MISSING_NONPROP,
                 return_unknown_args=True,
-                config=positional,
+                config=(tyro.conf.PositionalRequiredArgs,),
                 registry=registry,
             )
     except SystemExit as ended:
@@ -156,20 +185,20 @@ def _tyro(
     text = " ".join(re.sub("[─│╭╮╰╯]|-{3,}", " ", box).split())
     if missing := re.match(r"Missing from [^:]*: (\S+)", text):
         text = f"{missing[1]} is missing; see {prog} --help"
-    elif missing := re.match(r"Missing value for argument '(?:\w+\.)?([^']*)'", text):
+    elif missing := re.match(r"Missing value for argument '(?:\(')?(?:\w+\.)?([^']*)'", text):
         name = missing[1] if missing[1].startswith("-") else missing[1].upper()
         text = f"{name} needs a value; see {prog} --help"
-    raise UsageError(f"{prog}: {text}")
+    raise UsageError(text)
 
 
-def _markers(kind: type) -> list[Any]:
+def _marked(kind: type) -> tuple[Any, ...]:
     """No kind's name is in its flags; see `read_flags` for those of bools."""
-    markers: list[Any] = [tyro.conf.arg(name="")]
+    markers: list[Any] = [kind, tyro.conf.arg(name="")]
     if kind is Config:
         markers.append(tyro.conf.FlagConversionOff)
     elif kind.__module__.startswith("distdqn.cli."):
         markers.append(tyro.conf.FlagCreatePairsOff)  # nobody needs --no-json
-    return markers
+    return tuple(markers)
 
 
 def _as_words(info: rules.PrimitiveTypeInfo) -> rules.PrimitiveConstructorSpec[Any] | None:
@@ -195,7 +224,7 @@ def _metavar(bare: Any) -> str | None:
     if kind is Literal:
         return "|".join(get_args(bare))
     if kind is tuple:
-        item = _metavar(get_args(bare)[0])
+        item = _metavar(plain_type(get_args(bare)[0])[0])
         return f"{item} [{item} ...]"
     return _METAVARS.get(kind)
 
@@ -211,7 +240,13 @@ def _as_dict(info: rules.StructTypeInfo) -> rules.StructConstructorSpec | None:
         _asking.pop()
     assert isinstance(spec, rules.StructConstructorSpec), spec
     texts = _meanings(info.type)
-    fields = (dataclasses.replace(f, helptext=texts.get(f.name, f.helptext)) for f in spec.fields)
+    fields = []
+    for field in spec.fields:
+        changes: dict[str, Any] = {"helptext": texts.get(field.name, field.helptext)}
+        if field.default is tyro.MISSING_NONPROP:  # positional, and called by its own name
+            name = tyro.conf.arg(metavar=field.name.upper())
+            changes["type"] = Annotated[(field.type, name)]
+        fields.append(dataclasses.replace(field, **changes))
     return rules.StructConstructorSpec(lambda **given: given, tuple(fields))
 
 
@@ -253,9 +288,11 @@ def _read_value(prog: str, key: str, words: list[str], annotation: Any) -> Any:
     bare, optional = plain_type(annotation)
     text = " ".join(words)
     if not words and bare is not bool:
-        raise UsageError(f"{prog}: {flag_name(key)} needs a value; see {prog} --help")
+        raise UsageError(f"{flag_name(key)} needs a value; see {prog} --help")
     if optional and text.lower() in ("none", "null"):
         return None
+    if bare == tuple[Call, ...] and not text.startswith("["):
+        return words
     if get_origin(bare) is tuple:
         text = text if text.startswith("[") else f"[{', '.join(words)}]"
     elif bare is bool:
@@ -265,4 +302,4 @@ def _read_value(prog: str, key: str, words: list[str], annotation: Any) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UsageError(f"{prog}: {flag_name(key)} is {text!r}, not JSON or YAML") from None
+        raise UsageError(f"{flag_name(key)} is {text!r}, not JSON or YAML") from None

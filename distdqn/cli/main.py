@@ -1,6 +1,6 @@
 """The command `distdqn`: finds the verb, and says in one line what went wrong.
 
-Exit status: 0 done, 1 failed, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM.
+The line is `distdqn VERB: what was wrong; the way out`; the exit status is as in `errors`.
 """
 
 import atexit
@@ -9,13 +9,14 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
-from distdqn.cli.output import listing, say
-from distdqn.errors import DistDQNError
+from distdqn.cli.output import listing, say, told_if_slow
+from distdqn.errors import DistDQNError, traceback_of
 from distdqn.version import __version__
 
 _THREADS_TIMEOUT_S = 3.0
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"distdqn {__version__}")
         return 0
     if words[0] not in VERBS:
-        say(_unknown_verb(words[0]))
+        say(f"distdqn: {_unknown_verb(words[0])}")
         return 2
     return _run(words[0], words[1:], debug)
 
@@ -83,11 +84,13 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     """Runs a verb; whatever it raises becomes one line and an exit status."""
     try:
         with _sigterm_exits():
-            status = importlib.import_module(f"distdqn.cli.{verb}").run(arguments)
+            with told_if_slow(f"distdqn {verb}: loading"):
+                command = importlib.import_module(f"distdqn.cli.{verb}")
+            status = command.run(arguments)
             sys.stdout.flush()
             return status
     except KeyboardInterrupt:
-        say("distdqn: interrupted")
+        say(f"distdqn {verb}: interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output left; what Python flushes at exit must go somewhere.
@@ -96,8 +99,10 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+            if details := getattr(error, "details", ""):
+                say(details)
         line, status = _explain(error)
-        say(line)
+        say(f"distdqn {verb}: {line}")
         return status
 
 
@@ -105,17 +110,26 @@ def _explain(error: Exception) -> tuple[str, int]:
     """The line for an error and its exit status."""
     line = " ".join(str(error).split())
     if isinstance(error, DistDQNError):
-        ours = line.startswith("distdqn ")
-        return (line if ours else f"distdqn: error: {line}"), error.exit_status
-    kind = type(error).__name__
-    return f"distdqn: internal error: {kind}: {line} (--debug shows the traceback)", 1
+        return line, error.exit_status
+    log = getattr(error, "log", None) or _log(error)
+    return f"internal error: {type(error).__name__}: {line}; the traceback is in {log}", 1
+
+
+def _log(error: Exception) -> str:
+    """Where the traceback of an error outside of any run is written to."""
+    file, path = tempfile.mkstemp(prefix="distdqn_", suffix="_internal_error.log", text=True)
+    with os.fdopen(file, "w") as log:
+        log.write(traceback_of(error))
+    return path
 
 
 def _unknown_verb(word: str) -> str:
-    from distdqn.config.values import did_you_mean
+    from distdqn.config.suggestions import did_you_mean
 
+    if word.startswith("-"):
+        return f"name a command before {word}: {', '.join(VERBS)}"
     hint = did_you_mean(word, VERBS, "the commands are " + ", ".join(VERBS))
-    return f"distdqn: unknown command {word!r}; {hint}"
+    return f"unknown command {word!r}; {hint}"
 
 
 def _help() -> str:
@@ -129,7 +143,13 @@ commands:
 options:
   -h, --help   this help; `distdqn COMMAND --help` for a command's own
   --version    the version
-  --debug      with any command: tracebacks instead of one-line errors"""
+  --debug      with any command: tracebacks instead of one-line errors
+
+exit status:
+  0    done
+  1    something failed after it had begun, or a check did not hold
+  2    what was asked cannot be done as it is written; nothing was begun
+  130  after Ctrl-C, 143 after SIGTERM"""
 
 
 @contextlib.contextmanager

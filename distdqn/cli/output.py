@@ -8,10 +8,13 @@ import contextlib
 import dataclasses
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from distdqn.plain_json import to_json
+
+_SOON_S = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,19 @@ def json_only(wanted: bool) -> Iterator[Callable[[Any], None]]:
 def say(line: str) -> None:
     """Prints a line for a person, at once."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def told_if_slow(line: str) -> Iterator[None]:
+    """Says the line, on a terminal, if the block has not ended soon."""
+    timer = threading.Timer(_SOON_S, say, [line])
+    timer.daemon = True
+    if sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def listing(meanings: Mapping[str, str], indent: str = "") -> str:

@@ -7,10 +7,12 @@ a flag may complete a file that could not stand alone.
 import dataclasses
 from collections.abc import Sequence
 
-from distdqn.cli.flags import make_options, print_help, read_flags
-from distdqn.cli.output import OutputFlags, json_only, listing
-from distdqn.config import Config, load_config
-from distdqn.config.files import preset_names, read_preset
+from distdqn.cli.flags import flag_name, make_options, print_help, read_flags
+from distdqn.cli.output import OutputFlags, json_only, listing, say, told_if_slow
+from distdqn.config import Config, from_values
+from distdqn.config.files import gather, preset_names, read_preset
+from distdqn.config.schedules import outlasting
+from distdqn.config.yaml_text import annotated_yaml
 
 _PROG = "distdqn train"
 _ABOUT = """Trains a deep Q-network: env workers, replay shards and a learner on Ray.
@@ -28,28 +30,51 @@ class Options:
     """Preset to start from; --list-presets names them."""
     config: str | None = None
     """YAML file whose values replace the preset's."""
+    print_config: bool = False
+    """Print what would run, as YAML for --config, each value with where it comes from, and end."""
+    dry_run: bool = False
+    """Check everything, say what would start and where, and end."""
     list_presets: bool = False
     """Print the presets and end."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Trains, or answers --help or --list-presets; returns the exit status."""
+    """Trains, or does what one of `Options` asks instead; returns the exit status."""
     words = [word for word in arguments if word not in ("-h", "--help")]
-    own, output, values = read_flags(_PROG, words, Options, OutputFlags, Config)
-    options = make_options(_PROG, Options, own)
+    own, output, given = read_flags(_PROG, words, Options, OutputFlags, Config)
+    options = make_options(Options, own)
     if options.list_presets:
         print(_presets())
         return 0
-    config = load_config(options.config, options.preset, values)
+    values, origins = gather(options.config, options.preset, given)
+    config = from_values(values)
     if len(words) < len(arguments):
         print_help(_PROG, _ABOUT, options, OutputFlags(), config)
         return 0
+    if options.print_config:
+        print(annotated_yaml(config, origins | {key: flag_name(key) for key in given}), end="")
     with json_only("json" in output) as print_json:
-        from distdqn.api import train
+        if options.dry_run:
+            print_json(_dry_run(config))
+        elif not options.print_config:
+            with told_if_slow(f"{_PROG}: loading"):
+                from distdqn.api import train
 
-        summary = train(config)
-        print_json(summary.to_json())
-    return summary.exit_status
+            summary = train(config, preset=options.preset)
+            print_json(summary.to_json())
+            return summary.exit_status
+    return 0
+
+
+def _dry_run(config: Config) -> dict[str, str]:
+    """Says what would start; raises where the run would be refused."""
+    with told_if_slow(f"{_PROG}: loading"):
+        from distdqn.api import dry_run
+
+    parts = dry_run(config)
+    for line in (*outlasting(config), listing(parts), "nothing was started (--dry-run)"):
+        say(line)
+    return parts
 
 
 def _presets() -> str:

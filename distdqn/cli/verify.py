@@ -16,6 +16,7 @@ from distdqn.cli.flags import UsageError, read_options
 from distdqn.cli.output import json_only, say
 from distdqn.config import EnvConfig
 from distdqn.config.values import Range
+from distdqn.errors import begun
 from distdqn.files.run_folder import make_folder
 from distdqn.plain_json import to_json
 
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     """Makes the runs, writes `verify.json` and `verify.html`; returns the exit status."""
     options, wants_json = read_options("distdqn verify", Options, arguments)
     if options.env.kwargs is not None and options.env.id is None:
-        raise UsageError("distdqn verify: --env.kwargs is given, --env.id must be too")
+        raise UsageError("--env.kwargs is given, --env.id must be too")
     with json_only(wants_json) as print_json:
         from distdqn.api import train
         from distdqn.tabular.page import to_html
@@ -64,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
 
         runs, seeds = plan_of(options)
         folder = make_folder(options.runs_dir, "verify")
-        with one_ray(folder, runs):
+        with begun(), one_ray(folder, runs):
             make_run = functools.partial(train, display=False)
             found = verify(folder, runs, seeds, options.seed, make_run, say)
         document = found.to_json()
@@ -102,7 +103,6 @@ def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
         yield
     finally:
         session.close()
-        (folder / "ray_token").unlink(missing_ok=True)
 
 
 def _show(found: Verification) -> None:

@@ -4,14 +4,18 @@ The names are the same in YAML, as dotted flags and in Python; whatever is refus
 refused on construction with one line. Only the YAML functions import yaml, so that this
 package loads without it.
 
-    values   what a value may be: types, ranges, schedules
-    sections one dataclass for each part of the system
-    tree     `Config`, and what must hold between the sections
-    files    YAML, presets, and the order in which they are merged
+    values       what a value may be: types, ranges, schedules
+    suggestions  what is meant by a word that nothing has
+    keys         dotted keys, flattened from nested values and built again
+    sections     one dataclass for each part of the system
+    tree         `Config`, and what must hold between the sections
+    schedules    schedules against the length of the run
+    yaml_text    YAML, with lines in errors and origins in comments
+    files        presets, files and values, and the order in which they are merged
 """
 
 # ruff: noqa: F401 - these names are what the package hands on
-from distdqn.config.files import from_values, from_yaml, load_config, to_plain, to_values, to_yaml
+from distdqn.config.files import from_values, from_yaml, load_config, to_plain, to_values
 from distdqn.config.sections import (
     AtariConfig,
     CheckpointConfig,
@@ -25,3 +29,4 @@ from distdqn.config.sections import (
 )
 from distdqn.config.tree import Config
 from distdqn.config.values import Schedule
+from distdqn.config.yaml_text import to_yaml

@@ -5,10 +5,37 @@ and why. Construction checks each field by itself, `tree.Config` what holds betw
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+from distdqn.config.calls import Call, parse_call
 from distdqn.config.values import Range, Schedule, section
+
+_FUNCTION = "function "  # begins the env.id of a run that was made from one
+
+
+def function_name(make: Callable[..., Any]) -> str:
+    """`module.qualname` of a function; of a `functools.partial` that of what it calls."""
+    while hasattr(make, "func"):
+        make = make.func
+    named = make if hasattr(make, "__qualname__") else type(make)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def function_id(make_env: Callable[[], Any]) -> str:
+    """The `env.id` of a run whose envs `make_env` makes: no id of Gymnasium's is like it."""
+    return _FUNCTION + function_name(make_env)
+
+
+def is_function(env_id: str) -> bool:
+    """Whether an `env.id` stands for a function, which only Python can pass."""
+    return env_id.startswith(_FUNCTION)
+
+
+def short_name(env_id: str) -> str:
+    """What a run is named after: the id itself, or the function's own name."""
+    return env_id.rpartition(".")[2] if is_function(env_id) else env_id
+
 
 _NO_RESERVE = "Ray cannot reserve less than nothing"
 _Resources = Annotated[Mapping[str, float], Range(_NO_RESERVE, 0)]
@@ -50,8 +77,8 @@ class AtariConfig:
 class EnvConfig:
     """The environment and its rewards.
 
-    With a `make_env`, `id` and `kwargs` are not read, a changed `atari` is refused, and
-    `frame_stack` none is 1.
+    With a `make_env`, `kwargs` is not read, a changed `atari` is refused, `frame_stack` none
+    is 1, and the run records `id` as `function <module>.<qualname>`.
     """
 
     id: str = "CartPole-v1"
@@ -68,12 +95,24 @@ class EnvConfig:
     """Rewards are multiplied by it, before clipping; reported returns stay raw."""
     reward_clip: Annotated[float | None, Range("every reward would become 0", 0, above=True)] = None
     """Rewards are clipped to [-c, c]; none: not at all."""
+    wrappers: tuple[Call, ...] = ()
+    """Gymnasium's or module:function, innermost first, as NAME or 'NAME(ARGUMENT=VALUE)'."""
     atari: AtariConfig = dataclasses.field(default_factory=AtariConfig)
+
+    @property
+    def wrapper_calls(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and arguments of each wrapper, the innermost first."""
+        return [parse_call(text) for text in self.wrappers]
 
     @property
     def is_atari(self) -> bool:
         """Whether the id is of a game that `atari` is about."""
         return self.id.rpartition(":")[2].startswith("ALE/")
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the id stands for a function that made the envs."""
+        return is_function(self.id)
 
 
 @section("workers.epsilon.")
@@ -82,8 +121,10 @@ class EpsilonConfig:
 
     kind: Literal["schedule", "ladder"] = "schedule"
     """schedule: value; ladder: base^(1 + alpha i / (N - 1)) for env i of N, over all workers."""
-    value: Annotated[Schedule, Range("it is a probability", 0, 1)] = Schedule(1.0, 0.05, 50_000)
-    """Schedule over global env steps, START:END:ENV_STEPS or a number (kind schedule)."""
+    value: Annotated[Schedule, Range("it is a probability", 0, 1)] = Schedule(
+        1.0, 0.05, fraction=0.5
+    )
+    """A number, or START:END:LENGTH in env steps or as 30% of total_env_steps (kind schedule)."""
     base: Annotated[float, Range("epsilon is a probability", 0, 1)] = 0.4
     """Epsilon of the most exploring env, and of a single one (kind ladder)."""
     alpha: Annotated[float, Range("epsilon would grow past base", 0)] = 7.0
@@ -142,7 +183,7 @@ class ReplayConfig:
     importance_sampling_exponent: Annotated[
         Schedule, Range("0 corrects nothing, 1 the whole sampling bias", 0, 1)
     ] = Schedule.constant(0.4)
-    """Beta of prioritized replay; a number, or START:END:ENV_STEPS over global env steps."""
+    """Beta of prioritized replay; a number or a schedule, as workers.epsilon.value."""
     compression: Literal["none", "lz4"] = "none"
     """Frames in memory; lz4: lossless, Atari frames in 4 to 30 percent, sampling 5 times slower."""
 
@@ -160,7 +201,7 @@ class LearnerConfig:
     gradient: Literal["semi", "residual"] = "semi"
     """residual: through the bootstrap value too, by the online network alone; for comparison."""
     learning_rate: Annotated[Schedule, Range("the loss would climb", 0)] = Schedule.constant(2.5e-4)
-    """A number, or START:END:ENV_STEPS over global env steps."""
+    """A number or a schedule, as workers.epsilon.value."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """As torch.optim.Adam (betas 0.9, 0.999) or torch.optim.RMSprop."""
     optimizer_eps: Annotated[float, Range("steps could divide by zero", 0, above=True)] = 1e-8

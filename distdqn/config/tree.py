@@ -8,10 +8,11 @@ import dataclasses
 import math
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from distdqn.config.keys import build, flatten, key_types
 from distdqn.config.sections import (
     CheckpointConfig,
     EnvConfig,
@@ -71,6 +72,12 @@ class Config:
             for holds, refusal in check(self):
                 if not holds:
                     raise ConfigError(refusal)
+
+    def with_values(self, values: Mapping[str, Any]) -> "Config":
+        """A copy with some values replaced, by dotted key or nested; refuses as `load_config`."""
+        given = flatten(values, Config)
+        kept = {key: operator.attrgetter(key)(self) for key in key_types(Config)}
+        return build(Config, kept | given)
 
 
 def resolved_error_band(config: Config) -> float:

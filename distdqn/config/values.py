@@ -5,15 +5,24 @@ all end in `settle`, so each of them is refused with the same words.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
+from distdqn.config.calls import FORM, Call, call_text
+from distdqn.config.suggestions import did_you_mean
 from distdqn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:  # typing's own came with Python 3.11
+
+    def dataclass_transform(**_):
+        return lambda decorator: decorator
+
 
 _T = TypeVar("_T")
 
@@ -39,15 +48,22 @@ class Range:
         return lower if self.high == math.inf else f"{lower} and at most {self.high:.12g}"
 
 
-@typing.dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True)
 def section(prefix: str) -> Callable[[type[_T]], type[_T]]:
     """Makes a frozen dataclass that settles its fields on construction.
 
+    A `__post_init__` of its own comes after that.
     prefix: of its keys, "replay." for `replay.capacity`.
     """
 
     def decorate(kind: Any) -> type[_T]:
-        kind.__post_init__ = lambda self: settle(self, prefix)
+        own = kind.__dict__.get("__post_init__", lambda self: None)
+
+        def settle_and_check(self: Any) -> None:
+            settle(self, prefix)
+            own(self)
+
+        kind.__post_init__ = settle_and_check
         return dataclasses.dataclass(frozen=True)(kind)
 
     return decorate
@@ -61,27 +77,47 @@ class Schedule:
 
     start, end: values at step 0 and from step `env_steps` on.
     env_steps: length in env steps over all workers, at least 1.
+    fraction: length as a share of the run's `total_env_steps`, in place of `env_steps`; the
+      schedule has values once `over` has said of how many.
     """
 
     start: float
     end: float
-    env_steps: Annotated[int, Range("the value could not move from start to end", 1)]
+    env_steps: Annotated[int | None, Range("the value could not move from start to end", 1)] = None
+    fraction: Annotated[
+        float | None, Range("it is a share of total_env_steps", 0, 1, above=True)
+    ] = None
+
+    def __post_init__(self) -> None:
+        if (self.env_steps is None) == (self.fraction is None):
+            given = "neither" if self.fraction is None else "both"
+            raise ConfigError(
+                f"a schedule has {given} of env_steps and fraction, must have one: its length"
+            )
 
     @classmethod
-    def constant(cls, value: float) -> typing.Self:
+    def constant(cls, value: float) -> "Schedule":
         return cls(value, value, 1)
+
+    def over(self, total_env_steps: int) -> "Schedule":
+        """The schedule in a run of so many env steps, its length in env steps, at least 1."""
+        if self.fraction is None:
+            return self
+        return Schedule(self.start, self.end, max(1, round(self.fraction * total_env_steps)))
 
     def at(self, env_steps: int) -> float:
         """The value after `env_steps` env steps; exactly `end` from the schedule's end on."""
+        assert self.env_steps is not None, "a fraction of what? see `over`"
         if env_steps >= self.env_steps:
             return self.end
         return self.start + (self.end - self.start) * max(env_steps, 0) / self.env_steps
 
     def __str__(self) -> str:
-        """`0.05` if constant, else `1.0:0.05:250000`, as flags have it."""
+        """`0.05` if constant, else `1.0:0.05:250000` or `1.0:0.05:30%`, as flags have it."""
         if self == Schedule.constant(self.start):
             return repr(self.start)
-        return f"{self.start!r}:{self.end!r}:{self.env_steps}"
+        length = self.env_steps if self.fraction is None else f"{100 * self.fraction:.12g}%"
+        return f"{self.start!r}:{self.end!r}:{length}"
 
 
 @functools.cache
@@ -135,21 +171,6 @@ def coerce(value: Any, annotation: Any, key: str) -> Any:
     if get_origin(annotation) is Annotated:
         _check_range(result, get_args(annotation)[1], key)
     return result
-
-
-def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """The known word most like `word`, as a whole or by what follows its last dot.
-
-    otherwise: what to say where nothing is alike.
-    """
-
-    def likeness(candidate: str) -> tuple[float, float]:
-        whole = difflib.SequenceMatcher(None, word, candidate).ratio()
-        ends = word.rpartition(".")[2], candidate.rpartition(".")[2]
-        return max(whole, difflib.SequenceMatcher(None, *ends).ratio()), whole
-
-    best = max(known, key=likeness)
-    return f"did you mean {best}?" if likeness(best)[0] >= 0.6 else otherwise
 
 
 class _Refused(Exception):
@@ -212,20 +233,41 @@ def _mapping(value: Any, bare: Any, key: str) -> dict[str, Any]:
 
 
 def _schedule(value: Any, *_: Any) -> Schedule:
-    form = "a number, {start, end, env_steps}, or START:END:ENV_STEPS"
+    form = (
+        "a number, {start, end, env_steps}, {start, end, fraction}, START:END:ENV_STEPS or "
+        "START:END:30%"
+    )
     if isinstance(value, Schedule):
         return value
-    names = list(field_types(Schedule))
     if isinstance(value, str) and value.count(":") == 2:
-        value = dict(zip(names, value.split(":"), strict=True))
+        value = _schedule_of_text(value)
     if not isinstance(value, Mapping):
         return Schedule.constant(_number(value, what=form))
-    if value.keys() != set(names):
+    if value.keys() not in ({"start", "end", "env_steps"}, {"start", "end", "fraction"}):
         raise _Refused(form)
     try:
         return Schedule(**value)
     except ConfigError as error:
         raise _Refused(f"{form} ({error})") from None
+
+
+def _call(value: Any, *_: Any) -> str:
+    try:
+        return call_text(value)
+    except ValueError as error:
+        raise _Refused(f"{FORM} or {{NAME: {{ARGUMENT: VALUE}}}}: {error}") from None
+
+
+def _schedule_of_text(text: str) -> dict[str, Any]:
+    """The fields in START:END:ENV_STEPS or START:END:30%, as text where they are no number."""
+    start, end, length = text.split(":")
+    share = length.strip().removesuffix("%")
+    if share == length.strip():
+        return {"start": start, "end": end, "env_steps": length}
+    try:
+        return {"start": start, "end": end, "fraction": float(share) / 100}
+    except ValueError:
+        return {"start": start, "end": end, "fraction": length}
 
 
 def _instance(value: Any, bare: Any, key: str) -> Any:
@@ -242,4 +284,5 @@ _READERS: Mapping[Any, Callable[..., Any]] = {
     tuple: _items,
     Mapping: _mapping,
     Schedule: _schedule,
+    Call: _call,
 }

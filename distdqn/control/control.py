@@ -17,6 +17,7 @@ import numpy as np
 
 from distdqn.control.step_budget import StepBudget, Stream
 from distdqn.control.value_diagnostics import ValueDiagnostics
+from distdqn.errors import EnvFailure
 from distdqn.telemetry.histograms import CountHistogram, LogHistogram
 from distdqn.telemetry.ledger import Ledger, StreamAccount, close_stream
 from distdqn.telemetry.rates import RateMeter
@@ -31,6 +32,8 @@ from distdqn.telemetry.status import RunStatus, shared
 from distdqn.telemetry.usage import RestMeter, Usage, sum_of
 from distdqn.types import LearnerDirective, ShardMap, WorkerDirective
 
+_AT_END = "the run ended first"
+_UNTOLD = "its worker died"  # before it could say why
 _RETURNS_FOR_MEAN = 100
 _MAX_PENDING_EPISODES = 10_000
 _REPORTS_TO_SETTLE = 2  # the first after a death may have been under way before it
@@ -85,7 +88,8 @@ class Control:
         self._eval_mean = self._best_eval_mean = math.nan
         self._values = ValueDiagnostics(discount)
         self._notes: list[str] = []
-        self._failures: dict[Stream, str] = {}
+        self._said_refused = False
+        self._failures: dict[Stream, EnvFailure] = {}
         self._unsettled: dict[Stream, collections.Counter[Epoch]] = {}
         self._state = "starting"
         self._env_meter, self._update_meter = RateMeter(), RateMeter()
@@ -102,6 +106,9 @@ class Control:
             self._workers[stream] = report
             self._book(stream)
         self._note_episodes(report, before)
+        if report.note and not self._said_refused:
+            self._said_refused = True
+            self._notes.append(report.note)
         self._values.note_rewards(report.reward_abs_max)
         if stop := self._state == "stopping" or stream in self._dead:
             allowance = self._budget.allowance(stream)
@@ -173,24 +180,24 @@ class Control:
         """Every part flushes and returns at its next report."""
         self._state = "stopping"
 
-    def report_failure(self, worker: int, incarnation: int, line: str) -> None:
+    def report_failure(self, worker: int, incarnation: int, failure: EnvFailure) -> None:
         """A worker is about to end because of its environment."""
-        self._failures[worker, incarnation] = line
+        self._failures[worker, incarnation] = failure
 
-    def bury_worker(self, worker: int, incarnation: int) -> str:
+    def bury_worker(self, worker: int, incarnation: int) -> EnvFailure | None:
         """A worker incarnation has died: its account closes.
 
         What it left of its allowance returns once every shard has reported again, since
         blocks that it sent may not be in any report yet.
 
-        Returns the environment's failure if the worker told of one, else "".
+        Returns the environment's failure, if the worker told of one.
         """
         stream = (worker, incarnation)
         self._dead.add(stream)
         self._book(stream)
         self.count_restart("worker")
         self._unsettled[stream] = collections.Counter()
-        return self._failures.get(stream, "")
+        return self._failures.get(stream)
 
     def bury_shard(self, shard: int, epoch: int) -> None:
         self.count_restart("shard")
@@ -259,6 +266,7 @@ class Control:
             env_steps=self.env_steps,
             total_env_steps=self._budget.total_env_steps,
             transitions=self._transitions,
+            transitions_refused_by=self._refused_by(),
             train_return_mean=float(np.mean(self._returns)) if self._returns else math.nan,
             eval_return_mean=self._eval_mean,
             best_eval_return_mean=self._best_eval_mean,
@@ -274,6 +282,15 @@ class Control:
             **self._of_workers(),
             **self._of_shards(),
         )
+
+    def _refused_by(self) -> dict[str, int]:
+        """Refused transitions by cause; of a dead worker as far as it had told."""
+        by_cause: collections.Counter[str] = collections.Counter()
+        for report in self._workers.values():
+            by_cause.update(report.refused_by)
+            by_cause[_AT_END] += report.refused_at_end
+        by_cause[_UNTOLD] = self._transitions.refused - sum(by_cause.values())
+        return {cause: number for cause, number in sorted(by_cause.items()) if number > 0}
 
     def _of_workers(self) -> dict[str, Any]:
         workers = self._alive_workers().values()

@@ -3,6 +3,7 @@
 Inside distdqn an action is a number from 0; only the vector env sees `start`.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from distdqn import errors
-from distdqn.envs.failures import shorten
+from distdqn.errors import shorten
 
 
 def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]:
@@ -23,6 +24,21 @@ def discrete_actions(space: gymnasium.Space[Any], label: str) -> tuple[int, int]
             "multi-discrete or composite ones"
         )
     return int(space.n), int(space.start)
+
+
+def action_names(env: gymnasium.Env[Any, Any]) -> tuple[str, ...]:
+    """The words of an env, or of one of its wrappers, for its actions by their numbers.
+
+    Of its method `get_action_meanings()`, as Atari games have it, else
+    `metadata["action_names"]`; empty where it has neither, or not as many as actions.
+    """
+    names = env.metadata.get("action_names", ())
+    with contextlib.suppress(AttributeError):
+        names = env.get_wrapper_attr("get_action_meanings")()
+    named = tuple(map(str, names))
+    space = env.action_space
+    fits = isinstance(space, gymnasium.spaces.Discrete) and len(named) == space.n
+    return named if fits else ()
 
 
 class ActionMasks:

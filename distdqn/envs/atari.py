@@ -47,8 +47,8 @@ _REPLACED = {
 
 
 def check_kwargs(settings: EnvConfig) -> None:
-    """Refuses constructor arguments that `env.atari.*` replaces, or that nobody would read.
-    Raises ConfigError: naming the field to use."""
+    """Refuses constructor arguments that `env.atari.*` replaces, or that nobody would read, and
+    wrappers that nothing could apply.  Raises ConfigError: naming the field to use."""
     for name in settings.kwargs:
         if name in _REPLACED:
             raise errors.ConfigError(
@@ -59,6 +59,11 @@ def check_kwargs(settings: EnvConfig) -> None:
         raise errors.ConfigError(
             f"env.kwargs has {', '.join(settings.kwargs)} for {settings.id!r}, which ale-py's "
             "vector env does not take: set env.atari.backend gymnasium"
+        )
+    if settings.wrappers and settings.atari.backend == "ale":
+        raise errors.ConfigError(
+            f"env.wrappers has {', '.join(settings.wrappers)} for {settings.id!r}, which ale-py's "
+            "vector env has no single environments for: set env.atari.backend gymnasium"
         )
 
 
@@ -204,6 +209,32 @@ class AtariFrames(AtariPreprocessing):
         if not self._max_pool:
             self.obs_buffer[1].fill(0)
         return super()._get_obs()
+
+
+class FireAtStart(gymnasium.Wrapper):
+    """Presses FIRE in each reset, and in the step after a lost life where that ends an episode.
+
+    For games that wait for it, stepped outside of a run; there `VectorStepper` presses it.
+    """
+
+    def __init__(self, env: gymnasium.Env, fire_action: int, after_lost_lives: bool) -> None:
+        super().__init__(env)
+        self._fire, self._after_lost_lives = fire_action, after_lost_lives
+        self._lives, self._is_due = 0, False
+
+    def reset(self, **kwargs: Any) -> Any:
+        super().reset(**kwargs)
+        obs, _, terminated, truncated, info = super().step(self._fire)
+        if terminated or truncated:
+            obs, info = super().reset(options=kwargs.get("options"))
+        self._lives, self._is_due = info.get("lives", 0), False
+        return obs, info
+
+    def step(self, action: Any) -> Any:
+        result = super().step(self._fire if self._is_due else action)
+        before, self._lives = self._lives, result[4].get("lives", 0)
+        self._is_due = self._after_lost_lives and 0 < self._lives < before
+        return result
 
 
 class _FrameLimit(gymnasium.Wrapper):

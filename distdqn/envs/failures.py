@@ -5,39 +5,32 @@ Code of an environment can raise anything; here it becomes an `EnvFailure` or a
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import gymnasium
 
 from distdqn import errors
-
-MAX_MESSAGE = 300  # characters of a foreign message that are passed on
+from distdqn.errors import one_line, own_frame, traceback_of
+from distdqn.machine.installation import install_command, pip_install
 
 # What stands in an id or in the message of a missing package -> extra of distdqn.
 _EXTRAS = {"box2d": "box2d", "minatar": "minatar"} | dict.fromkeys(
     ("ale", "ale_py", "cv2"), "atari"
 )
 
-
-def one_line(error: BaseException) -> str:
-    """`ValueError: its message`, shortened."""
-    name, message = type(error).__name__, shorten(error)
-    return f"{name}: {message}" if message else name
-
-
-def shorten(thing: object) -> str:
-    """Its text without line breaks, at most `MAX_MESSAGE` characters."""
-    text = " ".join(str(thing).split())
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+# Gymnasium says so behind a TypeError of a constructor, with the id, which we have said.
+_REPEATED = " was raised from the environment creator for "
 
 
 def missing_extra(label: str, package: str) -> errors.MissingExtraError:
     """The error for an env whose `package` is not installed, with the pip line."""
     extra = _EXTRAS.get(package.lower())
-    install = f"distdqn[{extra}]" if extra else package
+    needs, install = f"the package {package}", pip_install(package)
+    if extra is not None:
+        needs, install = f"{needs} (extra {extra})", install_command(extra)
     return errors.MissingExtraError(
-        f"environment {label!r} needs the package {package}, which is not installed: "
-        f"pip install '{install}'"
+        f"environment {label!r} needs {needs}, which is not installed: {install}"
     )
 
 
@@ -56,11 +49,20 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
         package = str(error).partition(" ")[0]
         if package.lower() in _EXTRAS:
             return missing_extra(label, package)
+        theirs = re.search(r"gymnasium\[[\w,-]+\]", str(error))
+        install = pip_install(theirs[0]) if theirs else one_line(error)
         return errors.MissingExtraError(
-            f"environment {label!r} needs a package that is not installed: {one_line(error)}"
+            f"environment {label!r} needs a package that is not installed: {install}"
         )
-    which = "" if env is None else f" (env {env})"
-    return errors.EnvFailure(f"environment {label!r} raised in {where}: {one_line(error)}{which}")
+    which, details = "" if env is None else f" (env {env})", traceback_of(error)
+    what = one_line(error).partition(_REPEATED)[0]
+    is_call = where == "make" and isinstance(error, TypeError) and " argument" in str(error)
+    hint = "; env.kwargs sets its arguments" if is_call and label != "make_env()" else ""
+    failure = errors.EnvFailure(
+        f"environment {label!r} raised in {where}: {what}{which}{own_frame(details)}{hint}"
+    )
+    failure.details = details
+    return failure
 
 
 @contextlib.contextmanager
@@ -68,7 +70,7 @@ def explained(label: str, where: str) -> Iterator[None]:
     """Whatever code of the environment raises within becomes what `env_error` says."""
     try:
         yield
-    except errors.EnvError:
+    except errors.DistDQNError:
         raise
     except Exception as error:
         raise env_error(label, where, error) from error

@@ -8,23 +8,32 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import FrameStackObservation
 
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
-from distdqn.envs.actions import discrete_actions
-from distdqn.envs.atari import AleVectorEnv, ale_vector_env, check_kwargs, check_unused, make_single
-from distdqn.envs.failures import explained, one_line
+from distdqn.envs.actions import action_names, discrete_actions
+from distdqn.envs.atari import (
+    AleVectorEnv,
+    FireAtStart,
+    ale_vector_env,
+    check_kwargs,
+    check_unused,
+    make_single,
+)
+from distdqn.envs.failures import explained
 from distdqn.envs.learner_view import Lives
 from distdqn.envs.registry import find_spec, time_limit
 from distdqn.envs.serial import SerialVectorEnv
 from distdqn.envs.stepper import VectorStepper
+from distdqn.envs.wrappers import wrapped
 from distdqn.types import ObservationSpec
 
 # pygame, which envs import when they render, prints a banner to stdout; that belongs
@@ -81,16 +90,15 @@ def make_stepper(
     Raises EnvError, ConfigError: see `make_vector_env` and `VectorStepper`."""
     vector_env = make_vector_env(settings, num_envs, make_env, render_mode)
     atari = settings.atari if settings.is_atari and make_env is None else None
-    stack = settings.frame_stack or (ATARI_STACK if atari else 1)
     try:
         names = vector_env.get_action_meanings() if atari and atari.fire_on_reset else ()
         fire = names.index("FIRE") if "FIRE" in names else None
         return VectorStepper(
             vector_env,
-            settings.id if make_env is None else "make_env()",
+            _label(settings, make_env),
             reward_scale=settings.reward_scale,
             reward_clip=settings.reward_clip,
-            frame_stack=stack,
+            frame_stack=_stack(settings, make_env),
             stack_padding=settings.stack_padding,
             lives=Lives(num_envs, atari is not None and atari.terminal_on_life_loss, fire),
         )
@@ -114,39 +122,79 @@ def make_vector_env(
     Returns a `gymnasium.vector.VectorEnv`, an `AleVectorEnv` or a `SerialVectorEnv`. Raises
     UnknownEnvError, MissingExtraError, UnsupportedSpaceError, EnvFailure, EnvError: one line each;
     the last where the env cannot be rendered as asked; ConfigError: `settings.kwargs` of an Atari
-    game that `settings.atari` replaces, or `settings.atari` changed for anything else.
+    game that `settings.atari` replaces, `settings.atari` changed for anything else, or
+    `settings.wrappers` that cannot be applied.
     """
-    if make_env is not None:
-        check_unused(settings, "make_env()")
-        return _make_serial([_call(make_env) for _ in range(num_envs)], "make_env()", render_mode)
-    spec = find_spec(settings.id)
-    if settings.is_atari:
-        return _make_atari(spec, settings, num_envs, render_mode)
-    check_unused(settings, f"env.id {settings.id!r}")
-    native = _make_native(spec, settings.kwargs, num_envs) if render_mode is None else None
+    native = _make_native(settings, num_envs) if make_env is None and render_mode is None else None
     if native is not None:
         return native
-    envs = [_make_single(spec, settings, render_mode) for _ in range(num_envs)]
-    return _make_serial(envs, settings.id, render_mode)
+    envs = [make_single_env(settings, make_env, render_mode) for _ in range(num_envs)]
+    return _make_serial(envs, _label(settings, make_env))
 
 
-def _make_atari(spec: EnvSpec, settings: EnvConfig, num_envs: int, render_mode: str | None) -> Any:
-    check_kwargs(settings)
-    if render_mode is None and settings.atari.backend == "ale":
-        with explained(settings.id, "make"):
-            return AleVectorEnv(spec, settings.atari, num_envs)
-    games = [make_single(spec, settings, render_mode) for _ in range(num_envs)]
-    return _make_serial(games, settings.id, render_mode)
+def make_single_env(
+    settings: EnvConfig, make_env: MakeEnv | None = None, render_mode: str | None = None
+) -> Any:
+    """One env within `settings.wrappers`; frames are not stacked.  Raises as `make_vector_env`."""
+    label = _label(settings, make_env)
+    is_atari = settings.is_atari and make_env is None
+    if is_atari:
+        check_kwargs(settings)
+    else:
+        check_unused(settings, label if make_env else f"env.id {label!r}")
+    if make_env is not None:
+        env = _call(make_env)
+    else:
+        make = make_single if is_atari else _make_registered
+        env = make(find_spec(settings.id), settings, render_mode)
+    env = wrapped(env, settings, label)
+    if render_mode is not None:
+        _require_rendered(env, label, render_mode)
+    return env
 
 
-def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any | None:
-    """The env's own vector env; None without one that does what `gymnasium.make` would do.
+def make_playing_env(
+    settings: EnvConfig, make_env: MakeEnv | None = None, render_mode: str | None = None
+) -> Any:
+    """One env whose observations a policy takes as they are: wrapped, and stacked.
+
+    render_mode: as for `gymnasium.make`; a `make_env` has its own.  Raises as `make_vector_env`.
+    """
+    env = make_single_env(settings, make_env, render_mode)
+    atari = settings.atari if settings.is_atari and make_env is None else None
+    if atari and atari.fire_on_reset and "FIRE" in (names := action_names(env)):
+        env = FireAtStart(env, names.index("FIRE"), atari.terminal_on_life_loss)
+    stack = _stack(settings, make_env)
+    if stack == 1:
+        return env
+    padding = {"zero": "zero", "repeat": "reset"}[settings.stack_padding]
+    return FrameStackObservation(env, stack, padding_type=padding)
+
+
+def _label(settings: EnvConfig, make_env: MakeEnv | None) -> str:
+    return settings.id if make_env is None else "make_env()"
+
+
+def _stack(settings: EnvConfig, make_env: MakeEnv | None) -> int:
+    is_atari = settings.is_atari and make_env is None
+    return settings.frame_stack or (ATARI_STACK if is_atari else 1)
+
+
+def _make_native(settings: EnvConfig, num_envs: int) -> Any | None:
+    """The env's own vector env; None without one that does what single envs would do.
 
     `make_vec` hands over the registered `max_episode_steps`, but an entry point may
     swallow it: only one that shows the same limit as its attribute is trusted.
     """
-    if spec.vector_entry_point is None or spec.additional_wrappers:
+    spec, kwargs = find_spec(settings.id), settings.kwargs
+    if settings.is_atari:
+        check_kwargs(settings)
+        with explained(settings.id, "make"):
+            ale = settings.atari.backend == "ale"
+            return AleVectorEnv(spec, settings.atari, num_envs) if ale else None
+    if spec.vector_entry_point is None or spec.additional_wrappers or settings.wrappers:
         return None
+    check_unused(settings, f"env.id {settings.id!r}")
     # Gymnasium's None and -1 mean something to `make` only.
     if "max_episode_steps" in kwargs and (kwargs["max_episode_steps"] or 0) <= 0:
         return None
@@ -165,21 +213,23 @@ def _make_native(spec: EnvSpec, kwargs: Mapping[str, Any], num_envs: int) -> Any
     return None
 
 
-def _make_single(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> Any:
+def _make_registered(spec: EnvSpec, settings: EnvConfig, render_mode: str | None) -> Any:
     """One env; without Gymnasium's checker, which would only repeat our own checks."""
     kwargs: dict[str, Any] = {"disable_env_checker": True, **settings.kwargs}
     with explained(settings.id, "make"), warnings.catch_warnings():
         if render_mode is None:
             return gymnasium.make(spec, **kwargs)
-        # Drawing to arrays needs no screen; SDL would look for one, and complain to stderr.
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        if render_mode == "rgb_array":
+            # Drawing needs no screen then; SDL would look for one, and complain to stderr.
+            os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
         warnings.simplefilter("ignore")  # that the mode is not offered becomes an error below
         try:
             return gymnasium.make(spec, **{**kwargs, "render_mode": render_mode})
         except TypeError as error:
             if "render_mode" not in str(error):
                 raise
-            raise _not_rendered(settings.id, one_line(error)) from error
+            reason = "its constructor takes no render_mode"
+            raise _not_rendered(settings.id, reason) from error
 
 
 def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
@@ -187,20 +237,18 @@ def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
         env = make_env()
     if not isinstance(env, gymnasium.Env):
         raise errors.EnvError(
-            f"make_env() must return a gymnasium.Env, returned a {type(env).__name__}"
+            f"make_env() must return a gymnasium.Env, returned {errors.shorten(repr(env))}"
         )
     return env
 
 
-def _make_serial(envs: list[Any], label: str, render_mode: str | None) -> SerialVectorEnv:
-    if len({id(env) for env in envs}) < len(envs):
+def _make_serial(envs: list[Any], label: str) -> SerialVectorEnv:
+    if len({id(env.unwrapped) for env in envs}) < len(envs):
         raise errors.EnvError(
             "make_env() returned the same environment twice; it must build a new one at each call"
         )
     # Before a vector env is made of spaces that it might not take.
     discrete_actions(envs[0].action_space, label)
-    if render_mode is not None:
-        _require_rendered(envs[0], label, render_mode)
     return SerialVectorEnv(envs, label)
 
 

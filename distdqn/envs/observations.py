@@ -22,7 +22,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from distdqn import errors
-from distdqn.envs.failures import env_error, shorten
+from distdqn.envs.failures import env_error
+from distdqn.errors import shorten
 from distdqn.types import ObservationSpec
 
 
@@ -41,31 +42,56 @@ class _Leaf:
     stop: int
     one_hot: np.ndarray | None
 
-    def read(
-        self, observation: Any, label: str, lead: tuple[int, ...] = (), where: str = ""
-    ) -> np.ndarray:
-        """The leaf's `[*lead, ...]` array; raises EnvFailure where it breaks the space.
+    def read(self, observation: Any, lead: tuple[int, ...] = ()) -> np.ndarray:
+        """The leaf's `[*lead, ...]` array.  Raises _Misfit: it breaks the space.
 
         lead: shape before that of a single observation, `(N,)` for a batch.
         """
-        space = self.space
-        try:
-            for key in self.path:
-                observation = observation[key]
-            array = np.asarray(observation)
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise self._changed(label, "structure", "", where) from None
+        array, space = self.find(observation), self.space
         required = space.shape or ()
         if array.shape != lead + required:
             got = array.shape[len(lead) :] if lead == array.shape[: len(lead)] else array.shape
-            raise self._changed(label, "shape", f" from {required} to {got}", where)
+            raise _Misfit("shape", self, required, got)
         if array.dtype != space.dtype and not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            raise self._changed(label, "dtype", f" from {space.dtype} to {array.dtype}", where)
+            raise _Misfit("dtype", self, space.dtype, array.dtype)
         return array
 
-    def _changed(self, label: str, what: str, change: str, where: str) -> errors.EnvFailure:
-        message = f"changed its observation {what}{_at(self)}{change}{where}"
-        return errors.EnvFailure(f"environment {label!r} {message}")
+    def find(self, observation: Any) -> np.ndarray:
+        """The leaf's array, as it is.  Raises _Misfit: it is not where it must be."""
+        try:
+            for key in self.path:
+                observation = observation[key]
+            return np.asarray(observation)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise _Misfit("structure", self) from None
+
+
+class _Misfit(Exception):
+    """An observation that does not fit its space: an env's, or one that a caller hands over.
+
+    what: "shape", "dtype", "value" or "structure".  leaf: where.
+    required, got: of the first three.
+    """
+
+    def __init__(self, what: str, leaf: _Leaf, required: Any = None, got: Any = None) -> None:
+        super().__init__(what, required, got)
+        self._what, self._required, self._got = what, required, got
+        self._at = f" at {list(leaf.path)}" if leaf.path else ""
+
+    def of_env(self, label: str, where: str = "") -> errors.EnvFailure:
+        """where: what it came from, as the end of the message."""
+        said = f"changed its observation {self._what}{self._at}"
+        if self._what == "value":
+            said = f"gave the observation {self._got}{self._at}, which is not in {self._required}"
+        elif self._required is not None:
+            said += f" from {self._required} to {self._got}"
+        return errors.EnvFailure(f"environment {label!r} {said}{where}")
+
+    def of_caller(self, space: spaces.Space[Any]) -> ValueError:
+        said = f"its {self._what}{self._at} is another"
+        if self._required is not None:
+            said = f"{self._what}{self._at} must be {self._required}, got {self._got}"
+        return ValueError(f"obs must be one of {shorten(space)} or a batch of them: {said}")
 
 
 class ObservationEncoder:
@@ -113,21 +139,28 @@ class ObservationEncoder:
         Raises EnvFailure: the observation does not have the space's structure, shape or kind of
         dtype, or a discrete value is out of range.
         """
-        if self._is_array:
-            values = self._leaves[0].read(batch, self._label, (num_rows,))
-            if self.spec.num_categories:
-                values = self._indices(self._leaves[0], values)
-            return np.array(values, self._dtype)
-        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
-        rows = np.arange(num_rows)[:, None]
-        for leaf in self._leaves:
-            values = leaf.read(batch, self._label, (num_rows,))
-            if leaf.one_hot is None:
-                out[:, leaf.start : leaf.stop] = values.reshape(num_rows, -1)
-            else:
-                indices = self._indices(leaf, values).reshape(num_rows, -1)
-                out[rows, leaf.one_hot + indices] = 1.0
-        return out
+        try:
+            return self._stored([leaf.read(batch, (num_rows,)) for leaf in self._leaves], num_rows)
+        except _Misfit as misfit:
+            raise misfit.of_env(self._label) from None
+
+    def encode_given(self, obs: Any) -> tuple[np.ndarray, bool]:
+        """`[N, *shape]` in the stored dtype of what a caller hands over, and whether it is single.
+
+        obs: one observation of the space, or a batch of N as a vector env gives them.
+
+        Raises ValueError: it is neither.
+        """
+        first = self._leaves[0]
+        try:
+            shape, own = first.find(obs).shape, len(first.space.shape or ())
+            lead = shape[:1] if len(shape) > own else ()
+            num_rows = lead[0] if lead else 1
+            values = [leaf.read(obs, lead) for leaf in self._leaves]
+            rows = [value if lead else value[None] for value in values]
+            return self._stored(rows, num_rows), not lead
+        except _Misfit as misfit:
+            raise misfit.of_caller(self._space) from None
 
     def encode_final(self, info: Mapping[str, Any], ended: np.ndarray) -> np.ndarray:
         """`[E, *shape]` final observations of the E envs in `ended` `[N]` bool.
@@ -161,9 +194,30 @@ class ObservationEncoder:
             return concatenate(self._space, rows, out)
         except Exception as error:
             for env, row in zip(envs, rows, strict=True):
-                for leaf in self._leaves:
-                    leaf.read(row, self._label, where=f" in {where} (env {env})")
+                try:
+                    for leaf in self._leaves:
+                        leaf.read(row)
+                except _Misfit as misfit:
+                    raise misfit.of_env(self._label, f" in {where} (env {env})") from None
             raise env_error(self._label, where, error) from error
+
+    def _stored(self, values: Sequence[np.ndarray], num_rows: int) -> np.ndarray:
+        """`[num_rows, *shape]`, a copy, of the leaves' `[num_rows, ...]` arrays.
+        Raises _Misfit: a discrete value is out of range."""
+        if self._is_array:
+            (array,) = values
+            if self.spec.num_categories:
+                array = self._indices(self._leaves[0], array)
+            return np.array(array, self._dtype)
+        out = np.zeros((num_rows, *self.spec.shape), self._dtype)
+        rows = np.arange(num_rows)[:, None]
+        for leaf, array in zip(self._leaves, values, strict=True):
+            if leaf.one_hot is None:
+                out[:, leaf.start : leaf.stop] = array.reshape(num_rows, -1)
+            else:
+                indices = self._indices(leaf, array).reshape(num_rows, -1)
+                out[rows, leaf.one_hot + indices] = 1.0
+        return out
 
     def _indices(self, leaf: _Leaf, values: np.ndarray) -> np.ndarray:
         """Values of a Discrete or MultiDiscrete leaf counted from 0, in range."""
@@ -172,11 +226,7 @@ class ObservationEncoder:
         sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
         outside = (indices < 0) | (indices >= sizes)
         if outside.any():
-            value = values[outside][0]
-            raise errors.EnvFailure(
-                f"environment {self._label!r} gave the observation {value}{_at(leaf)}, which is "
-                f"not in {shorten(space)}"
-            )
+            raise _Misfit("value", leaf, shorten(space), values[outside][0])
         return indices
 
 
@@ -237,10 +287,6 @@ def _one_hot_columns(space: spaces.Space[Any], start: int) -> np.ndarray | None:
         sizes = space.nvec.ravel()
         return start + np.cumsum(sizes) - sizes
     return None
-
-
-def _at(leaf: _Leaf) -> str:
-    return f" at {list(leaf.path)}" if leaf.path else ""
 
 
 def stacked_space(space: spaces.Space[Any], stack: int) -> spaces.Space[Any]:

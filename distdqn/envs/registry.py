@@ -15,6 +15,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from distdqn import errors
+from distdqn.config.sections import is_function
 from distdqn.envs import minatar
 from distdqn.envs.failures import explained
 
@@ -30,10 +31,16 @@ _OLD_ID = re.compile(r"(ALE/)?(\w+?)((?:-ram)?(?:NoFrameskip|Deterministic)?)-v(
 def find_spec(env_id: str) -> EnvSpec:
     """What Gymnasium has registered under `Id-v0`, `namespace/Id-v0` or `module:Id-v0`.
 
-    Raises UnknownEnvError: nothing is registered under the id, there is no such module, or the id
-    is an old one of an Atari game; MissingExtraError: the package that registers the id's namespace
-    is not installed; EnvFailure: the module raised when it was imported.
+    Raises UnknownEnvError: nothing is registered under the id, there is no such module, the id is
+    an old one of an Atari game or stands for a function; MissingExtraError: the package
+    that registers the id's namespace is not installed; EnvFailure: the module
+    raised when it was imported.
     """
+    if is_function(env_id):
+        raise errors.UnknownEnvError(
+            f"env.id is {env_id!r}, which stands for a function: pass it from Python, "
+            "distdqn.train(config, make_env=...) or distdqn.evaluate(run, make_env=...)"
+        )
     module, _, name = env_id.rpartition(":")
     if module:
         # Before old ids are refused: the module's own games may be named like them.

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import create_empty_array
 
 from distdqn import errors
+from distdqn.envs.actions import action_names
 from distdqn.envs.failures import env_error
 from distdqn.envs.observations import ObservationEncoder
 
@@ -88,7 +89,7 @@ class SerialVectorEnv:
 
     def get_action_meanings(self) -> list[str]:
         """Names of the actions by their numbers, of envs that have them."""
-        return self.envs[0].unwrapped.get_action_meanings()  # type: ignore[attr-defined]
+        return list(action_names(self.envs[0]))
 
     def render(self) -> list[Any]:
         """One frame of each env."""

@@ -89,10 +89,9 @@ class VectorStepper:
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """The env's own words for its actions (`get_action_meanings()`), else their numbers."""
-        envs = getattr(self._vector_env, "envs", None)
-        meanings = getattr(envs[0].unwrapped, "get_action_meanings", None) if envs else None
-        names = tuple(map(str, meanings())) if callable(meanings) else ()
+        """The env's own words for its actions (see `actions.action_names`), else their numbers."""
+        meanings = getattr(self._vector_env, "get_action_meanings", None)
+        names = () if meanings is None else tuple(meanings())
         if len(names) == self.num_actions:
             return names
         return tuple(str(self.action_start + action) for action in range(self.num_actions))

@@ -16,11 +16,21 @@ from distdqn import errors
 from distdqn.config.sections import EnvConfig
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.atari import check_unused
-from distdqn.envs.failures import explained, one_line, shorten
+from distdqn.envs.failures import explained
 from distdqn.envs.learner_view import scaled_reward
 from distdqn.envs.registry import find_spec, time_limit
+from distdqn.errors import one_line, shorten
 
-WITH_A_TABLE = "FrozenLake-v1, FrozenLake8x8-v1, CliffWalking-v1 and Taxi-v4"
+
+def _registered(*ids: str) -> str:
+    """The first that this Gymnasium has."""
+    return next(env_id for env_id in ids if env_id in gymnasium.registry)
+
+
+# Older ones are the same environments, without the newer arguments.
+CLIFF_WALKING = _registered("CliffWalking-v1", "CliffWalking-v0")
+TAXI = _registered("Taxi-v4", "Taxi-v3")
+WITH_A_TABLE = f"FrozenLake-v1, FrozenLake8x8-v1, {CLIFF_WALKING} and {TAXI}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +79,11 @@ def transition_table(settings: EnvConfig) -> TransitionTable:
     spec = find_spec(settings.id)
     if not settings.is_atari:
         check_unused(settings, f"env.id {settings.id!r}")
+    if settings.wrappers:
+        raise errors.ConfigError(
+            f"env.wrappers has {', '.join(settings.wrappers)}, must be empty where exact values "
+            "are needed: the transition table is that of the environment without them"
+        )
     with explained(settings.id, "make"):
         env = gymnasium.make(spec, **{"disable_env_checker": True, **settings.kwargs})
     with contextlib.closing(env):

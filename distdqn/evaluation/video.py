@@ -89,6 +89,13 @@ def record_video(
     return episode
 
 
+def require_pictures(make_stepper: Callable[[], Any]) -> None:
+    """Raises EnvError where what `record_video` would film renders no RGB picture."""
+    with contextlib.closing(make_stepper()) as stepper:
+        stepper.reset(seed=0)
+        stepper.render()
+
+
 class _Pictures:
     """Pictures of one shape on disk: 27,000 of an Atari game would fill 2.7 GB of memory.
 

@@ -51,8 +51,9 @@ class Checkpoint:
     optimizer: the optimizer's slots by name.
     counters: clocks and accounts by name, ints and floats; at least `env_steps`.
     network: what rebuilds the network, plain values: `observation` (the fields of
-      `ObservationSpec`), `num_actions`, `action_start`, `torso`, `hidden`, `dueling`,
-      and `custom` where the user's own `make_network` built it.
+      `ObservationSpec`), `observation_space` (as `envs/spaces` writes it; older checkpoints
+      have none), `num_actions`, `action_start`, `torso`, `hidden`, `dueling`, and `custom`
+      where the user's own `make_network` built it.
     env_id: of the environment, for people.
     replay: an entry of `replay_files.save_replay` for each shard; empty without replay.
     run_state: what else a run needs to go on, plain values and arrays; None where the

@@ -1,4 +1,8 @@
-"""A run's scalars and distributions: `metrics.jsonl` and TensorBoard events, side by side."""
+"""A run's scalars and distributions: `metrics.jsonl` and TensorBoard events, side by side.
+
+A line has `global_step` (env steps) and `gradient_steps` when it was written and `time` (seconds
+since 1970), so that the file ascends in all three.
+"""
 
 import json
 import math
@@ -11,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from distdqn.files import hparams
 from distdqn.plain_json import to_json
 
 _FLUSH_PERIOD_S = 1.0
@@ -35,30 +40,61 @@ class MetricsLog:
         self._flush_at = 0.0
         self._add_event(file_version="brain.Event:2")
 
-    def write(self, scalars: Mapping[str, float], global_step: int) -> None:
+    def write(
+        self,
+        scalars: Mapping[str, float],
+        env_steps: int,
+        gradient_steps: int,
+        evaluated: int | None = None,
+    ) -> None:
         """One line and one event.
 
         scalars: by TensorBoard tag; those that are not finite are left out.
-        global_step: env steps.
+        env_steps, gradient_steps: now, `global_step` of the line; never less than before.
+        evaluated: env steps of the weights that the scalars are of, where these are older: the
+          event's step, and `eval/env_steps` of the line.
         """
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-
         finite = {tag: float(value) for tag, value in scalars.items() if math.isfinite(value)}
         if not finite:
             return
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()]
-        self._add_event(step=int(global_step), summary=Summary(value=values))
-        line = to_json({"global_step": int(global_step), **finite})
+        self.write_events(finite, env_steps if evaluated is None else evaluated)
+        clocks = {"global_step": int(env_steps), "gradient_steps": int(gradient_steps)}
+        of_weights = {} if evaluated is None else {"eval/env_steps": int(evaluated)}
+        line = to_json({**clocks, "time": round(time.time(), 3), **of_weights, **finite})
         self._lines.write(line.encode() + b"\n")
         if time.monotonic() >= self._flush_at:
             self.flush()
 
-    def write_episodes(self, episodes: Iterable[tuple[int, float, int]]) -> None:
+    def write_episodes(
+        self, episodes: Iterable[tuple[int, float, int]], gradient_steps: int
+    ) -> None:
         """Training episodes as (env steps, raw return, length), one by one."""
         for env_steps, value, length in episodes:
-            self.write(
-                {"charts/episodic_return": value, "charts/episodic_length": length}, env_steps
-            )
+            told = {"charts/episodic_return": value, "charts/episodic_length": length}
+            self.write(told, env_steps, gradient_steps)
+
+    def write_events(self, scalars: Mapping[str, float], step: int) -> None:
+        """One event with finite scalars by tag, for TensorBoard alone."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._add_event(step=int(step), summary=Summary(value=values))
+
+    def write_configuration(
+        self, values: Mapping[str, Any], text: str, outcomes: Iterable[str]
+    ) -> None:
+        """The configuration, for TensorBoard's TEXT and HPARAMS.
+
+        values: by dotted key.  text: YAML.
+        outcomes: tags of the figures that HPARAMS shows beside the values.
+        """
+        summary = hparams.configuration(values, text, outcomes, time.time())
+        self._add_event(step=0, summary=summary)
+
+    def write_outcome(self, scalars: Mapping[str, float], step: int) -> None:
+        """The figures at the end that `write_configuration` has announced, and that it ended."""
+        self.write_events(scalars, step)
+        self._add_event(step=int(step), summary=hparams.end(time.time()))
 
     def write_histogram(
         self, tag: str, counts: np.ndarray, edges: np.ndarray, global_step: int

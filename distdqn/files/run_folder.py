@@ -4,19 +4,21 @@ One process owns it. `run.json` says which, so that a name in use is refused and
 finished run is not mistaken for a live one.
 
     run.json  config.yaml  summary.json  metrics.jsonl  events.*  learning_curve.png
-    checkpoints/  best/  videos/  visits.safetensors  ray_token
+    checkpoints/  best/  videos/  visits.safetensors  ray_token  errors.log  internal_error.log
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import functools
 import itertools
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from distdqn.config.sections import is_function, short_name
 from distdqn.errors import RunError
 from distdqn.files.durable import write_file
 from distdqn.files.metrics_log import MetricsLog, is_up_to
@@ -32,6 +35,7 @@ from distdqn.plain_json import to_json
 
 _LIVE_STATES = ("starting", "running", "stopping")
 _RUNS_NAMED = 5
+_MAX_ERRORS_BYTES = 1_000_000
 
 
 class RunFolder:
@@ -50,17 +54,19 @@ class RunFolder:
     ) -> RunFolder:
         """Makes the folder of a new run, owned by this process.
 
-        run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
+        run_name: None for `<env>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken;
+          of an env made by a function `<env>` is the function's name.
         Raises RunError: the name is taken, or the disk refuses.
         """
         try:
             if run_name is None:
-                path = make_folder(runs_dir, re.sub(r"[^\w.-]+", "-", env_id).strip("-."))
+                stem = re.sub(r"[^\w.-]+", "-", short_name(env_id)).strip("-.")
+                path = make_folder(runs_dir, stem)
             else:
                 path = _take_name(Path(runs_dir) / run_name)
             (path / "config.yaml").write_text(config_yaml)
             folder = cls(path)
-            folder.tell(**_this_process(), state="starting")
+            folder.tell(**_this_process(), state="starting", env_id=env_id, trained=False)
         except OSError as error:
             raise _cannot_make(runs_dir, error) from error
         return folder
@@ -69,14 +75,28 @@ class RunFolder:
     def find(cls, run: str | Path, runs_dir: str | Path = "runs") -> RunFolder:
         """The folder of an earlier or a live run, by its name or its path.
 
-        Raises RunError, which names the newest runs.
+        Raises RunError, which names the newest runs, or says that it failed as it started.
         """
         for path in (Path(runs_dir) / run, Path(run)):
             if (path / "run.json").is_file():
-                return cls(path)
+                folder = cls(path)
+                folder._require_begun()
+                return folder
         newest = ", ".join(path.name for path in list_runs(runs_dir)[:_RUNS_NAMED])
         there = f"the newest are {newest}" if newest else "there is none yet; see `distdqn train`"
         raise RunError(f"no run {str(run)!r} in {runs_dir}: {there}")
+
+    def _require_begun(self) -> None:
+        if self.failed_to_start:
+            logs = " and ".join(map(str, self._logs()))
+            raise RunError(
+                f"run {self.name!r} ended before it had trained: there is nothing to load"
+                + (f"; {logs} says why" if logs else "")
+            )
+
+    def _logs(self) -> list[Path]:
+        """Files that tell of errors."""
+        return sorted(self.path.glob("*.log"))
 
     def take_over(self) -> None:
         """Makes this process the owner of a run that was broken off.
@@ -100,6 +120,17 @@ class RunFolder:
             raise RunError(
                 f"run {self.name!r} has finished: there is nothing to resume; "
                 f"--init-from {self.name} starts a new run from its weights"
+            )
+
+    def require_make_env(self, env_id: str, make_env: object, call: str) -> None:
+        """Raises RunError where a function made the run's envs and the caller passes none.
+
+        env_id: as the run records it.  call: what takes the function, `distdqn.evaluate`.
+        """
+        if is_function(env_id) and make_env is None:
+            raise RunError(
+                f"run {self.name!r} was made with the {env_id}, and its files hold no environment: "
+                f"pass it from Python, {call}({self.name!r}, make_env=...)"
             )
 
     @property
@@ -139,16 +170,64 @@ class RunFolder:
         except (psutil.Error, KeyError):
             return False
 
+    @property
+    def failed_to_start(self) -> bool:
+        """Whether the run has ended before it trained."""
+        return self._has_nothing and not self.is_live
+
+    @property
+    def _has_nothing(self) -> bool:
+        is_trained = self.read_run_json().get("trained", True)
+        return not is_trained and not (self.path / "checkpoints").exists()
+
+    def drop_failed_start(self) -> None:
+        """Removes the folder of a run that has ended before it trained, if no log is in it.
+
+        For the process that created it, which then need not be found dead.
+        """
+        self.close()
+        self.remove_token()
+        if self._has_nothing and not self._logs():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_token(self) -> None:
+        """Once Ray has ended, or is about to."""
+        self.token_path.unlink(missing_ok=True)
+
     def tell(self, **fields: Any) -> None:
         """Tells other shells in `run.json`, above all how to reach the run's actors.
 
         state: "starting", "running", "stopping", "stopped", "finished" or "failed".
+        trained: whether any env step has been taken.
         """
         self._replace("run.json", to_json(self.read_run_json() | fields, indent=1) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """`summary.json`; numbers that are not finite become null."""
         self._replace("summary.json", to_json(summary, indent=1) + "\n")
+
+    def log_error(self, part: str, details: str) -> Path | None:
+        """Adds a traceback to `errors.log`, under the time and the part; its path if it is new.
+
+        Once the file has reached 1 MB it says so, and takes no more.
+        """
+        path = self.path / "errors.log"
+        size = path.stat().st_size if path.exists() else 0
+        if size < _MAX_ERRORS_BYTES:
+            now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+            entry = f"{now} {part}\n{details.rstrip()}\n\n"
+            if size + len(entry) >= _MAX_ERRORS_BYTES:
+                entry += "This file is full: what fails from now on is not written down.\n"
+                entry = entry[-_MAX_ERRORS_BYTES:]
+            with path.open("a") as log:
+                log.write(entry)
+        return None if size else path
+
+    def log_internal_error(self, details: str) -> Path:
+        """`internal_error.log`: the traceback of a bug of ours; its path."""
+        path = self.path / "internal_error.log"
+        path.write_text(details)
+        return path
 
     def write_video(self, name: str, data: bytes) -> Path:
         """`videos/<name>` from a file's bytes."""
@@ -193,10 +272,23 @@ class RunFolder:
         write_file(self.path / name, text.encode())
 
 
+def check_free(runs_dir: str | Path, run_name: str | None) -> None:
+    """Raises RunError where `RunFolder.create` would; makes nothing."""
+    path = Path(runs_dir).absolute()
+    if run_name is not None and (path / run_name).exists():
+        raise _name_taken(path / run_name)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise _cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def list_runs(runs_dir: str | Path) -> list[Path]:
-    """Folders of runs, the newest first."""
+    """Folders of runs, the newest first, without those that failed to start."""
     found = [(path.stat().st_mtime, path.parent) for path in Path(runs_dir).glob("*/run.json")]
-    return [path for _, path in sorted(found, reverse=True)]
+    newest_first = [path for _, path in sorted(found, reverse=True)]
+    return [path for path in newest_first if not RunFolder(path).failed_to_start]
 
 
 def make_folder(runs_dir: str | Path, kind: str) -> Path:
@@ -226,21 +318,33 @@ def _cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
 
 
 def _take_name(path: Path) -> Path:
-    """Creating the folder is what takes the name: of two processes one succeeds."""
+    """Creating the folder is what takes the name: of two processes one succeeds.
+
+    What a start that failed has left under the name goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if RunFolder(path).failed_to_start:
+        gone = path.with_name(f".{path.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # another process may be faster
+            path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
     try:
         path.mkdir()
     except FileExistsError as error:
-        folder = RunFolder(path)
-        run = folder.read_run_json()
-        who = f"process {run.get('pid')} on {run.get('host')}"
-        raise RunError(
-            f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
-            if folder.is_live
-            else f"run name {path.name!r} is taken: {path} is there; "
-            "choose another --run-name, or move the folder away"
-        ) from error
+        raise _name_taken(path) from error
     return path
+
+
+def _name_taken(path: Path) -> RunError:
+    folder = RunFolder(path)
+    run = folder.read_run_json()
+    who = f"process {run.get('pid')} on {run.get('host')}"
+    return RunError(
+        f"run name {path.name!r} is in use by {who}; stop that run or choose another --run-name"
+        if folder.is_live
+        else f"run name {path.name!r} is taken: {path} is there; "
+        "choose another --run-name, or move the folder away"
+    )
 
 
 def _this_process() -> dict[str, Any]:

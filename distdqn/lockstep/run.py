@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import from_yaml, to_values, to_yaml
-from distdqn.errors import DistDQNError, RunError
+from distdqn.errors import DistDQNError, RunError, begun
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
@@ -91,7 +91,10 @@ class LockstepRun:
             try:
                 with self.interruption.until(0):
                     at_once = self._open(stack)
-                    system = LockstepSystem(self._factory, self.interruption.give_up, at_once)
+                    stack.enter_context(begun())
+                    with self._progress.stage("starting the workers, the shards and the learner"):
+                        look = self.interruption.give_up
+                        system = LockstepSystem(self._factory, look, at_once)
                     stack.callback(system.close)
                 yield system
             except BaseException:
@@ -107,11 +110,12 @@ class LockstepRun:
             where = {"address": "", "namespace": self._folder.name, "token_file": ""}
             self._folder.tell(state="running", **where)
             return None
-        from distdqn.run.ray_session import children, end_half_started, open_session
+        from distdqn.run.ray_session import children, connecting, end_half_started, open_session
 
         self.interruption.last_acts.append(partial(end_half_started, children()))
         say, give_up = self._progress.say, self.interruption.give_up
-        session = open_session(self._config, self._folder, say, give_up)
+        with self._progress.stage(connecting(self._config.address)):
+            session = open_session(self._config, self._folder, say, give_up)
         stack.callback(session.close)
         return session.starts_at_once
 
@@ -227,20 +231,15 @@ class LockstepRun:
             "record": self._record.get_state(),
             "evaluations": self._num_evaluations,
             "due": self._due,
-            "makers": self._makers(),
+            "makers": self._factory.made_with,
             "config": to_yaml(self._config),
         }
         self._record.checkpointer.save_lockstep(
             learner_state, state, system.shards, system.lockstep.env_steps
         )
 
-    def _makers(self) -> list[str]:
-        """Which of the caller's own functions the run is made with."""
-        names = ("make_env", "make_network")
-        return [name for name in names if getattr(self._factory, name) is not None]
-
     def _require_own(self, makers: list[str], config: Mapping[str, Any]) -> None:
-        if makers != self._makers():
+        if makers != self._factory.made_with:
             raise RunError(
                 f"run {self._folder.name!r} was started with "
                 f"{' and '.join(makers) or 'neither make_env nor make_network'}, and must be "

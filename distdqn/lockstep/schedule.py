@@ -14,6 +14,7 @@ it, and before the next round every worker begins anew, its envs and its explora
 by (seed, worker, round). A checkpoint taken there needs no state of any worker.
 """
 
+import collections
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +129,7 @@ class Lockstep:
         self.number = state["round"]
         self.version = WeightsVersion(*state["version"])
         self.totals = [
-            WorkerReport(**total | {"episodes": tuple(map(tuple, total["episodes"]))})
+            WorkerReport(**total | {"episodes": tuple(map(tuple, total["episodes"])), "note": ""})
             for total in state["totals"]
         ]
         self._counters = [ShardCounters(**counters) for counters in state["counters"]]
@@ -166,6 +167,8 @@ class Lockstep:
             collected=before.collected + report.collected,
             accepted=before.accepted + report.collected - report.refused,
             refused=before.refused + report.refused,
+            refused_by=_sum(before.refused_by, report.refused_by),
+            note=known.note or report.note,
             episodes=known.episodes + report.episodes,
             env_s=before.env_s + report.env_s,
             inference_s=before.inference_s + report.inference_s,
@@ -204,6 +207,11 @@ class Lockstep:
     def _publish(self) -> None:
         self.version = WeightsVersion(self.version.incarnation, self.version.counter + 1)
         self.snapshot = self._learner("snapshot", self.version, self._limiter.inserts)
+
+
+def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    """Of the counts by cause."""
+    return dict(collections.Counter(first) + collections.Counter(second))
 
 
 def _gather(answers: Sequence[Answer]) -> list[Any]:

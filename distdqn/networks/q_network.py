@@ -10,10 +10,11 @@ autocast's dtype, the head in that of its parameters: eight bits would not tell 
 Q-values apart. Layers keep PyTorch's default initialisation; seed it with `torch.manual_seed`.
 """
 
+import contextlib
 import importlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from distdqn.errors import ConfigError, DistDQNError, one_line, own_frame, shorten, traceback_of
 from distdqn.networks.pictures import (
     KNOWN_TORSOS,
     SMALLEST,
@@ -203,8 +205,8 @@ def make_network(
       one is given and else `observation`, and returns a module and its output size H; the
       module maps preprocessed observations to `[B, H]`.
     hidden: widths of the mlp's layers.  dueling: a dueling head in place of a linear one.
-    Raises ConfigError for an unknown torso, or pictures that are none or too small for it,
-    ValueError for a torso that cannot be imported, or whose output is not `[B, H]`.
+    Raises ConfigError for an unknown torso, pictures that are none or too small for it, or a
+    torso that cannot be imported, raises, or whose output is not `[B, H]`.
     """
     check_torso(torso, observation)
     torso = suited_torso(observation) if torso == "auto" else torso
@@ -220,43 +222,91 @@ def make_network(
 
 
 def check_network(module: nn.Module, observation: ObservationSpec, num_actions: int) -> None:
-    """Runs a network on two observations of zeros; raises ValueError where it cannot be trained.
+    """Runs a network on two observations of zeros; raises ConfigError where it cannot be trained.
 
-    That is: it raises, its output is not `[B, A]` floats (both shapes are named), or a
-    forward pass changes its buffers, as batch normalisation does.
+    That is: it is no module, it raises, its output is not `[B, A]` floats (both shapes are
+    named), or a forward pass changes its buffers, as batch normalisation does.
     """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"the network must be a torch.nn.Module, is {shorten(repr(module))}")
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
     q = _forward(module, _zeros(module, observation), "the network")
     required = (2, num_actions)
     if tuple(q.shape) != required or not q.is_floating_point():
-        raise ValueError(
+        raise ConfigError(
             f"the network must give [B, A] = {list(required)} floats, "
             f"got {list(q.shape)} of {q.dtype}"
         )
     for name, buffer in module.named_buffers():
         if not torch.equal(buffer, before[name]):
-            raise ValueError(
+            raise ConfigError(
                 f"buffer {name} of the network changes in a forward pass: only parameters "
                 "are trained and published; use LayerNorm in place of batch normalisation"
             )
 
 
 def _custom_torso(torso: str, argument: Any, observation: ObservationSpec) -> tuple[nn.Module, int]:
-    module_name, _, function_name = torso.partition(":")
-    try:
-        make = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        why = f"torso {torso!r} cannot be imported ({error}): known are {KNOWN_TORSOS}"
-        raise ValueError(why) from error
-    body, width = make(argument)
+    make, what = _import_function(torso), f"torso {torso!r}"
+    with users_code(what):
+        made = make(argument)
+    if not _is_pair(made):
+        raise ConfigError(
+            f"{what} must return a module and its output size, (module, width), "
+            f"returned {shorten(repr(made))}"
+        )
+    body, width = made
     zeros = preprocess(_zeros(body, observation), observation, torch.get_default_dtype())
-    features = _forward(body, zeros, f"torso {torso!r}")
+    features = _forward(body, zeros, what)
     if tuple(features.shape) != (2, width):
-        raise ValueError(
-            f"torso {torso!r} must give [B, H] = {[2, width]} by its own output size, "
+        raise ConfigError(
+            f"{what} must give [B, H] = {[2, width]} by its own output size, "
             f"got {list(features.shape)}"
         )
     return body, width
+
+
+def _import_function(torso: str) -> Callable[[Any], Any]:
+    """The function `module:function`; ConfigError where it cannot be had."""
+    module_name, _, function_name = torso.partition(":")
+    wrong = f"torso {torso!r} cannot be imported"
+    try:
+        with users_code(f"{wrong}: importing {module_name!r}"):
+            module = importlib.import_module(module_name)
+    except ConfigError as error:
+        missing = getattr(error.__cause__, "name", None)  # of a module, where that is the cause
+        if not missing or not (module_name + ".").startswith(f"{missing}."):
+            raise
+        raise ConfigError(
+            f"{wrong}: there is no module {module_name!r} here; known are {KNOWN_TORSOS}"
+        ) from error
+    make = getattr(module, function_name, None)
+    if not callable(make):
+        raise ConfigError(
+            f"{wrong}: {module_name} has no function {function_name!r}; known are {KNOWN_TORSOS}"
+        )
+    return make
+
+
+def _is_pair(made: Any) -> bool:
+    is_pair = isinstance(made, tuple | list) and len(made) == 2
+    return is_pair and isinstance(made[0], nn.Module) and isinstance(made[1], int)
+
+
+@contextlib.contextmanager
+def users_code(what: str) -> Iterator[None]:
+    """What a function of the user's raises within becomes a ConfigError with its own line.
+
+    what: names the function.
+    """
+    try:
+        yield
+    except DistDQNError:
+        raise
+    except Exception as error:
+        details = traceback_of(error)
+        refusal = ConfigError(f"{what} raised {one_line(error)}{own_frame(details)}")
+        refusal.details = details
+        raise refusal from error
 
 
 def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
@@ -266,12 +316,9 @@ def _zeros(module: nn.Module, observation: ObservationSpec) -> torch.Tensor:
 
 
 def _forward(module: nn.Module, inputs: torch.Tensor, what: str) -> torch.Tensor:
-    try:
-        with torch.no_grad():
-            output = module(inputs)
-    except Exception as error:
-        given = f"input {list(inputs.shape)} of {inputs.dtype}"
-        raise ValueError(f"{what} fails on {given}: {error}") from error
+    given = f"input {list(inputs.shape)} of {inputs.dtype}"
+    with users_code(f"{what} fails on {given}: it"), torch.no_grad():
+        output = module(inputs)
     if not isinstance(output, torch.Tensor):
-        raise ValueError(f"{what} must give a tensor, got {type(output).__name__}")
+        raise ConfigError(f"{what} must give a tensor, got {shorten(repr(output))}")
     return output

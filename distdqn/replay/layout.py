@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distdqn.errors import ConfigError, ResourceError
+from distdqn.machine.installation import install_command
 from distdqn.machine.memory import free_memory
 from distdqn.types import ObservationSpec
 
@@ -142,8 +143,8 @@ def check_compression(compression: str, observation: ObservationSpec) -> None:
         )
     if importlib.util.find_spec("lz4") is None:
         raise ConfigError(
-            "replay.compression lz4 needs the package lz4, which is not installed; "
-            "pip install 'distdqn[compression]'"
+            "replay.compression lz4 needs the package lz4 (extra compression), which is not "
+            f"installed: {install_command('compression')}"
         )
 
 

@@ -1,51 +1,42 @@
 """What a person sees of a run: a live picture, or a line now and then.
 
 Everything goes to stderr. On a terminal the picture is redrawn twice a second; elsewhere
-(a log file, a job) it is one plain line every five seconds.
+(a log file, a job) it is one plain line every five seconds. What the run waits for, such as
+Ray's start, is told with its seconds; nothing lasts five seconds without a word.
 """
 
 from __future__ import annotations
 
-import collections
-import datetime
+import contextlib
+import itertools
 import math
+import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from distdqn.reporting.words import clock, in_words
 from distdqn.telemetry.status import DECLARED, RunStatus
 
 _REDRAW_PERIOD_S = 0.5
 _LINE_PERIOD_S = 5.0
+_SILENCE_S = 4.0  # before a word on what is waited for, twice a second looked at
+_WORTH_A_LINE_S = 0.5
+_BAR_WIDTH, _LEAST_BAR_WIDTH = 36, 8
+_GAP = 2  # columns between facts
 _TROUBLE = "not dim bold red"
 _LINE = (
-    "{state} {elapsed_s}: {env_steps} of {total_env_steps} env steps ({done}, {eta_s} left), "
+    "{state} {elapsed_s}: {env_steps} of {total_env_steps} env steps ({done}{left}), "
     "{gradient_steps} updates, return {train_return_mean} (evaluation {eval_return_mean}, "
     "best {best_eval_return_mean}), {samples_per_insert} samples per insert, "
-    "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, "
+    "now {env_steps_per_s} env steps/s and {gradient_steps_per_s} updates/s, "
     "workers {workers_alive}/{workers_target}, shards {shards_alive}/{shards_target}"
 )
-_EVALUATION = ("best checkpoint", "last checkpoint", "values")  # none if a run was broken off
-_ENDED = {
-    "stopped by": "{stopped_by} after {wall_s} s ({startup_s} s to start)",
-    "best checkpoint": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy "
-    "episodes",
-    "last checkpoint": "{eval_return_mean}, standard deviation {eval_return_std}",
-    "values": "{q_start_mean} predicted at the start, discounted return then realised "
-    "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
-    "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
-    "insert",
-    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s; the learner waited "
-    "{learner_wait_fraction}",
-    "limit": "{verdict}",
-}
 
 _ROWS: dict[str, dict[str, str]] = {}  # names and labels of the metrics by row
 for _name, _shown in DECLARED.items():
@@ -57,7 +48,7 @@ _COUNTED_TROUBLE = _ROWS.pop("trouble")
 class Progress:
     """The display of one run; a context manager.
 
-    It has no thread: it draws when it is updated.
+    It draws when it is updated, and a thread of its own counts the seconds of what lasts.
 
     samples_per_insert: as configured, shown beside what is achieved.
     console: where it goes; stderr by default.
@@ -76,25 +67,52 @@ class Progress:
         self._console = console or Console(stderr=True)
         self._enabled, self._max_lines_per_s = enabled, max_lines_per_s
         self._live: Live | None = None
-        self._next_update = 0.0
+        self._next_update = self._printed_at = self._heard_at = 0.0
         self._status: RunStatus | None = None
+        self._drawn: RunStatus | None = None
+        self._stages: list[tuple[str, float]] = []
         self._allowance, self._allowed_at, self._unsaid = max_lines_per_s, 0.0, 0
+        self._is_over = threading.Event()
+        self._counting = threading.Thread(target=self._count, daemon=True)
 
     def __enter__(self) -> Progress:
-        if self._enabled and self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
-            self._live.start()
+        if self._enabled:
+            self._printed_at = time.monotonic()
+            if self._console.is_terminal:
+                self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
+                self._live.start()
+            self._counting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._enabled:
+            self._is_over.set()
+            self._counting.join()
         self._show()
         if self._live is not None:
             self._live.stop()
             self._live = None
 
+    @contextlib.contextmanager
+    def stage(self, doing: str) -> Iterator[None]:
+        """Shows what the run is doing, with the seconds so far; says how long it took.
+
+        Says nothing of what took no time, or raised.
+        """
+        began = time.monotonic()
+        self._stages.append((doing, began))
+        self._draw()
+        try:
+            yield
+        finally:
+            self._stages.pop()
+            self._heard_at = time.monotonic()
+        if (seconds := self._heard_at - began) >= _WORTH_A_LINE_S:
+            self._print(f"{doing}: {seconds:.1f} s")
+
     def update(self, status: RunStatus) -> None:
         """Shows `status` when the last one has stood for long enough."""
-        self._status, now = status, time.monotonic()
+        self._status, self._heard_at = status, (now := time.monotonic())
         if now >= self._next_update:
             self._next_update = now + (_REDRAW_PERIOD_S if self._live else _LINE_PERIOD_S)
             self._show()
@@ -115,13 +133,43 @@ class Progress:
         self._print(" ".join(line.split()))
 
     def _show(self) -> None:
-        if self._live is not None and self._status is not None:
-            self._live.update(picture(self._status, self._configured), refresh=True)
+        self._drawn = self._status
+        if self._live is not None:
+            self._draw()
         elif self._status is not None:
             self._print(plain_line(self._status))
 
+    def _draw(self) -> None:
+        if self._live is not None:
+            lines: list[RenderableType] = []
+            if self._drawn is not None:
+                lines.append(picture(self._drawn, self._configured))
+            if waited := self._waited():
+                lines.append(Text(waited, "dim"))
+            self._live.update(Group(*lines), refresh=True)
+
+    def _waited(self) -> str:
+        """What is being waited for, and how long so far; "" where nothing is."""
+        now = time.monotonic()
+        if self._is_over.is_set():
+            return ""
+        for doing, began in self._stages[-1:]:
+            return f"{doing}: {now - began:.0f} s"
+        if self._heard_at and now - self._heard_at >= _SILENCE_S:
+            return f"no news of the run: {now - self._heard_at:.0f} s"
+        return ""
+
+    def _count(self) -> None:
+        """The thread: redraws; where there is no terminal, a line when none came for long."""
+        while not self._is_over.wait(_REDRAW_PERIOD_S):
+            self._draw()
+            silent = time.monotonic() - self._printed_at >= _SILENCE_S
+            if self._live is None and silent and (waited := self._waited()):
+                self._print(f"{waited} so far")
+
     def _print(self, line: str) -> None:
         if self._enabled:
+            self._printed_at = time.monotonic()
             self._console.print(Text(line), soft_wrap=True)
 
 
@@ -155,53 +203,78 @@ def picture(status: RunStatus, configured: float | None = None) -> RenderableTyp
         style = _TROUBLE if bad.get(name) else "not dim"
         return Text.assemble((f"{label} " if label else "", "dim"), (value, style))
 
-    grid = Table.grid(padding=(0, 3))
-    grid.add_column(style="dim", no_wrap=True)
-    for row, metrics in _ROWS.items():
-        grid.add_row(row, *(fact(name, label) for name, label in metrics.items()))
-    lines: list[RenderableType] = [_bar(status, told), grid]
+    rows = {
+        row: [fact(name, label) for name, label in metrics.items()]
+        for row, metrics in _ROWS.items()
+    }
+    lines: list[RenderableType] = [_Bar(status, told), _Facts(rows)]
     if troubles := _troubles(status):
-        lines.append(Text(f"trouble   {', '.join(troubles)}", style=_TROUBLE))
+        lines.append(_Facts({"trouble": [Text(each, _TROUBLE) for each in troubles]}))
     return Group(*lines)
 
 
-def print_summary(
-    summary: Mapping[str, Any],
-    folder: str | Path,
-    console: Console | None = None,
-    resumable: bool = False,
-) -> None:
-    """The key figures of a finished run and where to look, on stderr.
+class _Facts:
+    """Rows of facts, each behind its label; in columns, or where there is no room, in lines.
 
-    summary: the fields of `summary.json`; what is missing or null is shown as a dash.
-    resumable: whether there is a checkpoint to go on from.
+    Neither a label nor a fact is broken where it fits a line of its own.
     """
-    console, folder, told = console or Console(stderr=True), Path(folder), _told(summary)
-    told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
-    left_out = () if summary.get("eval_episodes") else _EVALUATION
-    rows = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
-    if str(summary.get("stopped_by")).startswith("SIG") and resumable:
-        rows["go on"] = f"distdqn resume {folder}"
-    rows["run folder"] = str(folder)
-    for name, pattern in (("plot", "learning_curve.png"), ("video", "videos/*.mp4")):
-        for path in sorted(folder.glob(pattern))[:1]:
-            rows[name] = str(path)
-    rows["curves"] = f"tensorboard --logdir {folder}"
-    rows["play"] = f"distdqn evaluate {folder} --video"
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, text in rows.items():
-        grid.add_row(name, Text(text))
-    console.print("", Text(folder.name, style="bold"), grid, sep="\n")
+
+    def __init__(self, rows: Mapping[str, Sequence[Text]]):
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        label_width = max(map(len, _ROWS))
+        room, columns = options.max_width - label_width - _GAP, self._columns()
+        in_columns = sum(columns) + _GAP * (len(columns) - 1) <= room
+        grid = Table.grid(padding=(0, _GAP, 0, 0))
+        grid.add_column(style="dim", no_wrap=True, min_width=label_width)
+        for label, facts in self._rows.items():
+            for number, line in enumerate([facts] if in_columns else _lines(facts, room)):
+                cells = line if in_columns else [Text(" " * _GAP).join(line)]
+                grid.add_row("" if number else label, *cells)
+        yield grid
+
+    def _columns(self) -> list[int]:
+        """Width of each, where all facts of a row stand side by side."""
+        rows = [[fact.cell_len for fact in facts] for facts in self._rows.values()]
+        return [max(column) for column in itertools.zip_longest(*rows, fillvalue=0)]
 
 
-def _bar(status: RunStatus, told: Mapping[str, str]) -> RenderableType:
-    bar = ProgressBar(total=status.total_env_steps, completed=status.env_steps, width=36)
-    left = Text("{elapsed_s}, {eta_s} left".format_map(told), style="dim")
-    line = Table.grid(padding=(0, 2))
-    line.add_row(Text(f"{status.state:8}", "bold"), bar, Text(told["done"], "bold"), left)
-    return line
+def _lines(facts: Sequence[Text], room: int) -> list[list[Text]]:
+    """As many facts in each line as it has room for, one at least."""
+    lines: list[list[Text]] = []
+    left = 0
+    for fact in facts:
+        if fact.cell_len > left:
+            lines.append([])
+            left = room
+        lines[-1].append(fact)
+        left -= fact.cell_len + _GAP
+    return lines
+
+
+class _Bar:
+    """How far the run is; the bar itself is left out where there is no room for it."""
+
+    def __init__(self, status: RunStatus, told: Mapping[str, str]):
+        self._status, self._told = status, told
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        status, told = self._status, self._told
+        words = [
+            Text(f"{status.state:8}", "bold"),
+            Text(told["done"], "bold"),
+            Text("{elapsed_s}{left}".format_map(told), "dim"),
+        ]
+        room = options.max_width - sum(word.cell_len + 2 for word in words)
+        if room >= _LEAST_BAR_WIDTH:
+            width = min(room, _BAR_WIDTH)
+            bar = ProgressBar(status.total_env_steps, status.env_steps, width=width)
+            line = Table.grid(padding=(0, 2, 0, 0))
+            line.add_row(words[0], bar, *words[1:])
+            yield line
+        else:
+            yield Text("  ").join(words)
 
 
 def _troubles(status: RunStatus) -> list[str]:
@@ -213,35 +286,7 @@ def _troubles(status: RunStatus) -> list[str]:
 
 def _told_of(status: RunStatus) -> dict[str, str]:
     done = min(status.env_steps / max(status.total_env_steps, 1), 1.0)
-    told = _told(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
-    return told | {"done": f"{done:.0%}", "eta_s": _clock(status.eta_s)}
-
-
-def _told(values: Mapping[str, Any]) -> dict[str, str]:
-    """Every figure in words, a dash for what is not known or not there."""
-    told = collections.defaultdict(lambda: "-")
-    for name, value in values.items():
-        if isinstance(value, str | int | float | tuple) and value != () and value == value:
-            form = DECLARED[name].get("form") if name in DECLARED else None
-            told[name] = _text(value, form)  # what is nan is not itself
-    return told
-
-
-def _text(value: Any, form: str | None) -> str:
-    if isinstance(value, tuple):
-        return f"{min(value):,} to {max(value):,}"
-    if value == math.inf:
-        return "infinite"
-    if form == "clock":
-        return _clock(value)
-    if isinstance(value, str | bool):
-        return str(value)
-    return format(value, form or (",d" if isinstance(value, int) else ",.1f"))
-
-
-def _clock(seconds: float) -> str:
-    """`m:ss`, with hours where there are any."""
-    if not math.isfinite(seconds):
-        return "-"
-    told = str(datetime.timedelta(seconds=int(seconds)))
-    return told.removeprefix("0:").removeprefix("0") if told.startswith("0:") else told
+    told = in_words(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
+    is_known = math.isfinite(status.eta_s) and status.state != "stopping"
+    left = f", {clock(status.eta_s)} left" if is_known else ""
+    return told | {"done": f"{done:.0%}", "left": left}

@@ -7,6 +7,7 @@ file and nan here.
 import dataclasses
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from distdqn.telemetry.status import Figures
 class Summary(Figures):
     """A finished run. Steps are agent steps, times seconds, sizes bytes.
 
+    made_with: of "make_env" and "make_network" those that `evaluate` and `resume` must be given.
+    transitions_refused_by: their number by cause, `{}` where none was refused.
+    wall_s: of the whole run: `startup_s`, then `train_s`, then the evaluation at its end.
     stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
     transitions_lost: those in flight when a run was broken off among them.
     best_eval_env_steps: when the best weights were found.
@@ -33,10 +37,12 @@ class Summary(Figures):
     run_name: str
     run_folder: str
     env_id: str
+    made_with: list[str]
     seed: int
     stopped_by: str
     wall_s: float
     startup_s: float
+    train_s: float
     transitions_collected: int
     transitions_accepted: int
     transitions_refused: int
@@ -57,6 +63,31 @@ class Summary(Figures):
     def to_json(self) -> dict[str, Any]:
         """As plain values, nan as None."""
         return plain(dataclasses.asdict(self))
+
+
+def refused_line(summary: Mapping[str, Any]) -> str:
+    """What was refused of a finished run and why, most first; "" for nothing.
+
+    summary: the fields of `summary.json`.
+    """
+    by_cause = summary.get("transitions_refused_by") or {}
+    most_first = sorted(by_cause.items(), key=lambda item: -item[1])
+    causes = ", ".join(f"{number:,} ({cause})" for cause, number in most_first)
+    return causes and f"{causes} of {summary['transitions_collected']:,} transitions"
+
+
+_OUTCOMES = (
+    *("best_eval_return_mean", "eval_return_mean", "train_return_mean", "env_steps"),
+    *("gradient_steps", "wall_s", "env_steps_per_s", "samples_per_insert"),
+)
+OUTCOMES = tuple(f"final/{name}" for name in _OUTCOMES)
+"""TensorBoard tags of what runs are compared by."""
+
+
+def outcomes(summary: Summary) -> dict[str, float]:
+    """The finite ones of `OUTCOMES`."""
+    told = {tag: float(getattr(summary, tag.removeprefix("final/"))) for tag in OUTCOMES}
+    return {tag: value for tag, value in told.items() if math.isfinite(value)}
 
 
 def transition_fields(ledger: Ledger) -> dict[str, int]:

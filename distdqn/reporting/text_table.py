@@ -1,8 +1,36 @@
-"""A table of text on the terminal."""
+"""Tables and lists of text on the terminal."""
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FILE_WIDTH = 140
+_LEAST_WIDTH = 20
+
+
+def print_facts(facts: Mapping[str, str], console: Console, whole: Collection[str] = ()) -> None:
+    """A label and a text in each line; where it is narrow, texts go on below at a space.
+
+    whole: labels whose texts stay one line however long, to be copied: commands.
+    """
+    from rich.text import Text
+
+    indent = max(map(len, facts)) + 2
+    width = max(console.width - indent, _LEAST_WIDTH)
+    for label, text in facts.items():
+        lines = [text] if label in whole else _wrapped(text, width)
+        told = f"\n{' ' * indent}".join(lines)
+        console.print(Text.assemble((label.ljust(indent), "dim"), told), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A path that is too long stays whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def print_table(

@@ -22,7 +22,6 @@ _FAR = 1.25  # more of a part is held back by the cores alone
 _WORTH = 1.03  # a smaller gain is none
 _LEAST_CORES = 0.05  # left to the run where others seem to take all
 
-TOO_SHORT = "the run was too short to tell what limits it"
 NAMES = {"workers": "workers", "learner": "learner", "shards": "replay shards", "cores": "cores"}
 _SETTINGS = {  # fields of `Setup` that a change may raise or lower
     "workers": "workers.count",
@@ -92,7 +91,7 @@ class Verdict:
     busy: Mapping[str, float]
     cores_used: Mapping[str, float]
     changes: tuple[Change, ...] = ()
-    evidence: str = TOO_SHORT
+    evidence: str = ""
     spare: str = ""
 
     def line(self) -> str:
@@ -120,7 +119,7 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     bottleneck = max(busy, key=busy.__getitem__) if setup.in_turns else _stage(limit, spent)
     verdict = Verdict(limit, bottleneck, rate, found, busy, used)
     if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
-        return dataclasses.replace(verdict, limit="")
+        return dataclasses.replace(verdict, limit="", evidence=_missing(spent, shortest_s))
     return dataclasses.replace(
         verdict,
         changes=_changes(verdict, spent, setup),
@@ -256,6 +255,16 @@ def _evidence(verdict: Verdict, spent: Usage) -> str:
     if math.isfinite(others[nearest]):
         rate += f", the {NAMES[nearest]} could do {others[nearest]:,.0f}"
     return f"{told}: {rate}"
+
+
+def _missing(spent: Usage, shortest_s: float) -> str:
+    """Why no limit is known."""
+    if spent.gradient_steps <= 0 or spent.env_steps <= 0:
+        return f"not measured (no {'update' if spent.env_steps > 0 else 'env step'} was made)"
+    return (
+        f"not measured (the run was too short: {spent.at_s:.1f} s of updates, "
+        f"{shortest_s:g} s needed)"
+    )
 
 
 def _percents(shares: Mapping[str, float]) -> str:

@@ -1,6 +1,7 @@
 """Ray's actors: what they ask for, when they are up, what they answer."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,11 +10,19 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from distdqn.config import Config
-from distdqn.errors import DistDQNError, ResourceError, RunError
+from distdqn.errors import DistDQNError, ResourceError, RunError, own_frame, without_colours
 from distdqn.machine.cpu import usable_cores
 
 _NAMED = 4  # actors in a message
 _LOOK_S = 0.5
+_OUR_ERRORS = "distdqn.errors."  # before the class of an error in a traceback
+_DEATHS = {  # in Ray's text on a dead actor; the first that is there counts
+    "low on memory": "Ray killed {}: its node ran low on memory",
+    "memory pressure": "Ray killed {}: its node ran low on memory",
+    "its node has died": "its node died",
+    "unexpectedly exits": "{} was killed or crashed",
+    "worker process has died": "{} ended",
+}
 
 
 def actor_class(cls: type, num_cpus: float = 0, **options: Any) -> Any:
@@ -85,7 +94,7 @@ def wait_until_ready(names: Mapping[Any, str], config: Config, look: Callable[[]
             try:
                 ray.get(ref)
             except RayError as error:
-                raise RunError(f"the {name} did not start: {cause_line(error)}") from error
+                raise failed(name, "did not start: {}", error) from error
     if missing:
         raise _not_started([names[ref] for ref in missing], config)
 
@@ -119,18 +128,50 @@ def answer(
         return ray.get(ref, timeout=timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, DistDQNError):
+            error.cause.part = name
             raise error.cause from error
-        raise RunError(f"the {name} failed: {cause_line(error)}") from error
+        raise failed(name, "failed: {}", error) from error
     except RayActorError as error:
-        raise RunError(f"the {name} died ({cause_line(error)}){if_dead}") from error
+        raise failed(name, f"died ({{}}){if_dead}", error) from error
     except GetTimeoutError as error:
         raise RunError(f"the {name} did not answer within {timeout_s:g} s{if_late}") from error
 
 
+def failed(name: str, how: str, error: RayError) -> RunError:
+    """What to raise for an actor that failed or died; its traceback goes along.
+
+    name: of the actor.  how: with a place for the cause.
+    """
+    failure, text = RunError(f"the {name} {how.format(cause_line(error))}"), _text(error)
+    cause, is_refusal = getattr(error, "cause", None), _OUR_ERRORS in text and not own_frame(text)
+    told = cause.details if isinstance(cause, DistDQNError) else ""
+    failure.details, failure.part = told or ("" if is_refusal else text), name
+    return failure
+
+
+def _text(error: BaseException) -> str:
+    return without_colours(str(error))
+
+
 def cause_line(error: BaseException) -> str:
-    """The cause of a Ray error in one line, without Ray's traceback."""
+    """The cause of a Ray error in one line, without Ray's traceback.
+
+    It ends with the last line of the user's own code, where there is one.
+    """
     if isinstance(error, RayTaskError) and isinstance(error.cause, DistDQNError):
         return str(error.cause)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    in_own_code = isinstance(error, RayTaskError) or "creation task" in str(error)
-    return lines[-1 if in_own_code else 0] if lines else type(error).__name__
+    text = _text(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not isinstance(error, RayTaskError) and "creation task" not in text:
+        return _death(text) or (lines[0] if lines else type(error).__name__)
+    last = lines[-1]
+    if last.startswith(_OUR_ERRORS):  # they name that line themselves
+        return last.partition(": ")[2]
+    return last + own_frame(text)
+
+
+def _death(text: str) -> str:
+    """What Ray's text on a dead actor comes to; "" where it tells something else."""
+    pid = re.search(r"\bpid: (\d+)", text)
+    process = f"its process {pid[1]}" if pid else "its process"
+    return next((cause.format(process) for sign, cause in _DEATHS.items() if sign in text), "")

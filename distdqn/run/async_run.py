@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.errors import DistDQNError, EnvFailure
+from distdqn.errors import DistDQNError, EnvFailure, begun
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
 from distdqn.run.placement import Placement
-from distdqn.run.ray_session import children, end_half_started, open_session
+from distdqn.run.ray_session import children, connecting, end_half_started, open_session
 from distdqn.run.record import RunRecord
 from distdqn.run.supervisor import System
 
@@ -52,22 +52,27 @@ class AsyncRun:
                 raise
             finally:
                 plotting.start()  # while Ray's processes end
+                with self._progress.stage("ending Ray"):
+                    stack.close()
 
     def _open(self, stack: contextlib.ExitStack) -> System:
         """Ray and a system on it; stack: takes what ends them."""
         say, give_up = self._progress.say, self.interruption.give_up
         self.interruption.last_acts.append(partial(end_half_started, children()))
         with self.interruption.until(0):
-            session = open_session(self._config, self._folder, say, give_up)
+            with self._progress.stage(connecting(self._config.address)):
+                session = open_session(self._config, self._folder, say, give_up)
             stack.callback(session.close)
+            stack.enter_context(begun())
             place = Placement(self._factory, self._folder.name)
-            system = System(self._config, place, say, give_up, session.starts_at_once)
+            log, at_once = self._record.log_error, session.starts_at_once
+            system = System(self._config, place, say, give_up, log, at_once)
             stack.callback(system.close)
         return system
 
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
         try:
-            with self.interruption.until(0):
+            with self.interruption.until(0), self._progress.stage(self._starting_line()):
                 system.start(initial)
             self._record.started()
             stopped_by = self._loop(system)
@@ -75,6 +80,13 @@ class AsyncRun:
             self._save_what_is_there(system, error)
             raise
         return self._finish(system, stopped_by)
+
+    def _starting_line(self) -> str:
+        workers, shards = self._config.workers.count, self._config.replay.shards
+        return (
+            f"starting {workers} worker{'s' * (workers > 1)}, {shards} shard{'s' * (shards > 1)} "
+            "and the learner"
+        )
 
     def _loop(self, system: System) -> str:
         """Polls until the run is over; returns what ended it."""
@@ -106,10 +118,11 @@ class AsyncRun:
 
     def _finish(self, system: System, stopped_by: str) -> Summary:
         state = None
-        with self._in_time(_FINISHED):
-            self._record.hear(system.poll(0))
-        with self._in_time(_FINISHED):
-            state, _ = self._save(system)
+        with self._progress.stage("saving the weights"):
+            with self._in_time(_FINISHED):
+                self._record.hear(system.poll(0))
+            with self._in_time(_FINISHED):
+                state, _ = self._save(system)
         online = None if state is None else state["learner"]["online"]
         return self._record.finish(stopped_by, online, system, self.interruption)
 

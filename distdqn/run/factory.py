@@ -7,12 +7,14 @@ needs its part and imports only what that part needs, so a replay shard never lo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distdqn.config import Config
+from distdqn.config.schedules import in_env_steps
+from distdqn.config.sections import function_name
 from distdqn.config.tree import resolved_error_band
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
@@ -24,6 +26,7 @@ from distdqn.replay.layout import (
     planned_frames_per_item,
     replay_bytes,
 )
+from distdqn.run.refusals import check_gpus, check_initial, check_travels
 from distdqn.run.start_budget import StartBudget, check_start_fits, has_own_ray, start_budget
 from distdqn.types import ObservationSpec
 
@@ -56,6 +59,17 @@ class Factory:
     make_env: Callable[[], Any] | None = None
     make_network: Callable[[Any, int], Any] | None = None
 
+    @property
+    def made_with(self) -> list[str]:
+        """Which of the caller's own functions the run is made with, and needs again."""
+        names = ("make_env", "make_network")
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def has_own_network(self) -> bool:
+        """Whether code of the user's makes the network or its torso."""
+        return self.make_network is not None or ":" in self.config.network.torso
+
     def network(self) -> torch.nn.Module:
         """The Q-network with its initial parameters, the same in every process.
 
@@ -63,12 +77,13 @@ class Factory:
         """
         import torch
 
-        from distdqn.networks.q_network import check_network, make_network
+        from distdqn.networks.q_network import check_network, make_network, users_code
 
         torch.manual_seed(self.config.seed)
         torch.set_num_threads(1)
         if self.make_network is not None:
-            module = self.make_network(self.observation_space, self.num_actions)
+            with users_code(f"make_network, {function_name(self.make_network)},"):
+                module = self.make_network(self.observation_space, self.num_actions)
         else:
             net = self.config.network
             module = make_network(
@@ -79,16 +94,39 @@ class Factory:
                 dueling=net.dueling,
                 observation_space=self.observation_space,
             )
-        if self.config.learner.precision == "float64":
+        is_double = self.config.learner.precision == "float64"
+        if is_double and isinstance(module, torch.nn.Module):
             module = module.double()
         check_network(module, self.observation, self.num_actions)
         return module
 
+    def check_network(self, initial: Mapping[str, np.ndarray] | None) -> None:
+        """Makes the network here, where it is the user's own or is to begin with `initial`.
+
+        initial: parameters by name.  Raises ConfigError. The caller's random numbers and
+        threads of torch stay as they are.
+        """
+        if not self.has_own_network and initial is None:
+            return
+        import torch
+
+        threads = torch.get_num_threads()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                network = self.network()
+        finally:
+            torch.set_num_threads(threads)
+        if initial is not None:
+            check_initial(self.config.init_from, network, initial)
+
     def network_description(self) -> dict[str, Any]:
         """What a checkpoint says of the network, see `Checkpoint`."""
+        from distdqn.envs.spaces import to_plain
+
         network = self.config.network
         return {
             "observation": dataclasses.asdict(self.observation),
+            "observation_space": to_plain(self.observation_space),
             "num_actions": self.num_actions,
             "action_start": self.action_start,
             "torso": network.torso,
@@ -315,18 +353,27 @@ def make_factory(
     make_env: Callable[[], Any] | None = None,
     make_network: Callable[[Any, int], Any] | None = None,
 ) -> Factory:
-    """Describes the environment; every refusal that needs no Ray comes from here."""
+    """Describes the environment; every refusal that needs no Ray comes from here.
+
+    Schedules that follow the run's length are in env steps from here on.
+    """
     from distdqn.envs.make import describe
 
+    own_ray = has_own_ray(config)
+    is_here = own_ray or config.mode == "lockstep"  # learner and shards
+    if is_here:
+        check_gpus(config)
     env = describe(config.env, make_env)
     spaces = (env.observation, env.num_actions, env.action_start, env.observation_space)
-    factory = Factory(config, *spaces, make_env, make_network)
+    factory = Factory(in_env_steps(config), *spaces, make_env, make_network)
     check_compression(config.replay.compression, factory.observation)
     if make_network is None:
         check_torso(config.network.torso, factory.observation)
-    own_ray = has_own_ray(config)
-    if own_ray or config.mode == "lockstep":  # all shards are here
+    if is_here:
         check_replay_fits(factory.replay_bytes(), config.replay.capacity)
     if own_ray:
         check_start_fits(config, factory.replay_bytes())
+    if config.mode != "lockstep":
+        for name in factory.made_with:
+            check_travels(name, getattr(factory, name))
     return factory

@@ -12,7 +12,6 @@ import math
 import os
 import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Set
@@ -21,15 +20,17 @@ from typing import Any
 
 import psutil
 import ray
+from packaging.version import Version
 from ray.exceptions import AuthenticationError, RayError
 
 from distdqn.config import Config
-from distdqn.errors import ResourceError, RunError
+from distdqn.errors import ResourceError, RunError, begun
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import shared_memory
 from distdqn.run.actors import cause_line, embedded_cpus, starts_at_once
+from distdqn.run.joining import cluster_address
 
-_KNOCK_TIMEOUT_S = 10.0
+_ASKS_FOR_A_TOKEN = Version("2.59")  # the first Ray whose own default it is
 _KILL_WAIT_S = 2.0
 _START_TRIES = 2
 _START_WAIT_S = 90  # for Ray's own processes; Ray's default of 30 is short on a busy machine
@@ -62,6 +63,8 @@ class RaySession:
         if self.connected:
             ray.shutdown()
         _kill(own)
+        if self.token_file:
+            Path(self.token_file).unlink(missing_ok=True)
 
 
 def open_session(
@@ -97,6 +100,11 @@ def open_session(
     return session
 
 
+def connecting(address: str | None) -> str:
+    """What `open_session` does, as a user reads it."""
+    return "joining the Ray cluster" if address else "starting Ray"
+
+
 def _check_gpus(wanted: float) -> None:
     """Without a reservation the learner itself looks."""
     if (present := ray.cluster_resources().get("GPU", 0)) < wanted:
@@ -125,15 +133,13 @@ def connect(
     if ray.is_initialized():
         context = ray.get_runtime_context()
         return RaySession(context.gcs_address, namespace, "", connected=False)
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and address.startswith(("http://", "https://")):
-        raise RunError(
-            f"--address {address} is a jobs address; on this host use auto or HOST:PORT, or send "
-            f"the run yourself: ray job submit --address {address} -- distdqn train ..."
-        )
-    if address:
-        return _join(address, namespace)
-    return _embedded(namespace, num_cpus, num_gpus, token_file, look)
+    if joined := cluster_address(address):
+        return _join(joined, namespace)
+    try:
+        return _embedded(namespace, num_cpus, num_gpus, token_file, look)
+    except BaseException:
+        token_file.unlink(missing_ok=True)
+        raise
 
 
 def _embedded(
@@ -142,34 +148,47 @@ def _embedded(
     used_token = ""
     token_file = token_file.resolve()
     if os.environ.get("RAY_AUTH_MODE") != "disabled":
-        # With the mode unset, ray.init turns token authentication on and refreshes the
-        # settings that Ray's core read when it was imported; setting it here is too late.
+        # With the mode unset, `_require_token` or ray.init turns token authentication on and
+        # refreshes the settings that Ray's core read when it was imported.
         token_file.touch(0o600)
         token_file.write_text(_token())
-        os.environ["RAY_AUTH_TOKEN_PATH"] = used_token = str(token_file)
-        os.environ.pop("RAY_AUTH_TOKEN", None)
+        used_token = str(token_file)
+        # The file goes with the run; this process may start a Ray again.
+        os.environ["RAY_AUTH_TOKEN"] = _token()
+        os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
     # Ray starts actors at nice 15; what gives way to what is said in machine/cpu.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
+    _require_token()
     older = children()
-    context, failures = _start(
-        look,
-        older,
-        address="local",
-        namespace=namespace,
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    with begun():
+        context, failures = _start(
+            look,
+            older,
+            address="local",
+            namespace=namespace,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     warnings = tuple(f"{line}; the next try worked" for line in failures)
     free, advice = shared_memory()
     if advice:
         warnings += (f"/dev/shm has {free}: {advice}",)
     address = context.address_info["gcs_address"]
     return RaySession(address, namespace, used_token, True, warnings, older)
+
+
+def _require_token() -> None:
+    """Turns token authentication on, unless its mode is set, where Ray would not by itself."""
+    if "RAY_AUTH_MODE" not in os.environ and Version(ray.__version__) < _ASKS_FOR_A_TOKEN:
+        from ray._raylet import Config
+
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # reads again what it read when it was imported
 
 
 def _start(look: Callable[[], None], older: Set[int], **options: Any) -> tuple[Any, list[str]]:
@@ -252,27 +271,14 @@ def _token() -> str:
 
 def _join(address: str, namespace: str) -> RaySession:
     try:
-        _knock(address)
         with _quiet():
             context = ray.init(
                 address=address, namespace=namespace, log_to_driver=False, configure_logging=False
             )
-    except OSError as error:  # ConnectionError, from here and from Ray, and time-outs
-        raise RunError(
-            f"no Ray cluster answers at {address!r} ({cause_line(error)}); "
-            "start one with `ray start --head`, or leave --address out"
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        line = " ".join(str(error).split())  # a version mismatch names both over five lines
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        line = " ".join(str(error).split())  # other Pythons are named over five lines
         raise RunError(f"cannot join the Ray cluster at {address!r}: {line}") from error
     return RaySession(context.address_info["gcs_address"], namespace, "", True)
-
-
-def _knock(address: str) -> None:
-    """Finds out in seconds what Ray says only after two minutes: nobody listens there."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT_S).close()
 
 
 @contextlib.contextmanager

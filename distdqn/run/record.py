@@ -12,25 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from distdqn.config import Config
+from distdqn.config import Config, to_plain, to_yaml
 from distdqn.errors import DistDQNError
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import tree_pss_bytes
-from distdqn.reporting.plots import plot_learning_curve
+from distdqn.reporting.plots import plot_learning_curve, thinned
 from distdqn.reporting.progress import Progress
-from distdqn.reporting.summary import Summary, evaluation_fields, transition_fields, weights_sha256
+from distdqn.reporting.summary import (
+    OUTCOMES,
+    Summary,
+    evaluation_fields,
+    outcomes,
+    transition_fields,
+    weights_sha256,
+)
 from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
 from distdqn.telemetry.reports import EvaluationReport, Poll
-from distdqn.telemetry.status import Figures, scalars, shared
+from distdqn.telemetry.status import EvaluationFigures, Figures, RunStatus, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
 
 _VISITS = 0.6  # of the time that a signal leaves
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
 _MEMORY_PERIOD_S = 5.0
+_MOST_EPISODES = 20_000  # of training, kept for the plot
 
 
 def setup_of(config: Config) -> Setup:
@@ -53,6 +61,7 @@ class RunRecord:
     def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
         config = factory.config
         self._config, self._folder, self._progress = config, folder, progress
+        self._made_with = factory.made_with
         self.checkpointer = Checkpointer(
             folder.path, config.checkpoint.keep, factory.network_description(), config.env.id
         )
@@ -60,7 +69,7 @@ class RunRecord:
         self._startup_s = math.nan
         self._window = UsageWindow(config.total_env_steps)
         self._began = time.monotonic()
-        self._train_curve: list[tuple[int, float]] = []
+        self._train_curve: list[tuple[float, float]] = []
         self._eval_curve: list[tuple[int, np.ndarray]] = []
         self._peak_pss_bytes = 0
         self._next_write = self._next_histograms = self._next_memory = 0.0
@@ -76,30 +85,39 @@ class RunRecord:
         """Of the run, as last heard."""
         return "" if self._poll is None else self._poll.status.state
 
+    def log_error(self, part: str, details: str) -> None:
+        """Writes a traceback down; the first time it says where."""
+        if path := self._folder.log_error(part, details):
+            self._progress.say(f"the traceback is in {path}")
+
     def started(self) -> None:
         """Every part is up."""
         self._startup_s = time.monotonic() - self._began
+        values, text = to_plain(self._config), to_yaml(self._config)
+        self._folder.metrics.write_configuration(values, text, OUTCOMES)
 
     def hear(self, poll: Poll) -> None:
         """Writes down what is new; scalars once a second."""
-        self._poll = poll
+        now = time.monotonic()
+        status = dataclasses.replace(poll.status, elapsed_s=now - self._began)
+        self._poll = poll = dataclasses.replace(poll, status=status)
         if poll.status.state != "stopping":  # what is flushed then is no steady work
             self._window.hear(poll.usage)
-        now, status = time.monotonic(), poll.status
         for line in poll.notes:
             self._progress.say(line)
-        self._train_curve += [(steps, value) for steps, value, _ in poll.episodes]
-        self._folder.metrics.write_episodes(poll.episodes)
+        self._note_training(poll.episodes)
+        self._folder.metrics.write_episodes(poll.episodes, status.gradient_steps)
         for report in poll.evaluations:
             self._hear_evaluation(report)
         if self._first_steps is None and status.env_steps:
             self._first_steps = (now, status.env_steps, status.gradient_steps)
+            self._folder.tell(trained=True)
         if now >= self._next_memory:
             self._next_memory = now + _MEMORY_PERIOD_S
             self._peak_pss_bytes = max(self._peak_pss_bytes, tree_pss_bytes())
         if now >= self._next_write:
             self._next_write = now + _WRITE_PERIOD_S
-            self._folder.metrics.write(scalars(status), status.env_steps)
+            self._write(status)
         if now >= self._next_histograms:
             self._next_histograms = now + _HISTOGRAM_PERIOD_S
             self._write_histograms(poll)
@@ -123,13 +141,17 @@ class RunRecord:
             except (DistDQNError, KeyboardInterrupt) as error:  # the training itself is saved
                 why = interruption.name or str(error)
                 self._progress.say(f"no final evaluation: {why}")
+                if isinstance(error, DistDQNError) and error.details:
+                    self.log_error("evaluator", error.details)
         if self._poll is None:
             interruption.give_up()
         else:
             self._write_last(self._poll, last)
         told = self._rates(trained_at) | evaluation_fields(last, best)
+        told["train_s"] = trained_at - self._began - self._startup_s
         told["weights_sha256"] = weights_sha256(np.zeros(0) if online is None else online)
         summary = self._summary(told | {"stopped_by": interruption.name or stopped_by})
+        self._folder.metrics.write_outcome(outcomes(summary), self.env_steps)
         self._folder.write_summary(summary.to_json())
         self._folder.tell(state="stopped" if interruption.name else "finished")
         return summary
@@ -139,14 +161,24 @@ class RunRecord:
         if visits and all(counts is not None for counts in visits):
             self._folder.write_visits(np.sum(visits, axis=0))
 
+    def _note_training(self, episodes: list[tuple[int, float, int]]) -> None:
+        """Keeps the returns for the plot, fewer of each stretch as they become many."""
+        self._train_curve += [(steps, value) for steps, value, _ in episodes]
+        if len(self._train_curve) > _MOST_EPISODES:
+            self._train_curve = list(map(tuple, thinned(self._train_array()).tolist()))
+
     def plot(self) -> None:
-        """`learning_curve.png`."""
+        """`learning_curve.png`, where anything has been heard."""
+        if self._poll is None:
+            return
+        preset = self._folder.read_run_json().get("preset")
+        told = [self._folder.name, self._config.env.id, preset and f"preset {preset}"]
         plot_learning_curve(
             self._folder.path / "learning_curve.png",
             self._train_array(),
             [(s, float(np.mean(r)), np.min(r), np.max(r)) for s, r in self._eval_curve],
-            title=f"{self._config.env.id}, seed {self._config.seed}",
-            solved_at=self._config.eval.stop_at_return,
+            title=" \N{MIDDLE DOT} ".join(filter(None, [*told, f"seed {self._config.seed}"])),
+            goal=self._config.eval.stop_at_return,
         )
 
     def _train_array(self) -> np.ndarray:
@@ -165,11 +197,19 @@ class RunRecord:
 
     def set_state(self, state: dict[str, Any], layout: Any) -> None:
         """Goes on from `get_state()`; layout: of the network's parameters."""
-        self._train_curve = [(int(steps), float(value)) for steps, value in state["train_curve"]]
+        self._train_curve = list(map(tuple, state["train_curve"].tolist()))
         steps = state["eval_steps"].tolist()
         self._eval_curve = list(zip(steps, state["eval_returns"], strict=True))
         if state["best"] is not None:
             self.best = EvaluationReport(**state["best"], layout=layout)
+
+    def _write(self, figures: RunStatus | EvaluationFigures, evaluated: int | None = None) -> None:
+        """evaluated: env steps of the weights that the figures are of."""
+        assert self._poll is not None
+        now = self._poll.status
+        self._folder.metrics.write(
+            scalars(figures), now.env_steps, now.gradient_steps, evaluated=evaluated
+        )
 
     def _write_histograms(self, poll: Poll) -> None:
         for tag, drawn in poll.histograms.items():
@@ -182,7 +222,7 @@ class RunRecord:
             status = dataclasses.replace(
                 status, q_start_mean=last.q_start_mean, return_start_mean=last.return_start_mean
             )
-        self._folder.metrics.write(scalars(status), status.env_steps)
+        self._write(status)
         self._write_histograms(poll)
 
     def _hear_evaluation(self, report: EvaluationReport) -> None:
@@ -197,23 +237,23 @@ class RunRecord:
                 f"{report.num_cut} of {len(report.returns)} evaluation episodes were cut after "
                 f"{self._config.eval.max_episode_steps} steps; their returns so far count"
             )
-        mean = float(np.mean(report.returns))
         self._eval_curve.append((report.env_steps, report.returns))
-        self._folder.metrics.write({"eval/episodic_return": mean}, report.env_steps)
-        return mean
+        self._write(report.figures(), report.env_steps)
+        return float(np.mean(report.returns))
 
     def _final_evaluations(
         self, system: Any, online: np.ndarray
     ) -> tuple[EvaluationReport, EvaluationReport]:
         """Fresh greedy episodes with the last and the best weights, and a video."""
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
-        self._progress.say(f"evaluating the last and the best weights, {episodes} episodes each")
-        last = best = system.evaluate(online, episodes, seed)
+        with self._progress.stage(f"evaluating the last weights, {episodes} episodes"):
+            last = best = system.evaluate(online, episodes, seed)
         self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
         if self.best is None:  # the run was shorter than an evaluation period
             self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
         else:
-            best = system.evaluate(self.best.online, episodes, seed + 1)
+            with self._progress.stage(f"evaluating the best weights, {episodes} episodes"):
+                best = system.evaluate(self.best.online, episodes, seed + 1)
         self._record(system, best.online)
         return last, best
 
@@ -224,9 +264,13 @@ class RunRecord:
     def _record(self, system: Any, online: np.ndarray) -> None:
         try:
             for index in range(self._config.eval.video_episodes):
-                self._folder.write_video(f"best_{index}.mp4", system.record(online, seed=index))
+                with self._progress.stage(f"recording video {index + 1}"):
+                    video = system.record(online, seed=index)
+                self._folder.write_video(f"best_{index}.mp4", video)
         except DistDQNError as error:
             self._progress.say(f"no video: {error}")
+            if error.details:
+                self.log_error("evaluator", error.details)
 
     def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None
@@ -235,6 +279,7 @@ class RunRecord:
             "run_name": self._folder.name,
             "run_folder": str(self._folder.path),
             "env_id": self._config.env.id,
+            "made_with": self._made_with,
             "seed": self._config.seed,
             "wall_s": time.monotonic() - self._began,
             "startup_s": self._startup_s,

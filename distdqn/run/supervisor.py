@@ -16,8 +16,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from distdqn.config import Config
-from distdqn.errors import EnvFailure, ResourceError, RunError
-from distdqn.run.actors import actor_name, amounts, answer, cause_line, wait_until_ready
+from distdqn.errors import EnvFailure, ResourceError, without_colours
+from distdqn.run.actors import actor_name, amounts, answer, cause_line, failed, wait_until_ready
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
 
@@ -55,6 +55,7 @@ class System:
     place: the run's `Placement`, which creates the actors.
     say: takes one line for the user.
     look: called while waiting; raises to give the start up.
+    log: takes a member's name and the traceback of what ended it, where the run goes on.
     at_once: workers that may be coming up at the same time, the others follow as the run is
       polled; None: all of them. A cluster is asked for all, from which its autoscaler learns.
     """
@@ -65,9 +66,11 @@ class System:
         place: Any,
         say: Callable[[str], None],
         look: Callable[[], None] = lambda: None,
+        log: Callable[[str, str], None] = lambda part, details: None,
         at_once: int | None = None,
     ):
-        self._look, self._at_once = look, at_once or config.workers.count
+        self._look, self._log = look, log
+        self._at_once = at_once or config.workers.count
         self._later: list[_Member] = []  # not begun yet
         self._coming_up = 0, 0.0  # workers, and since when so many
         self._config, self._place, self._say = config, place, say
@@ -251,30 +254,29 @@ class System:
             self._died(member, error)
         except RayTaskError as error:
             if member.kind != "evaluator" or not isinstance(error.cause, EnvFailure):
-                raise RunError(f"the {member.name} failed: {cause_line(error)}") from error
-            self._count_env_failure(member, cause_line(error))
+                raise failed(member.name, "failed: {}", error) from error
+            self._count_env_failure(member, error.cause)
             self._restart_later(member)
         else:
             member.done = True
-            if failure:  # a worker's line
+            if failure:  # of a worker's env
                 self._bury_worker(member)
                 self._count_env_failure(member, failure)
 
     def _died(self, member: _Member, error: RayActorError) -> None:
         ray.kill(member.actor)  # it may live and only be out of reach
         if member.kind in ("control", "weight server"):
-            raise RunError(f"the {member.name} died: {cause_line(error)}") from error
-        line = self._bury_worker(member) if member.kind == "worker" else ""
-        if line:
-            self._count_env_failure(member, line)
+            raise failed(member.name, "died: {}", error) from error
+        failure = self._bury_worker(member) if member.kind == "worker" else None
+        if failure:
+            self._count_env_failure(member, failure)
         elif self._stopping:
             member.done = True
         elif member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
-            raise RunError(
-                f"the {member.name} died {member.deaths_in_a_row} times: {cause_line(error)}"
-            )
+            raise failed(member.name, f"died {member.deaths_in_a_row} times: {{}}", error)
         else:
-            self._say(f"the {member.name} died ({cause_line(error)}); it is replaced")
+            self._log(member.name, without_colours(str(error)))
+            self._say(f"the {member.name} died ({cause_line(error)}); {_replaced(member)}")
             if member.kind == "shard":
                 self._call(self._control.bury_shard, member.index, member.incarnation)
             elif member.kind != "worker":
@@ -282,14 +284,14 @@ class System:
             if member.kind != "worker":  # which comes back after a pause
                 self._recreate(member)
 
-    def _bury_worker(self, member: _Member) -> str:
+    def _bury_worker(self, member: _Member) -> EnvFailure | None:
         """Closes a worker's account; a successor comes after a pause.
 
-        Returns the failure of its env that it told of, or "".
+        Returns the failure of its env that it told of, if any.
         """
-        line = self._call(self._control.bury_worker, member.index, member.incarnation)
+        failure = self._call(self._control.bury_worker, member.index, member.incarnation)
         self._restart_later(member)
-        return line
+        return failure
 
     def _restart_later(self, member: _Member) -> None:
         if not self._stopping:
@@ -300,15 +302,18 @@ class System:
         long_life = time.monotonic() - member.born > _LONG_LIFE_S
         member.deaths_in_a_row = 1 if long_life else member.deaths_in_a_row + 1
 
-    def _count_env_failure(self, member: _Member, line: str) -> None:
+    def _count_env_failure(self, member: _Member, failure: EnvFailure) -> None:
         self._env_failures += 1
-        limit = self._config.workers.max_env_failures
-        if self._env_failures > limit and not self._stopping:
+        line, limit = f"{failure} ({member.name})", self._config.workers.max_env_failures
+        is_last = self._env_failures > limit and not self._stopping
+        if not is_last:
+            self._say(f"{line}; failure {self._env_failures} of {limit} allowed")
+        self._log(member.name, failure.details or str(failure))
+        if is_last:
             raise EnvFailure(
-                f"{line} ({member.name}); environments failed {self._env_failures} times, "
+                f"{line}; environments failed {self._env_failures} times, "
                 f"workers.max_env_failures is {limit}"
             )
-        self._say(f"{line} ({member.name}); failure {self._env_failures} of {limit} allowed")
 
     def _recreate(self, member: _Member) -> None:
         member.restart_at = None
@@ -344,3 +349,12 @@ class System:
 
     def _call(self, method: Any, *arguments: Any) -> Any:
         return answer(method.remote(*arguments), "control or weight server", _CALL_TIMEOUT_S)
+
+
+def _replaced(member: _Member) -> str:
+    """How it goes on after a death."""
+    if member.restart_at is not None:
+        pause = member.restart_at - time.monotonic()
+        return f"replaced in {max(pause, 0):.0f} s, with another seed"
+    by = {"shard": " by an empty one", "learner": " from its newest state"}
+    return "replaced" + by.get(member.kind, "")

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distdqn.config import Config, EnvConfig, from_values
-from distdqn.envs.tables import TransitionTable
+from distdqn.envs.tables import CLIFF_WALKING, TAXI, TransitionTable
 
 DISCOUNT = 0.99  # of every planned run
 
@@ -181,8 +181,8 @@ _DRY_LAKE = _problem(
     "FrozenLake 4x4, not slippery", "FrozenLake-v1", 0.7, 8.0, 4096, {"is_slippery": False}
 )
 _LAKE_8X8 = _problem("FrozenLake 8x8", "FrozenLake8x8-v1", 0.3, 8.0, 4096)
-_CLIFF = _problem("CliffWalking", "CliffWalking-v1", 0.5, 16.0)
-_TAXI = _problem("Taxi", "Taxi-v4", 1.0, 16.0)
+_CLIFF = _problem("CliffWalking", CLIFF_WALKING, 0.5, 16.0)
+_TAXI = _problem("Taxi", TAXI, 1.0, 16.0)
 
 _LAKE_BOUNDS = (Bound("max_error", 0.03, True), Bound("greedy_return", 0.735, False))
 _NEAR, _HIGH = (Bound("max_error", 0.05, True),), (Bound("greedy_return", 7.8, False),)

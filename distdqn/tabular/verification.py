@@ -107,7 +107,7 @@ def measure_run(run_folder: str | Path, solution: Solution) -> Learned:
     states = np.arange(solution.table.num_states, dtype=np.int32)
     points, q = [], np.zeros_like(solution.q_star)
     for env_steps, policy in policies_over_time(run_folder):
-        q = policy.q_values(states).astype(np.float64)
+        q = policy.q_values_of_stored(states).astype(np.float64)
         points.append(measure_values(q, solution, frequency, env_steps))
     return Learned(q, visits, tuple(points))
 
@@ -169,6 +169,6 @@ def first_observations(settings: EnvConfig) -> np.ndarray:
 def start_values(run_folder: str | Path, starts: np.ndarray) -> list[tuple[int, float]]:
     """(env steps, mean of max_a q at `starts`) of each checkpoint, oldest first."""
     return [
-        (env_steps, float(policy.q_values(starts).max(axis=1).mean()))
+        (env_steps, float(policy.q_values_of_stored(starts).max(axis=1).mean()))
         for env_steps, policy in policies_over_time(run_folder)
     ]

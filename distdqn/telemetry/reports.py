@@ -11,7 +11,7 @@ import numpy as np
 
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import StreamAccount
-from distdqn.telemetry.status import RunStatus
+from distdqn.telemetry.status import EvaluationFigures, RunStatus
 from distdqn.telemetry.usage import Spent, Usage
 from distdqn.types import BEFORE_ANY, ShardCounters, WeightsVersion
 
@@ -59,6 +59,9 @@ class WorkerReport:
     """A worker incarnation's running totals; its acknowledgements are its ledger.
 
     stepped: env steps that yield a transition.  collected: transitions sealed.
+    refused: transitions; refused_by: by cause, but those that a shard refused at the end of a
+      run, which are `refused_at_end`.
+    note: a line for the user on the first that was refused by a cause.
     episodes: (env over all workers, raw return, length) since the last report.
     wait_s, env_s, inference_s, elapsed_s: seconds since the incarnation began.
     reward_abs_max: largest absolute reward of a step, scaled and clipped.
@@ -81,6 +84,9 @@ class WorkerReport:
     pid: int = 0
     finished: bool = False
     spent: Spent | None = None
+    refused_by: dict[str, int] = dataclasses.field(default_factory=dict)
+    refused_at_end: int = 0
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +144,17 @@ class EvaluationReport:
     def return_start_mean(self) -> float:
         """Mean discounted return realised from there; NaN where unknown."""
         return float(np.mean(self.discounted_returns)) if len(self.start_values) else math.nan
+
+    def figures(self) -> EvaluationFigures:
+        """What is written down of it."""
+        return EvaluationFigures(
+            episodic_return=float(np.mean(self.returns)),
+            return_std=float(np.std(self.returns)),
+            return_min=float(np.min(self.returns)),
+            return_max=float(np.max(self.returns)),
+            episodic_length=float(np.mean(self.lengths)) if len(self.lengths) else math.nan,
+            episodes=len(self.returns),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ A declaration holds a metric's name, meaning, and where it is shown; TensorBoard
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -45,8 +46,8 @@ class Figures:
         "with the best weights; in a summary of episodes that did not choose them",
         shown="return: best",
     )
-    env_steps_per_s: float = metric("", tag="charts/", shown="speed: env steps/s", form=",.0f")
-    gradient_steps_per_s: float = metric("", tag="charts/", shown="speed: updates/s", form=",.0f")
+    env_steps_per_s: float = metric("", tag="charts/", shown="now: env steps/s", form=",.0f")
+    gradient_steps_per_s: float = metric("", tag="charts/", shown="now: updates/s", form=",.0f")
     samples_per_insert: float = metric(
         "samples / (inserts - min_size_to_sample)",
         tag="charts/",
@@ -100,6 +101,8 @@ class Figures:
     shard_restarts: int = metric("", 0, shown="trouble: shard restarts")
     learner_restarts: int = metric("", 0, shown="trouble: learner restarts")
     items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
+    transitions_refused_by: dict[str, int] = dataclasses.field(default_factory=dict)
+    """By cause; empty where none was refused."""
     td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/")
     td_error_abs_p95: float = metric("of the same", tag="losses/")
     td_error_abs_max: float = metric("of the same", tag="losses/")
@@ -116,15 +119,13 @@ class RunStatus(Figures):
     """A run at one moment. Rates are per second over the last seconds."""
 
     state: str = "starting"
-    elapsed_s: float = metric("since control began", 0.0, form="clock")
+    elapsed_s: float = metric("since the run began, its start included", 0.0, form="clock")
     total_env_steps: int = 0
     workers_target: int = 0
     workers_alive: int = metric("", 0, tag="workers/count", shown="alive: workers")
     shards_target: int = 0
     shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
-    epsilon: float = metric(
-        "mean over the envs", tag="charts/", shown="speed: epsilon", form=",.3f"
-    )
+    epsilon: float = metric("mean over the envs", tag="charts/", shown="now: epsilon", form=",.3f")
     learning_rate: float = metric("", tag="charts/")
     priority_max: float = metric("of the items held", tag="replay/")
     refused_priorities: int = metric(
@@ -143,15 +144,35 @@ class RunStatus(Figures):
         return (self.total_env_steps - self.env_steps) / self.env_steps_per_s
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationFigures:
+    """What is written down of greedy episodes with one snapshot of the weights."""
+
+    episodic_return: float = metric("mean of the raw returns", tag="eval/")
+    return_std: float = metric("of the same", tag="eval/")
+    return_min: float = metric("of the same", tag="eval/")
+    return_max: float = metric("of the same", tag="eval/")
+    episodic_length: float = metric("mean, in steps", tag="eval/")
+    episodes: int = metric("how many these are", 0, tag="eval/")
+
+
 DECLARED = {field.name: field.metadata for field in dataclasses.fields(RunStatus)}
-_TAGS = {name: shown["tag"] for name, shown in DECLARED.items() if shown.get("tag")}
-SCALARS = {tag + name if tag.endswith("/") else tag: name for name, tag in _TAGS.items()}
-"""TensorBoard tag to field. The two return charts are written per episode."""
 
 
-def scalars(status: RunStatus) -> dict[str, float]:
-    """The finite scalars of `status` by TensorBoard tag."""
-    values = {tag: getattr(status, name) for tag, name in SCALARS.items()}
+@functools.cache
+def tags(kind: type) -> dict[str, str]:
+    """TensorBoard tag to field, of a dataclass of metrics."""
+    shown = {field.name: field.metadata.get("tag", "") for field in dataclasses.fields(kind)}
+    return {tag + name if tag.endswith("/") else tag: name for name, tag in shown.items() if tag}
+
+
+SCALARS = tags(RunStatus)
+"""Those of a status. The two return charts are written per episode."""
+
+
+def scalars(figures: RunStatus | EvaluationFigures) -> dict[str, float]:
+    """The finite scalars of `figures` by TensorBoard tag."""
+    values = {tag: getattr(figures, name) for tag, name in tags(type(figures)).items()}
     return {t: float(v) for t, v in values.items() if v is not None and math.isfinite(v)}
 
 

@@ -64,7 +64,7 @@ class WeightServer:
             try:
                 newer = self._published.wait_for(lambda: self._newest.version > version)
                 await asyncio.wait_for(newer, timeout_s)
-            except TimeoutError:
+            except asyncio.TimeoutError:  # not the built-in one before Python 3.11
                 return None
         is_known = self._newest.target_version <= target_version
         return dataclasses.replace(self._newest, target=None) if is_known else self._newest

@@ -227,6 +227,10 @@ def test_transitions_that_touch_a_bad_step_are_refused_and_the_env_is_reset(what
     assert [row[1] for row in rows(block) if row[0] == 1] == [1, 5]
     assert block.refused == rollout.refused == 2
     assert block.collected == rollout.collected == block.num_transitions + 2
+    report = rollout.report()
+    assert report.refused_by == {f"{what} not finite": 2}
+    value = "the reward nan" if what == "reward" else "an observation with nan at [0]"
+    assert report.note.startswith(f"environment 1 of worker 3 gave {value} in its step 3: ")
     rollout.flush()
     assert rollout.collected == rollout.stepped
 

@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
 from command_parts import run
 
 import distdqn
+from distdqn.cli import output
 from distdqn.cli.main import VERBS, main
 
 # --- the command ---------------------------------------------------------------------
@@ -43,9 +45,37 @@ def test_python_dash_m_is_the_command():
     assert (done.returncode, done.stdout) == (0, f"distdqn {distdqn.__version__}\n")
 
 
+@pytest.mark.parametrize(
+    ("is_terminal", "is_slow", "told"), [(True, True, 1), (True, False, 0), (False, True, 0)]
+)
+def test_a_terminal_gets_a_word_where_loading_lasts(is_terminal, is_slow, told, monkeypatch):
+    said, is_said = [], threading.Event()
+    monkeypatch.setattr(output, "say", lambda line: (said.append(line), is_said.set()))
+    monkeypatch.setattr(output, "_SOON_S", 0.01 if is_slow else 3600.0)
+    monkeypatch.setattr(output.sys.stderr, "isatty", lambda: is_terminal)
+
+    with output.told_if_slow("loading"):
+        is_said.wait(60 if told else 0.1)
+
+    assert said == ["loading"] * told
+
+
 def test_an_unknown_command_is_refused_with_the_nearest(capsys):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == "distdqn: unknown command 'trian'; did you mean train?\n"
+
+
+def test_a_flag_before_the_command_is_refused(capsys):
+    assert main(["--preset", "cartpole"]) == 2
+    assert capsys.readouterr().err.startswith("distdqn: name a command before --preset: train, ")
+
+
+def test_help_says_what_the_exit_statuses_mean(capsys):
+    main(["help"])
+
+    shown = capsys.readouterr().out
+    for status in ("0  ", "1  ", "2  ", "130"):
+        assert f"\n  {status}" in shown
 
 
 def test_no_command_is_wrong_use(capsys):
@@ -85,12 +115,13 @@ def evaluated(monkeypatch):
     """Replaces evaluation by a function that keeps its arguments."""
     calls: list[dict] = []
 
-    def evaluate_run(run, checkpoint, episodes, seed, video, runs_dir, epsilon):
+    def evaluate(run, *, checkpoint, episodes, seed, video, runs_dir, epsilon):
         calls.append(dict(locals(), calls=None))
-        return {"return_mean": 487.5, "checkpoint": "best", "warnings": ["[one]", "two"]}
+        told = {"return_mean": 487.5, "checkpoint": "best", "warnings": ["[one]", "two"]}
+        return types.SimpleNamespace(to_json=lambda: told)
 
     module = types.ModuleType("distdqn.policy")
-    module.evaluate_run = evaluate_run
+    module.evaluate = evaluate
     monkeypatch.setitem(sys.modules, "distdqn.policy", module)
     return calls
 

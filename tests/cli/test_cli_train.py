@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 import types
 
 import pytest
@@ -13,8 +14,8 @@ from command_parts import run
 from distdqn.cli.flags import UsageError, as_words, flag_name, read_flags
 from distdqn.cli.main import main
 from distdqn.config import Config, Schedule, from_values, to_values
-from distdqn.config.files import key_types
-from distdqn.errors import RunError
+from distdqn.config.keys import key_types
+from distdqn.errors import RunError, begun
 from distdqn.plain_json import to_json
 
 
@@ -30,7 +31,7 @@ def trained(monkeypatch):
     """Replaces training by a function that keeps the configurations it was called with."""
     configs: list[Config] = []
 
-    def train(config):
+    def train(config, preset=None):
         configs.append(config)
         return FakeSummary()
 
@@ -81,6 +82,7 @@ def test_hyphens_and_underscores_are_the_same(trained):
         (["--learner.double=False"], "learner.double", False),
         (["--learner.no-double"], "learner.double", False),
         (["--learner.no-compile"], "learner.compile", False),
+        (["--no-learner.compile"], "learner.compile", False),
         (["--network.hidden", "256", "128"], "network.hidden", (256, 128)),
         (["--network.hidden", "256,128"], "network.hidden", (256, 128)),
         (["--network.hidden", "[256, 128]"], "network.hidden", (256, 128)),
@@ -89,6 +91,11 @@ def test_hyphens_and_underscores_are_the_same(trained):
         (["--env.kwargs", "{size: 4}"], "env.kwargs", {"size": 4}),
         (["--learner.learning-rate", "1e-3"], "learner.learning_rate", Schedule(1e-3, 1e-3, 1)),
         (["--workers.epsilon.value", "1:0.1:50"], "workers.epsilon.value", Schedule(1, 0.1, 50)),
+        (
+            ["--learner.learning-rate=1:0:30%"],
+            "learner.learning_rate",
+            Schedule(1, 0, fraction=0.3),
+        ),
         (["--eval.stop-at-return", "-110"], "eval.stop_at_return", -110.0),
         (["--eval.stop-at-return", "none"], "eval.stop_at_return", None),
         (["--learner.max-grad-norm", "null"], "learner.max_grad_norm", None),
@@ -112,7 +119,7 @@ def test_every_default_can_be_given_back_as_its_flag():
 def test_help_shows_every_key_and_the_presets_value():
     shown = run("train", "--preset", "cartpole-cleanrl", "--help").stdout
 
-    for key in key_types():
+    for key in key_types(Config):
         assert f"{flag_name(key)} " in shown or f"{flag_name(key)}," in shown, key
     words = " ".join(shown.replace("│", " ").split())
     assert "(default: 1.0:0.05:250000)" in words
@@ -126,7 +133,7 @@ def test_every_field_of_the_help_has_a_text():
     lines = [line.strip("│").rstrip() for line in run("train", "--help").stdout.splitlines()]
     flags = [index for index, line in enumerate(lines) if line.startswith(" --")]
 
-    assert len(flags) > len(key_types())
+    assert len(flags) > len(key_types(Config))
     for index in flags:
         text = lines[index + 1]
         assert text.startswith("       ") and not text.strip().startswith("(default"), lines[index]
@@ -145,26 +152,45 @@ def test_every_field_of_the_help_has_a_text():
         ),
         (["--prest", "x"], "distdqn train: unknown option --prest; did you mean --preset?"),
         (["--zzz"], "distdqn train: unknown option --zzz; see distdqn train --help"),
-        (["apex"], "distdqn train: unexpected argument 'apex'; see distdqn train --help"),
+        (["--learner.lr=1"],
+         "distdqn train: unknown option --learner.lr; did you mean --learner.learning-rate?"),
+        (["--gamma", "0.9"],
+         "distdqn train: unknown option --gamma; did you mean --learner.discount?"),
+        (["--no-double"],
+         "distdqn train: unknown option --no-double; did you mean --learner.no-double?"),
+        (["-x"], "distdqn train: unknown option -x; see distdqn train --help"),
+        (["foo"], "distdqn train: unexpected argument 'foo'; see distdqn train --help"),
+        (["apex"], "distdqn train: unexpected argument 'apex'; did you mean --preset apex?"),
+        (["a.yaml"], "distdqn train: unexpected argument 'a.yaml'; did you mean --config a.yaml?"),
+        (["Acrobot-v1"],
+         "distdqn train: unexpected argument 'Acrobot-v1'; did you mean --env.id Acrobot-v1?"),
+        (["--preset", "apex", "--preset=cartpole"],
+         "distdqn train: --preset is given twice, a run has one; join what they set in one "
+         "--config file"),
+        (["--preset"], "distdqn train: --preset needs a value; see distdqn train --help"),
+        (["--learner.batch-size", "--seed", "3"],
+         "distdqn train: --learner.batch-size needs a value; see distdqn train --help"),
+        (["--learner.double", "maybe"],
+         "distdqn train: learner.double is 'maybe', must be true or false"),
         (
             ["--seed"],
             "distdqn train: --seed needs a value; see distdqn train --help",
         ),
-        (["--seed", "x"], "distdqn: error: seed is 'x', must be a whole number"),
+        (["--seed", "x"], "distdqn train: seed is 'x', must be a whole number"),
         (
             ["--env.kwargs", "{a"],
             "distdqn train: --env.kwargs is '{a', not JSON or YAML",
         ),
         (
             ["--preset", "cartpol"],
-            "distdqn: error: unknown preset 'cartpol'; did you mean cartpole?",
+            "distdqn train: unknown preset 'cartpol'; did you mean cartpole?",
         ),
         (
             ["--learner.loss", "hubr"],
-            "distdqn: error: learner.loss is 'hubr', must be huber or mse; did you mean huber?",
+            "distdqn train: learner.loss is 'hubr', must be huber or mse; did you mean huber?",
         ),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_flag_is_one_line_and_status_2(trained, capsys, words, line):
     assert main(["train", *words]) == 2
 
@@ -189,12 +215,62 @@ def test_preset_then_file_then_flags(trained, tmp_path):
     assert (config.learner.batch_size, config.learner.n_step, config.replay.shards) == (32, 2, 3)
 
 
+def test_a_failure_of_what_has_begun_is_status_1(monkeypatch, capsys):
+    def fail(config):
+        with begun():
+            raise RunError("the learner died")
+
+    failing(monkeypatch, RunError(""))
+    sys.modules["distdqn.api"].train = fail
+
+    assert main(["train"]) == 1
+    assert capsys.readouterr().err == "distdqn train: the learner died\n"
+
+
+def test_what_would_run_is_printed_with_its_origin_and_read_back(trained, tmp_path, capsys):
+    path = tmp_path / "own.yaml"
+    path.write_text("learner: {n_step: 2}")
+    words = ["--preset", "apex", "--config", str(path), "--learner.batch-size", "32"]
+
+    assert main(["train", *words, "--print-config"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and trained == []
+    for line in (
+        "  shards: 3  # preset apex",
+        f"  n_step: 2  # {path}",
+        "  batch_size: 32  # --learner.batch-size",
+        "  prefetch: 2  # default",
+    ):
+        assert line in printed.out.splitlines()
+    path.write_text(printed.out)
+    main(["train", "--config", str(path)])
+    main(["train", *words[:2], "--learner.n-step=2", *words[4:]])
+    assert trained[0] == trained[1]
+
+
+def test_what_is_refused_is_not_printed(trained, capsys):
+    assert main(["train", "--seed", "-1", "--print-config"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_presets_are_listed_with_what_they_are(capsys):
     assert main(["train", "--list-presets"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("apex ")
     assert any(line.startswith("cartpole ") and "solved" in line for line in lines)
+
+
+def test_the_name_of_the_preset_goes_with_the_configuration(monkeypatch):
+    names = []
+    module = types.ModuleType("distdqn.api")
+    module.train = lambda _, preset: names.append(preset) or FakeSummary()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "distdqn.api", module)
+
+    main(["train", "--preset", "apex"])
+    main(["train"])
+
+    assert names == ["apex", None]
 
 
 def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
@@ -207,7 +283,7 @@ def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
 
 
 def failing(monkeypatch, error: BaseException) -> None:
-    def fail(config):
+    def fail(config, preset=None):
         raise error
 
     module = types.ModuleType("distdqn.api")
@@ -218,11 +294,9 @@ def failing(monkeypatch, error: BaseException) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (RunError("run 'a' is in use;\n  choose another"), 1,
-         "distdqn: error: run 'a' is in use; choose another\n"),
-        (KeyboardInterrupt(), 130, "distdqn: interrupted\n"),
-        (KeyError("x"), 1,
-         "distdqn: internal error: KeyError: 'x' (--debug shows the traceback)\n"),
+        (RunError("run 'a' is in use;\n  choose another"), 2,
+         "distdqn train: run 'a' is in use; choose another\n"),
+        (KeyboardInterrupt(), 130, "distdqn train: interrupted\n"),
     ],
 )  # fmt: skip
 def test_what_a_run_raises_is_one_line_and_a_status(monkeypatch, capsys, error, status, line):
@@ -232,13 +306,24 @@ def test_what_a_run_raises_is_one_line_and_a_status(monkeypatch, capsys, error, 
     assert capsys.readouterr().err == line
 
 
+def test_a_bug_of_ours_leaves_its_traceback_in_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing(monkeypatch, KeyError("x"))
+
+    assert main(["train"]) == 1
+    (log,) = tmp_path.iterdir()
+    line = f"distdqn: internal error: KeyError: 'x'; the traceback is in {log}\n"
+    assert capsys.readouterr().err == line
+    assert "raise error\n" in log.read_text() and log.read_text().endswith("KeyError: 'x'\n")
+
+
 def test_debug_shows_the_traceback_too(monkeypatch, capsys):
     failing(monkeypatch, RunError("lost"))
 
-    assert main(["train", "--debug"]) == 1
+    assert main(["train", "--debug"]) == 2
     shown = capsys.readouterr().err
     assert "Traceback" in shown
-    assert shown.endswith("distdqn: error: lost\n")
+    assert shown.endswith("distdqn train: lost\n")
 
 
 def test_a_command_leaves_the_signal_handlers_as_they_were(trained):
@@ -258,7 +343,7 @@ def test_json_is_all_there_is_on_stdout():
         "import os, types; from distdqn.cli.main import main; "
         "S = type('S', (), {'exit_status': 0, 'to_json': lambda self: {'a': [1]}}); "
         "t = types.ModuleType('distdqn.api'); "
-        "t.train = lambda c: (print('print'), os.write(1, b'raw\\n'), os.system('echo child'), S())[-1]; "  # noqa: E501
+        "t.train = lambda c, **_: (print('print'), os.write(1, b'raw\\n'), os.system('echo child'), S())[-1]; "  # noqa: E501
         "sys.modules['distdqn.api'] = t; sys.exit(main(['train', '--json']))"
     )
 

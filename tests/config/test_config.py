@@ -71,6 +71,9 @@ def test_a_schedule_never_leaves_its_two_ends(start, end, length, step):
         ({"start": 1, "end": 0.05, "env_steps": 250_000}, Schedule(1.0, 0.05, 250_000)),
         ({"start": 1, "end": 0.05, "env_steps": "1e5"}, Schedule(1.0, 0.05, 100_000)),
         (Schedule(0.5, 0.1, 7), Schedule(0.5, 0.1, 7)),
+        ("1.0:0.05:30%", Schedule(1.0, 0.05, fraction=0.3)),
+        ("1:0:12.5 %", Schedule(1.0, 0.0, fraction=0.125)),
+        ({"start": 1, "end": 0.05, "fraction": 0.3}, Schedule(1.0, 0.05, fraction=0.3)),
     ],
 )
 def test_a_schedule_comes_as_number_text_or_mapping(given, meant):
@@ -78,18 +81,32 @@ def test_a_schedule_comes_as_number_text_or_mapping(given, meant):
 
 
 @pytest.mark.parametrize(
-    "given", ["1:0", "1:0:5:6", "a:b:c", {"start": 1, "end": 0}, [1, 0, 5], None]
-)
+    "given",
+    ["1:0", "1:0:5:6", "a:b:c", "1:0:x%", "1:0:%", "1:0:0%", "1:0:101%", {"start": 1, "end": 0},
+     {"start": 1, "end": 0, "env_steps": 5, "fraction": 0.5}, [1, 0, 5], None],
+)  # fmt: skip
 def test_a_malformed_schedule_is_refused_with_its_forms(given):
     message = refusal(learner__learning_rate=given)
 
     assert "learner.learning_rate is" in message
-    assert "START:END:ENV_STEPS" in message
+    assert "START:END:ENV_STEPS or START:END:30%" in message
 
 
 def test_a_schedule_without_length_is_refused():
     with pytest.raises(ConfigError, match=r"schedule.env_steps is 0, must be at least 1"):
         Schedule(1.0, 0.0, 0)
+
+
+def test_a_schedule_has_one_length():
+    with pytest.raises(ConfigError, match="has neither of env_steps and fraction"):
+        Schedule(1.0, 0.0)
+    with pytest.raises(ConfigError, match="has both of env_steps and fraction"):
+        Schedule(1.0, 0.0, 5, 0.5)
+
+
+@pytest.mark.parametrize("text", ["1.0:0.05:30%", "1.0:0.05:0.1%", "1.0:0.05:100%", "1.0:0.0:7"])
+def test_a_schedule_is_written_as_it_is_given(text):
+    assert str(from_values({"workers.epsilon.value": text}).workers.epsilon.value) == text
 
 
 def test_both_ends_of_a_schedule_are_held_to_the_range():

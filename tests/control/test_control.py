@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distdqn.control.control import Control
+from distdqn.errors import EnvFailure
 from distdqn.telemetry import usage
 from distdqn.telemetry.histograms import LogHistogram
 from distdqn.telemetry.ledger import Ledger, StreamAccount
@@ -204,9 +205,10 @@ def test_without_a_threshold_no_return_stops_the_run():
 
 def test_an_env_failure_is_told_to_the_driver_when_the_worker_is_buried():
     control = make_control()
-    control.report_failure(0, 0, "hung")
-    assert control.bury_worker(0, 0) == "hung"
-    assert control.bury_worker(1, 0) == ""
+    hung = EnvFailure("hung")
+    control.report_failure(0, 0, hung)
+    assert control.bury_worker(0, 0) is hung
+    assert control.bury_worker(1, 0) is None
 
 
 def test_waits_are_shares_of_the_time_since_the_parts_began():
@@ -375,3 +377,33 @@ def test_a_run_of_which_nothing_was_heard_has_spent_nothing(alone):
     total = make_control().poll().usage
     assert total.workers == total.shards == total.learner == Spent()
     assert dataclasses.replace(total, at_s=0.0, rest_cpu_s=0.0).cpu_s == 0.0
+
+
+def test_what_was_refused_is_told_by_cause():
+    control = make_control()
+    by_cause = {"reward not finite": 3, "observation not finite": 1}
+    control.report_worker(WorkerReport(0, 0, 9, 9, 2, refused=4, refused_by=by_cause), -1)
+    ended = {"refused": 7, "refused_by": {"reward not finite": 5}, "refused_at_end": 2}
+    control.report_worker(WorkerReport(1, 0, 9, 9, 2, **ended), -1)
+    status = control.status()
+    told = {"reward not finite": 8, "observation not finite": 1, "the run ended first": 2}
+    assert status.transitions_refused_by == told
+    assert sum(told.values()) == status.transitions.refused
+
+
+def test_what_a_dead_worker_refused_without_saying_why_is_counted_too():
+    control = make_control()
+    told = {"refused": 1, "refused_by": {"reward not finite": 1}}
+    control.report_worker(WorkerReport(0, 0, 9, 9, 2, **told), -1)
+    settle(control, {(0, 0): StreamAccount(12, worker_refused=3)})
+    control.bury_worker(0, 0)
+    status = control.status()
+    assert status.transitions_refused_by == {"its worker died": 2, "reward not finite": 1}
+    assert status.transitions.refused == 3
+
+
+def test_the_first_value_that_is_refused_is_said_once():
+    control = make_control()
+    for worker, note in ((0, ""), (0, "env 1 gave nan"), (1, "env 7 gave inf"), (0, "env 1")):
+        control.report_worker(WorkerReport(worker, 0, note=note), -1)
+    assert control.poll().notes == ["env 1 gave nan"] and control.poll().notes == []

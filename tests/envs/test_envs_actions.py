@@ -20,6 +20,7 @@ from distdqn import errors
 from distdqn.config import EnvConfig
 from distdqn.envs.make import make_stepper
 from distdqn.envs.stepper import VectorStepper
+from distdqn.envs.tables import TAXI
 
 
 def test_actions_count_from_zero_whatever_their_start():
@@ -41,9 +42,23 @@ class Misnamed(ScriptedEnv):
         return ["NOOP"]
 
 
+class NamedInMetadata(ScriptedEnv):
+    metadata = {**ScriptedEnv.metadata, "action_names": ["stay", "left", "right"]}
+
+
+class Mirrored(gymnasium.Wrapper):
+    """Changes what the actions do, and says how they are called now."""
+
+    def get_action_meanings(self):
+        return ["NOOP", "FIRE", "RIGHT"]
+
+
 @pytest.mark.parametrize(
     ("env", "names"),
     [
+        (NamedInMetadata(), ("stay", "left", "right")),
+        (gymnasium.wrappers.TimeLimit(NamedInMetadata(), 5), ("stay", "left", "right")),
+        (Mirrored(Named()), ("NOOP", "FIRE", "RIGHT")),
         (Named(), ("NOOP", "FIRE", "LEFT")),
         (gymnasium.Wrapper(Named()), ("NOOP", "FIRE", "LEFT")),
         (ScriptedEnv(), ("0", "1", "2")),
@@ -123,9 +138,9 @@ def test_final_masks_without_marks_count_only_where_an_episode_ended():
 
 
 def test_taxis_masks_arrive_with_their_observations():
-    stepper: Any = make_stepper(EnvConfig("Taxi-v4"), 3)
+    stepper: Any = make_stepper(EnvConfig(TAXI), 3)
     obs = stepper.reset(seed=0)
-    taxi: Any = gymnasium.make("Taxi-v4").unwrapped
+    taxi: Any = gymnasium.make(TAXI).unwrapped
     for _ in range(20):
         expected = [taxi.action_mask(int(state)) for state in obs]
         np.testing.assert_array_equal(stepper.action_mask, np.array(expected, bool))

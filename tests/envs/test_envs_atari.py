@@ -271,5 +271,5 @@ def test_modes_of_a_game_are_for_the_gymnasium_backend():
 
 def test_opencv_missing_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(errors.MissingExtraError, match=r"cv2.* pip install 'distdqn\[atari\]'"):
+    with pytest.raises(errors.MissingExtraError, match=r"cv2 \(extra atari\).* pip install "):
         describe(EnvConfig(BREAKOUT, atari=AtariConfig(backend="gymnasium")))

@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from distdqn.config import EnvConfig
-from distdqn.envs.tables import TransitionTable, transition_table
+from distdqn.envs.tables import CLIFF_WALKING, TAXI, TransitionTable, transition_table
 from distdqn.errors import EnvError, EnvFailure, UnknownEnvError, UnsupportedSpaceError
 
 
@@ -109,7 +109,7 @@ def test_an_env_without_a_table_is_refused_and_four_that_have_one_are_named():
     message = message_of(EnvError, EnvConfig("CartPole-v1"))
 
     assert "'CartPole-v1' has no transition table" in message
-    for env_id in ("FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "Taxi-v4"):
+    for env_id in ("FrozenLake-v1", "FrozenLake8x8-v1", CLIFF_WALKING, TAXI):
         assert env_id in message
         assert isinstance(transition_table(EnvConfig(env_id)), TransitionTable)
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_made_is_refused_as_in_training(fork):
 def test_frozen_lake_slips_to_three_sides_and_cliff_walking_does_not():
     lake = transition_table(EnvConfig("FrozenLake-v1"))
     dry = transition_table(EnvConfig("FrozenLake-v1", {"is_slippery": False}))
-    cliff = transition_table(EnvConfig("CliffWalking-v1"))
+    cliff = transition_table(EnvConfig(CLIFF_WALKING))
 
     assert lake.probabilities.shape == (16, 4, 3) and dry.probabilities.shape == (16, 4, 1)
     assert (lake.max_episode_steps, cliff.max_episode_steps) == (100, None)
@@ -142,9 +142,12 @@ def test_frozen_lake_slips_to_three_sides_and_cliff_walking_does_not():
     assert not cliff.terminated[36, 1, 0] and cliff.initial[36] == 1
 
 
+SLIPPERY = {"is_slippery": True} if CLIFF_WALKING == "CliffWalking-v1" else {}
+
+
 @pytest.mark.parametrize(
     ("env_id", "kwargs"),
-    [("FrozenLake-v1", {}), ("CliffWalking-v1", {"is_slippery": True}), ("Taxi-v4", {})],
+    [("FrozenLake-v1", {}), (CLIFF_WALKING, SLIPPERY), (TAXI, {})],
 )
 def test_every_step_of_the_env_is_an_outcome_of_its_table(env_id, kwargs):
     table = transition_table(EnvConfig(env_id, kwargs))

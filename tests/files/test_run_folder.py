@@ -1,4 +1,4 @@
-"""Names that are in use, files that other shells read, and the learning curve."""
+"""Names that are in use, and files that other shells read."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 import math
 import os
 import re
-import struct
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from distdqn.errors import RunError
 from distdqn.files.run_folder import RunFolder, list_runs
-from distdqn.reporting.plots import plot_learning_curve, running_mean
 from distdqn.telemetry.histograms import LogHistogram
 
 
@@ -62,7 +61,7 @@ def test_a_name_in_use_by_a_live_process_is_refused_with_its_pid(tmp_path):
 
 
 def test_the_name_of_a_finished_run_is_refused_with_its_folder(tmp_path):
-    create(tmp_path, "one").tell(state="finished")
+    create(tmp_path, "one").tell(state="finished", trained=True)
     with pytest.raises(RunError, match=r"is taken: .*/one is there; choose another --run-name"):
         create(tmp_path, "one")
 
@@ -74,7 +73,7 @@ def test_a_run_is_live_only_while_its_very_process_is(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=300)
     assert done.stdout == b"True\n", done.stderr
-    folder = RunFolder.find("one", tmp_path)
+    folder = RunFolder(tmp_path / "one")
     assert not folder.is_live
     # The number now belongs to another process: this one.
     run = folder.read_run_json() | {"pid": os.getpid()}
@@ -99,6 +98,56 @@ def test_of_two_that_take_one_name_one_succeeds(tmp_path):
     for thread in threads:
         thread.join(timeout=300)
     assert len(results) == 8 and results.count("one") == 1
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path):
+    folder = create(tmp_path, "one")
+    folder.token_path.write_text("secret")
+    folder.tell(state="failed")
+
+    folder.drop_failed_start()
+
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("kept", ["trained", "checkpoints"])
+def test_a_run_that_failed_later_keeps_its_folder_without_the_token(tmp_path, kept):
+    folder = create(tmp_path, "one")
+    folder.token_path.write_text("secret")
+    if kept == "trained":
+        folder.tell(trained=True)
+    else:
+        (folder.path / "checkpoints").mkdir()
+    folder.tell(state="failed")
+
+    folder.drop_failed_start()
+
+    assert list_runs(tmp_path) == [folder.path] and not folder.token_path.exists()
+
+
+def test_a_failed_start_with_a_log_stays_but_neither_its_name_nor_the_list_is_taken(tmp_path):
+    failed, log = create(tmp_path, "one"), tmp_path / "one" / "errors.log"
+    log.write_text("why")
+    failed.tell(state="failed")
+
+    failed.drop_failed_start()
+
+    assert list_runs(tmp_path) == [] and log.exists()
+    with pytest.raises(RunError, match="no run 'x' in .*: there is none yet"):
+        RunFolder.find("x", tmp_path)
+    with pytest.raises(RunError, match=f"ended before it had trained.*; {log} says why"):
+        RunFolder.find("one", tmp_path)
+    create(tmp_path, "one")
+    assert not log.exists() and list_runs(tmp_path) == [tmp_path / "one"]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_start_that_was_killed_holds_its_name_no_longer(tmp_path):
+    run = create(tmp_path, "one").read_run_json()
+    (tmp_path / "one" / "run.json").write_text(json.dumps(run | {"pid": 2**22 + 1}))
+
+    assert list_runs(tmp_path) == []
+    assert create(tmp_path, "one").is_live
 
 
 def test_a_place_that_cannot_be_written_is_refused_with_the_way_out(tmp_path):
@@ -144,15 +193,23 @@ def events(folder: RunFolder) -> list[tuple[str, int, float]]:
 
 def test_scalars_reach_metrics_and_tensorboard_under_the_same_names(tmp_path):
     folder = create(tmp_path)
-    folder.metrics.write({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10)
-    folder.metrics.write({"losses/td_loss": math.inf}, 15)
-    folder.metrics.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)])
+    folder.metrics.write({"losses/td_loss": np.float32(0.5), "charts/staleness": math.nan}, 10, 3)
+    folder.metrics.write({"losses/td_loss": math.inf}, 15, 3)
+    folder.metrics.write_episodes([(20, 9.0, 9), (21, np.float64(-3.5), 30)], 4)
     folder.close()
     folder.close()
-    assert lines(folder) == [
-        {"global_step": 10, "losses/td_loss": 0.5},
-        {"global_step": 20, "charts/episodic_return": 9.0, "charts/episodic_length": 9.0},
-        {"global_step": 21, "charts/episodic_return": -3.5, "charts/episodic_length": 30.0},
+    written = lines(folder)
+    times = [line.pop("time") for line in written]
+    assert times == sorted(times) and abs(times[0] - time.time()) < 600
+    assert [(line.pop("global_step"), line.pop("gradient_steps")) for line in written] == [
+        (10, 3),
+        (20, 4),
+        (21, 4),
+    ]
+    assert written == [
+        {"losses/td_loss": 0.5},
+        {"charts/episodic_return": 9.0, "charts/episodic_length": 9.0},
+        {"charts/episodic_return": -3.5, "charts/episodic_length": 30.0},
     ]
     assert events(folder) == [
         ("losses/td_loss", 10, 0.5),
@@ -161,6 +218,16 @@ def test_scalars_reach_metrics_and_tensorboard_under_the_same_names(tmp_path):
         ("charts/episodic_return", 21, -3.5),
         ("charts/episodic_length", 21, 30.0),
     ]
+
+
+def test_an_evaluation_keeps_the_step_of_its_weights_and_the_lines_their_order(tmp_path):
+    folder = create(tmp_path)
+    folder.metrics.write({"losses/td_loss": 0.5}, 900, 30)
+    folder.metrics.write({"eval/episodic_return": 7.0}, 900, 30, evaluated=600)
+    folder.close()
+    line = lines(folder)[1]
+    assert (line["global_step"], line["gradient_steps"], line["eval/env_steps"]) == (900, 30, 600)
+    assert events(folder) == [("losses/td_loss", 900, 0.5), ("eval/episodic_return", 600, 7.0)]
 
 
 def test_a_histogram_reaches_tensorboard_bucket_by_bucket_and_metrics_not_at_all(tmp_path):
@@ -188,21 +255,21 @@ def test_metrics_reach_the_disk_while_the_run_goes_on(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("distdqn.files.metrics_log.time.monotonic", lambda: clock[0])
     folder = create(tmp_path)
-    folder.metrics.write({"a": 1.0}, 1)
-    folder.metrics.write({"a": 2.0}, 2)
+    folder.metrics.write({"a": 1.0}, 1, 0)
+    folder.metrics.write({"a": 2.0}, 2, 0)
     assert [line["global_step"] for line in lines(folder)] == [1]
     clock[0] += 1.0
-    folder.metrics.write({"a": 3.0}, 3)
+    folder.metrics.write({"a": 3.0}, 3, 0)
     assert [line["global_step"] for line in lines(folder)] == [1, 2, 3]
     folder.close()
 
 
 def test_a_resumed_run_goes_on_in_the_same_metrics(tmp_path):
     folder = create(tmp_path, "one")
-    folder.metrics.write({"a": 1.0}, 1)
+    folder.metrics.write({"a": 1.0}, 1, 0)
     folder.close()
     again = RunFolder.find("one", tmp_path)
-    again.metrics.write({"a": 2.0}, 2)
+    again.metrics.write({"a": 2.0}, 2, 0)
     again.close()
     assert [line["a"] for line in lines(again)] == [1.0, 2.0]
     assert [value for _, _, value in events(again)] == [1.0, 2.0]
@@ -221,28 +288,6 @@ def test_a_video_lies_in_its_folder(tmp_path):
     assert path == folder.path / "videos" / "best_0.mp4" and path.read_bytes() == b"film"
 
 
-# --- the picture
-
-
-def test_the_running_mean_takes_what_there_is():
-    values = np.array([1.0, 3.0, 5.0, 7.0])
-    np.testing.assert_allclose(running_mean(values, over=2), [1.0, 2.0, 4.0, 6.0])
-    np.testing.assert_allclose(running_mean(values, over=100), [1.0, 2.0, 3.0, 4.0])
-    assert running_mean(np.array([])).shape == (0,)
-
-
-@pytest.mark.parametrize("episodes", [0, 1, 30_000])
-@pytest.mark.parametrize("evaluations", [[], [(10_000, 300.0, 200.0, 400.0)]])
-def test_the_learning_curve_is_drawn_whatever_there_is(tmp_path, episodes, evaluations):
-    steps = np.arange(episodes) * 17
-    train = np.stack([steps, np.sin(steps / 1000.0)], axis=1)
-    path = plot_learning_curve(tmp_path / "curve.png", train, evaluations, "A title", 475.0)
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", header[16:24])
-    assert width > 1000 and height > 500
-
-
 def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
     """(global step, value) of the tag "a" as TensorBoard's own reader keeps them."""
     from tensorboard.backend.event_processing import event_accumulator
@@ -255,14 +300,14 @@ def tags_and_steps(folder: RunFolder) -> list[tuple[int, float]]:
 def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
     first = create(tmp_path, "one")
     for step in (1, 2, 3, 4):
-        first.metrics.write({"a": step}, step)
+        first.metrics.write({"a": step}, step, 0)
     first.close()
     with open(first.path / "metrics.jsonl", "a") as lines:
         lines.write('{"global_step": 2, "a"')  # its writer was killed
 
     second = RunFolder(first.path)
     second.rewind(2)
-    second.metrics.write({"a": 30.0}, 3)
+    second.metrics.write({"a": 30.0}, 3, 0)
     second.close()
 
     lines = (first.path / "metrics.jsonl").read_text().splitlines()
@@ -272,7 +317,7 @@ def test_a_rewound_run_writes_on_as_if_it_had_never_gone_further(tmp_path):
 
 def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
     folder = create(tmp_path, "one")
-    folder.metrics.write({"a": 1.0}, 5)
+    folder.metrics.write({"a": 1.0}, 5, 0)
     folder.close()
     folder.rewind(0)
     folder.close()
@@ -283,7 +328,7 @@ def test_rewinding_to_the_start_leaves_an_empty_file(tmp_path):
 def test_what_is_flushed_is_there_for_another_process(tmp_path):
     folder = create(tmp_path, "one")
     for step in range(3):
-        folder.metrics.write({"a": 1.0}, step)
+        folder.metrics.write({"a": 1.0}, step, 0)
     folder.metrics.flush()
 
     assert len((folder.path / "metrics.jsonl").read_text().splitlines()) == 3
@@ -311,3 +356,23 @@ def test_visits_come_back(tmp_path):
     folder.write_visits(visits)
 
     np.testing.assert_array_equal(load_file(folder.path / "visits.safetensors")["visits"], visits)
+
+
+def test_tracebacks_are_kept_with_their_time_and_part(tmp_path):
+    folder = create(tmp_path)
+    assert (
+        folder.log_error("worker 1", "Traceback ...\nKeyError: 1\n") == folder.path / "errors.log"
+    )
+    assert folder.log_error("learner", "ValueError: 2") is None  # already said where
+    first, second = (folder.path / "errors.log").read_text().split("\n\n")[:2]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:+-]+ worker 1\nTraceback ...\nKeyError: 1", first)
+    assert second.endswith(" learner\nValueError: 2")
+
+
+def test_the_log_of_tracebacks_does_not_grow_without_end(tmp_path):
+    folder = create(tmp_path)
+    for _ in range(30):
+        folder.log_error("worker 0", "x" * 50_000)
+    text = (folder.path / "errors.log").read_text()
+    assert 900_000 < len(text) < 1_050_000
+    assert text.count("This file is full: what fails from now on is not written down.") == 1

@@ -117,7 +117,7 @@ def test_lockstep_in_one_process_needs_no_ray(tmp_path):
 def test_resuming_what_is_not_there_is_one_line(tmp_path):
     done = resume(tmp_path)
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert (
-        done.stderr.startswith("distdqn: error: no run 'run' in") and "\n" not in done.stderr[:-1]
+        done.stderr.startswith("distdqn resume: no run 'run' in") and "\n" not in done.stderr[:-1]
     )

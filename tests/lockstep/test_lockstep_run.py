@@ -1,6 +1,7 @@
 """Lockstep from end to end: the same weights wherever the parts are."""
 
 import itertools
+import json
 import os
 import signal
 import weakref
@@ -8,8 +9,14 @@ import weakref
 import fake_envs
 import numpy as np
 import pytest
-from ray_parts import make_cartpole, network_of_wrong_shape, nodes_of_actors
+from ray_parts import (
+    linear_network,
+    make_cartpole,
+    network_of_wrong_shape,
+    nodes_of_actors,
+)
 from run_parts import LONE, assert_closed, lockstep, read_metrics, small, wait_for
+from torch import nn
 
 import distdqn
 from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
@@ -213,7 +220,7 @@ def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
 def test_a_run_with_an_env_of_its_own_is_resumed_with_it_alone(tmp_path, monkeypatch):
     interrupted_after_first_checkpoint(monkeypatch, lockstep(tmp_path), make_env=make_cartpole)
 
-    with pytest.raises(RunError, match=r"started with make_env, .* distdqn.resume\(RUN, make_env="):
+    with pytest.raises(RunError, match=r"parts.make_cartpole, .* distdqn.resume\('run', make_env="):
         distdqn.resume("run", tmp_path / "runs", display=False)
     resumed = distdqn.resume("run", tmp_path / "runs", make_env=make_cartpole, display=False)
 
@@ -222,12 +229,64 @@ def test_a_run_with_an_env_of_its_own_is_resumed_with_it_alone(tmp_path, monkeyp
 
 def test_a_failing_env_ends_the_run_with_its_weights_saved(tmp_path):
     config = lockstep(tmp_path, checkpoint__period_rounds=1_000)
-    with pytest.raises(EnvFailure, match="raised in step"):
-        train(config, make_env=fake_envs.faulty_maker("raise", at=20))
+    faulty = fake_envs.faulty_maker("raise", at=20)
+    with pytest.raises(EnvFailure, match=r"raised in step: .*fake_envs\.py:\d+ in step"):
+        train(config, make_env=faulty)
 
     assert len(checkpoints(tmp_path / "runs" / "run")) == 1
     with pytest.raises(CheckpointError, match=r"no checkpoint to resume.* has weights alone"):
-        distdqn.resume("run", tmp_path / "runs", display=False)
+        distdqn.resume("run", tmp_path / "runs", make_env=faulty, display=False)
+    log = (tmp_path / "runs" / "run" / "errors.log").read_text()
+    assert " run\nTraceback" in log and "ValueError: the wheel" in log
+
+
+def test_what_was_refused_is_told_by_cause_and_once_when_it_first_happens(tmp_path, capsys):
+    maker = fake_envs.faulty_maker("nan_reward", at=50)
+    config = lockstep(tmp_path, checkpoint__period_rounds=1_000, eval__final_episodes=2)
+
+    summary = distdqn.train(config, make_env=maker)
+
+    by_cause = summary.transitions_refused_by
+    assert list(by_cause) == ["reward not finite"]
+    assert by_cause["reward not finite"] == summary.transitions_refused > 8
+    written = json.loads((tmp_path / "runs" / "run" / "summary.json").read_text())
+    assert written["transitions_refused_by"] == by_cause
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("of worker 0 gave the reward nan in its step 50: transitions that touch") == 1
+    assert f"refused {summary.transitions_refused} (reward not finite) of 3,000 transit" in said
+
+
+class Fussy(nn.Module):
+    """A network that takes no batch of 32."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, obs):
+        if len(obs) == 32:
+            raise RuntimeError("too many")
+        return self.linear(obs)
+
+
+def test_a_network_that_raises_is_named_with_its_line(tmp_path):
+    with pytest.raises(RunError, match=r"network raised RuntimeError: too many at .*in forward$"):
+        train(lockstep(tmp_path), make_network=lambda space, num_actions: Fussy())
+
+    log = (tmp_path / "runs" / "run" / "errors.log").read_text()
+    assert 'raise RuntimeError("too many")' in log
+
+
+def test_a_bug_of_ours_leaves_its_traceback_in_the_runs_folder(tmp_path, monkeypatch):
+    def fail(self):
+        raise KeyError("x")
+
+    monkeypatch.setattr("distdqn.lockstep.schedule.Lockstep.advance", fail)
+    with pytest.raises(KeyError) as caught:
+        train(lockstep(tmp_path))
+
+    log = tmp_path / "runs" / "run" / "internal_error.log"
+    assert vars(caught.value)["log"] == log and log.read_text().endswith("KeyError: 'x'\n")
 
 
 def test_a_signal_after_the_last_border_leaves_the_run_to_be_resumed(tmp_path, monkeypatch):
@@ -303,8 +362,9 @@ def test_a_refused_resume_changes_nothing(tmp_path, monkeypatch):
     folder = tmp_path / "runs" / "run"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    with pytest.raises(RunError, match="started with make_env"):
-        distdqn.resume("run", tmp_path / "runs", display=False)
+    with pytest.raises(RunError, match="started with make_env, .* make_env=..."):
+        network = {"make_network": linear_network}
+        distdqn.resume("run", tmp_path / "runs", make_cartpole, **network, display=False)
 
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

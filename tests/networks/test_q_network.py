@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from distdqn.errors import ConfigError
 from distdqn.networks.q_network import DuelingHead, check_network, make_network, preprocess
 from distdqn.types import ObservationSpec
 
@@ -29,6 +30,14 @@ def torso_of_another_size(observation):
 
 def torso_that_fails(observation):
     return nn.Linear(5, 6), 6
+
+
+def torso_that_raises(observation):
+    raise KeyError("no")
+
+
+def torso_without_width(observation):
+    return 3
 
 
 def test_the_mlp_is_linear_layers_with_relu_between():
@@ -124,15 +133,21 @@ def test_a_users_torso_gets_the_observation_space_where_there_is_one():
         ("resnet", "unknown torso 'resnet': network.torso must be auto, mlp, nature, minatar, or"),
         ("", "unknown torso '': network.torso must be auto, mlp, nature, minatar, or module:f"),
         ("nature", "torso nature needs pictures of at least 36x36, got 3x3; use --network.torso"),
-        ("no_such_module:torso", "'no_such_module:torso' cannot be imported .*no_such_module"),
-        (f"{__name__}:absent", "absent' cannot be imported .* known are auto, mlp"),
+        (
+            "no_such_module:torso",
+            "cannot be imported: there is no module 'no_such_module' here; known",
+        ),
+        (f"{__name__}:absent", "absent' cannot be imported: .* function 'absent'; known are auto"),
+        (f"{__name__}:IMAGE", "IMAGE' cannot be imported: .* has no function 'IMAGE'"),
+        (f"{__name__}:torso_that_raises", r"raises' raised KeyError: 'no' at .*:\d+ in torso_that"),
+        (f"{__name__}:torso_without_width", r"return a module .*, \(module, width\), returned 3$"),
         (":torso", "':torso' cannot be imported"),
         (f"{__name__}:torso_of_another_size", r"must give \[B, H\] = \[2, 7\].* got \[2, 6\]"),
         (f"{__name__}:torso_that_fails", r"torso_that_fails' fails on input \[2, 2, 3, 3\]"),
     ],
 )
 def test_a_torso_that_cannot_be_used_is_refused_with_the_way_out(name, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         make_network(IMAGE, 3, torso=name)
 
 
@@ -156,7 +171,7 @@ class TwoOutputs(nn.Linear):
 def test_a_network_that_gives_no_floats_or_fails_is_refused():
     with pytest.raises(ValueError, match=r"got \[2, 3\] of torch\.int64"):
         check_network(Argmax(4, 3), VECTOR, 3)
-    with pytest.raises(ValueError, match="must give a tensor, got tuple"):
+    with pytest.raises(ValueError, match=r"must give a tensor, got \(tensor"):
         check_network(TwoOutputs(4, 3), VECTOR, 3)
     with pytest.raises(ValueError, match=r"the network fails on input \[2, 4\] of torch.float32"):
         check_network(nn.Linear(5, 3), VECTOR, 3)

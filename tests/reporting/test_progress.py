@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import time
 
 import pytest
 from rich.console import Console
 
-from distdqn.reporting.progress import Progress, picture, plain_line, print_summary
+from distdqn.reporting import progress as progress_module
+from distdqn.reporting.progress import Progress, picture, plain_line
 from distdqn.telemetry.ledger import Ledger
 from distdqn.telemetry.status import RunStatus
 
@@ -102,9 +104,48 @@ def test_the_picture_tells_all_of_a_run():
     assert "trouble" not in text
 
 
-def test_the_picture_fits_a_narrow_terminal():
-    assert all(len(line) <= 80 for line in drawn(STATUS, width=80).splitlines())
-    assert len(drawn(STATUS, width=80).splitlines()) == len(drawn(STATUS).splitlines())
+FACTS = (
+    "running",
+    "62%",
+    "1:15, 0:09 left",
+    "env 312,448 of 500,000",
+    "updates 29,411",
+    "evaluation 487.5",
+    "env steps/s 20,000",
+    "samples/insert 12.79 of 12.8",
+    "in a shard 3,312 to 3,348",
+    "max |q| 99.5 of 100.0",
+    "staleness 2, p95 4",
+    "workers 4 of 4",
+    "worker restarts 2",
+    "transitions lost 1,280",
+)
+LABELS = ("steps", "return", "now", "replay", "values", "waiting", "alive", "trouble")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_label_and_no_fact_is_broken_at_any_width(width):
+    status = dataclasses.replace(STATUS, worker_restarts=2, transitions=Ledger(lost=1280))
+    lines = drawn(status, width, configured=12.8).splitlines()
+
+    assert all(len(line) <= width for line in lines)
+    for fact in FACTS:
+        assert sum(fact in line for line in lines) == 1, fact
+    begun = [line.split()[0] for line in lines[1:] if not line.startswith(" ")]
+    assert begun == list(LABELS)
+    if width >= 80:
+        assert len(lines) == 1 + len(LABELS)
+
+
+def test_facts_too_long_for_any_line_are_folded_under_their_label():
+    status = dataclasses.replace(STATUS, env_steps=10**15, total_env_steps=10**16)
+    lines = drawn(status, width=40).splitlines()
+    assert all(len(line) <= 40 for line in lines) and "…" not in "".join(lines)
+
+
+def test_a_run_that_stops_is_not_told_to_have_time_left():
+    stopping = dataclasses.replace(STATUS, state="stopping")
+    assert "left" not in drawn(stopping) and "left" not in plain_line(stopping)
 
 
 def test_what_is_not_known_yet_is_a_dash():
@@ -116,9 +157,9 @@ def test_what_was_lost_or_replaced_is_trouble():
     status = dataclasses.replace(
         STATUS, worker_restarts=2, transitions=Ledger(lost=1280), items_lost=3300
     )
-    expected = "worker restarts 2, items lost 3,300, transitions lost 1,280"
-    assert f"trouble   {expected}" in drawn(status)
-    assert plain_line(status).endswith(expected)
+    told = ["worker restarts 2", "items lost 3,300", "transitions lost 1,280"]
+    assert "trouble  " + "  ".join(told) in drawn(status)
+    assert plain_line(status).endswith(", ".join(told))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +183,7 @@ def test_a_log_gets_one_plain_line_every_five_seconds(clock):
     assert len(lines) == 4  # at 0, 5 and 10 s, and the last state at the end
     assert lines[0].startswith("running 1:15: 312,448 of 500,000 env steps (62%, 0:09 left)")
     assert "return 431.2 (evaluation 487.5, best 500.0)" in lines[0]
+    assert "now 20,000 env steps/s and 1,893 updates/s" in lines[0]
     assert "12.79 samples per insert" in lines[0] and "\x1b" not in shown(output)
 
 
@@ -158,6 +200,69 @@ def test_a_terminal_gets_a_picture_that_ends_with_the_last_state(clock):
         progress.update(dataclasses.replace(STATUS, gradient_steps=49_000))
     assert "worker 1 died" in shown(output)
     assert "49,000" in shown(output)
+
+
+def wait_for(condition):
+    deadline = time.perf_counter() + 60
+    while not condition():
+        assert time.perf_counter() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """The display's thread looks every 10 ms."""
+    monkeypatch.setattr(progress_module, "_REDRAW_PERIOD_S", 0.01)
+
+
+def test_a_log_tells_what_took_long_once_it_is_over(clock):
+    output = console()
+    with Progress(console=output) as progress:
+        with progress.stage("starting Ray"):
+            clock.now += 3.21
+        with progress.stage("taking no time"):
+            clock.now += 0.1
+        with pytest.raises(KeyError), progress.stage("failing"):
+            clock.now += 2.0
+            raise KeyError
+    assert shown(output).splitlines() == ["starting Ray: 3.2 s"]
+
+
+def test_a_log_is_never_silent_for_five_seconds(clock, impatient):
+    output = console()
+    with Progress(console=output) as progress:
+        with progress.stage("starting Ray"):
+            for word in ("starting Ray: 4 s so far", "starting Ray: 8 s so far"):
+                clock.now += 4.0
+                wait_for(lambda word=word: word in shown(output))
+        progress.update(STATUS)
+        clock.now += 4.0
+        wait_for(lambda: "no news of the run: 4 s so far" in shown(output))
+    assert len(shown(output).splitlines()) == 6  # the stage's end and two of the status
+
+
+def test_a_terminal_counts_the_seconds_of_a_stage_under_the_picture(clock, impatient):
+    output = console(terminal=True)
+    with Progress(console=output) as progress:
+        with progress.stage("starting Ray"):
+            assert "starting Ray: 0 s" in shown(output)
+            clock.now += 1.0
+            wait_for(lambda: "starting Ray: 1 s" in shown(output))
+        progress.update(STATUS)
+        with progress.stage("evaluating"):
+            *_, last = shown(output).split("starting Ray: 1.0 s")
+            assert last.index("312,448") < last.index("evaluating: 0 s")
+        clock.now += 1.0
+    assert "evaluating" not in shown(output).split("running")[-1]
+
+
+def test_a_stage_within_a_stage_gives_it_back(clock, impatient):
+    output = console(terminal=True)
+    with Progress(console=output) as progress, progress.stage("outer"):
+        with progress.stage("inner"):
+            pass
+        clock.now += 7.0
+        wait_for(lambda: "outer: 7 s" in shown(output))
 
 
 def test_a_message_is_one_line_as_it_is(clock):
@@ -179,8 +284,9 @@ def test_too_many_messages_are_counted_not_shown(clock):
 
 def test_a_display_that_is_off_shows_nothing(clock):
     output = console(terminal=True)
-    with Progress(console=output, enabled=False) as progress:
+    with Progress(console=output, enabled=False) as progress, progress.stage("starting Ray"):
         progress.update(STATUS)
+        clock.now += 10.0
         progress.say("hello")
     assert shown(output) == ""
 
@@ -188,9 +294,8 @@ def test_a_display_that_is_off_shows_nothing(clock):
 def test_the_display_goes_to_stderr(capsys):
     with Progress() as progress:
         progress.update(STATUS)
-    print_summary({}, "runs/one")
     out, err = capsys.readouterr()
-    assert out == "" and "312,448 of 500,000" in err and "runs/one" in err
+    assert out == "" and "312,448 of 500,000" in err
 
 
 def test_the_display_is_taken_down_when_the_run_fails(clock):
@@ -199,67 +304,3 @@ def test_the_display_is_taken_down_when_the_run_fails(clock):
         raise KeyError
     with Progress(console=output) as progress:  # rich has one display at a time
         progress.update(STATUS)
-
-
-def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
-    folder = tmp_path / "CartPole-v1-20260102-030405"
-    (folder / "videos").mkdir(parents=True)
-    (folder / "videos" / "best_0.mp4").touch()
-    (folder / "learning_curve.png").touch()
-    output = console(width=200)
-    summary = {
-        "stopped_by": "total_env_steps",
-        "wall_s": 26.13,
-        "startup_s": 3.2,
-        "best_eval_return_mean": 500.0,
-        "eval_return_mean": 487.25,
-        "eval_return_std": 20.0,
-        "eval_episodes": 100,
-        "env_steps": 500_000,
-        "gradient_steps": 49_000,
-        "samples_per_insert": 12.8,
-        "learner_wait_fraction": 0.02,
-        "bottleneck": "learner",
-        "verdict": "learner 97 percent busy; 2 workers would do",
-        "env_steps_per_s": None,
-        "gradient_steps_per_s": math.nan,
-        "q_start_mean": 98.64,
-        "return_start_mean": 97.21,
-        "q_abs_max": 99.5,
-        "q_bound": None,
-    }
-    print_summary(summary, folder, output)
-    text = shown(output)
-    for expected in (
-        "total_env_steps after 26.1 s (3.2 s to start)",
-        "500.0, mean return of 100 fresh greedy episodes",
-        "487.2, standard deviation 20.0",
-        "500,000 env steps, 49,000 updates, 12.80 samples per insert",
-        "- env steps/s, - updates/s; the learner waited 2%",
-        "limit            learner 97 percent busy; 2 workers would do",
-        "98.6 predicted at the start, discounted return then realised 97.2; "
-        "largest |q| 99.5, bound -",
-        f"{folder}/learning_curve.png",
-        f"{folder}/videos/best_0.mp4",
-        f"tensorboard --logdir {folder}",
-        f"distdqn evaluate {folder} --video",
-    ):
-        assert expected in text
-
-
-def test_the_summary_names_no_file_that_is_not_there(tmp_path):
-    output = console(width=200)
-    print_summary({}, tmp_path, output)
-    assert "learning_curve" not in shown(output) and "mp4" not in shown(output)
-
-
-def test_an_interrupted_run_says_how_to_go_on_and_leaves_out_what_it_has_not(tmp_path):
-    summary = {"stopped_by": "SIGINT", "eval_episodes": 0, "env_steps": 512}
-    weights_alone, resumable = console(width=200), console(width=200)
-
-    print_summary(summary, tmp_path, weights_alone)
-    print_summary(summary, tmp_path, resumable, resumable=True)
-
-    assert "go on" not in shown(weights_alone)
-    assert f"distdqn resume {tmp_path}" in shown(resumable)
-    assert "best checkpoint" not in shown(resumable) and "512 env steps" in shown(resumable)

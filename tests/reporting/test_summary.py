@@ -10,6 +10,7 @@ import numpy as np
 from distdqn.reporting.summary import (
     Summary,
     evaluation_fields,
+    refused_line,
     transition_fields,
     weights_sha256,
 )
@@ -49,10 +50,12 @@ OWN = {
     "run_name": "run",
     "run_folder": "runs/run",
     "env_id": "CartPole-v1",
+    "made_with": [],
     "seed": 1,
     "stopped_by": "total_env_steps",
     "wall_s": 2.0,
     "startup_s": 1.0,
+    "train_s": 1.0,
     "best_eval_env_steps": 10,
     "peak_pss_bytes": 5,
     "bottleneck": "env",
@@ -95,3 +98,11 @@ def test_the_digest_is_of_float32_bytes():
     vector = np.array([1.0, 2.0], np.float32)
     assert weights_sha256(vector) == hashlib.sha256(vector.tobytes()).hexdigest()
     assert weights_sha256(vector.astype(np.float64)) == weights_sha256(vector)
+
+
+def test_what_was_refused_is_one_line_the_most_frequent_cause_first():
+    by_cause = {"observation not finite": 2, "reward not finite": 1_200}
+    told = {"transitions_refused_by": by_cause, "transitions_collected": 50_000}
+    line = "1,200 (reward not finite), 2 (observation not finite) of 50,000 transitions"
+    assert refused_line(told) == line
+    assert refused_line(told | {"transitions_refused_by": {}}) == refused_line({}) == ""

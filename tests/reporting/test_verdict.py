@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from distdqn.reporting.verdict import TOO_SHORT, Setup, capacities, judge, reached
+from distdqn.reporting.verdict import Setup, capacities, judge, reached
 from distdqn.telemetry.usage import Spent, Usage
 
 SETUP = Setup(workers=1, shards=1, batch_size=32, samples_per_insert=8.0)
@@ -151,17 +151,22 @@ def test_a_queue_for_a_core_is_not_taken_for_work():
 
 
 @pytest.mark.parametrize(
-    ("spent", "bottleneck"),
+    ("spent", "bottleneck", "why"),
     [
-        (Usage(), "transfer"),
-        (Usage(at_s=1.0), "transfer"),
-        (dataclasses.replace(SLOW_ENV, gradient_steps=0), "env"),
-        (dataclasses.replace(SLOW_LEARNER, at_s=0.9), "learner"),
+        (Usage(), "transfer", "no env step was made"),
+        (Usage(at_s=1.0), "transfer", "no env step was made"),
+        (dataclasses.replace(SLOW_ENV, gradient_steps=0), "env", "no update was made"),
+        (
+            dataclasses.replace(SLOW_LEARNER, at_s=0.9),
+            "learner",
+            "the run was too short: 0.9 s of updates, 1 s needed",
+        ),
     ],
 )
-def test_too_short_a_run_is_not_judged_and_still_names_a_bottleneck(spent, bottleneck):
+def test_too_short_a_run_is_not_judged_and_still_names_a_bottleneck(spent, bottleneck, why):
     verdict = judge(spent, SETUP)
-    assert (verdict.limit, verdict.bottleneck, verdict.line()) == ("", bottleneck, TOO_SHORT)
+    assert (verdict.limit, verdict.bottleneck) == ("", bottleneck)
+    assert verdict.line() == f"not measured ({why})"
     assert not verdict.changes
 
 
@@ -276,7 +281,7 @@ def test_one_part_that_takes_all_turns_is_no_limit_of_its_own():
 def test_a_short_run_in_turns_is_judged():
     spent = dataclasses.replace(turns(env=0.03, learner=0.06), at_s=1.0)
     assert judge(dataclasses.replace(spent, at_s=0.9), TURNS).bottleneck == "learner"
-    assert judge(Usage(), TURNS).line() == TOO_SHORT
+    assert judge(Usage(), TURNS).line() == "not measured (no env step was made)"
 
 
 # Costs and capacities, by numbers worked by hand.

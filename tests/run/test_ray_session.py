@@ -56,6 +56,36 @@ def test_a_start_that_works_is_made_once_and_gives_ray_time(inits, tmp_path):
     assert int(os.environ[WAIT]) > 30  # Ray's own
 
 
+@pytest.mark.parametrize(
+    ("version", "set_to", "mode", "refreshed"),
+    [
+        ("2.52.0", None, "token", 1),
+        ("2.52.0", "disabled", "disabled", 0),
+        ("2.60.0", None, None, 0),  # by ray.init
+    ],
+)
+def test_an_older_ray_is_told_to_ask_for_a_token(
+    inits, tmp_path, monkeypatch, version, set_to, mode, refreshed
+):
+    refreshes = []
+
+    class Config:
+        initialize = refreshes.append
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "")
+    monkeypatch.setattr(ray, "__version__", version)
+    monkeypatch.setattr("ray._raylet.Config", Config)
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    if set_to is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", set_to)
+    inits.outcomes[:] = [None]
+
+    embedded(tmp_path)
+
+    assert os.environ.get("RAY_AUTH_MODE") == mode
+    assert len(refreshes) == refreshed
+
+
 def test_a_start_that_timed_out_is_cleaned_up_and_tried_once_more(inits, tmp_path):
     inits.outcomes[:] = [Exception(TIMED_OUT), None]
 

@@ -1,5 +1,7 @@
 """Who is replaced, and when a run gives up, without Ray: actors here are plain objects."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -42,8 +44,10 @@ class Ray:
         there = [ref for ref in refs if ref.is_there][:num_returns]
         return there, [ref for ref in refs if ref not in there]
 
+    error = RayActorError()
+
     def get(self, ref):
-        raise RayActorError
+        raise self.error
 
     def kill(self, actor):
         pass
@@ -54,7 +58,8 @@ class Run:
 
     def __init__(self, tmp_path):
         self.now, self.place = 1_000.0, Place()
-        self.system = supervisor.System(small(tmp_path), self.place, say=lambda line: None)
+        self.said = []
+        self.system = supervisor.System(small(tmp_path), self.place, say=self.said.append)
 
     def die(self, kind, after_s):
         """The newest of a kind dies so long after its birth; its successor is there afterwards."""
@@ -102,3 +107,59 @@ def test_without_control_or_weight_server_a_run_ends(run, kind):
     getattr(run.place, kind).life.is_there = True
     with pytest.raises(RunError, match="died"):
         run.system.poll(0)
+
+
+DIED = """The actor died unexpectedly before finishing this task.
+\tclass_name: EnvWorker
+\tactor_id: 1c
+\tpid: 4711
+\tnamespace: run
+\tip: 192.0.2.2
+The actor is dead because {cause}"""
+EXITED = (
+    "its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: {detail} Some "
+    "common causes include: (1) the process was killed by the OOM killer due to high memory usage"
+)
+CONNECTION = "Worker unexpectedly exits with a connection error code 2. End of file."
+
+
+@pytest.mark.parametrize(
+    ("cause", "line"),
+    [
+        (EXITED.format(detail=CONNECTION), "its process 4711 was killed or crashed"),
+        (EXITED.format(detail="Worker exits with code 3."), "its process 4711 ended"),
+        ("its node has died. Node Id: 07", "its node died"),
+        (
+            "1 worker(s) were killed due to the node running low on memory. Memory on the node",
+            "Ray killed its process 4711: its node ran low on memory",
+        ),
+        ("of something new.", "The actor died unexpectedly before finishing this task."),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "replaced"),
+    [
+        ("worker", "replaced in 1 s, with another seed"),
+        ("shard", "replaced by an empty one"),
+        ("learner", "replaced from its newest state"),
+        ("evaluator", "replaced"),
+    ],
+)
+def test_a_death_and_what_follows_are_one_short_line(run, kind, replaced, cause, line, monkeypatch):
+    error = RayActorError(error_msg=f"\x1b[36m{DIED.format(cause=cause)}\x1b[0m")
+    monkeypatch.setattr(Ray, "error", error)
+
+    run.die(kind, after_s=100.0)
+
+    (said,) = run.said
+    assert said.startswith(f"the {kind}") and said.endswith(f" died ({line}); {replaced}")
+
+
+def test_rays_own_text_on_a_dead_process_is_not_shown():
+    """Ray takes what to leave out from the environment, when it is imported."""
+    code = (
+        "import os, sys, distdqn.api; assert 'ray' not in sys.modules; import re, ray;"
+        "from ray._private.ray_constants import RAY_DEDUP_LOGS_SKIP_REGEX as skipped;"
+        "sys.exit(not re.search(skipped, 'A worker died or was killed while executing a task'))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

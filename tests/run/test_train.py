@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 
@@ -199,6 +200,7 @@ def test_a_cluster_with_too_few_resources_says_what_is_missing(ray_cluster, tmp_
     config = small(tmp_path, workers__count=10, workers__num_cpus=3.0, start_timeout_s=5.0)
     with pytest.raises(ResourceError, match=r"more; the run needs 31 CPUs .*--workers\.count"):
         distdqn.train(config, display=False)
+    assert not (tmp_path / "runs" / "run").exists()
 
 
 def test_a_gpu_that_is_not_there_is_refused(ray_cluster, tmp_path):
@@ -228,14 +230,22 @@ def test_a_broken_env_ends_the_run_with_one_line_and_a_checkpoint(
         distdqn.train(config, make_env=maker, display=False)
     assert "\n" not in str(caught.value)
     assert "max_env_failures is 1" in str(caught.value)
+    log = (tmp_path / "runs" / "run" / "errors.log").read_text()
+    entries = re.findall(r"^\S+ worker \d$", log, re.MULTILINE)
+    assert len(entries) >= 2 and message.partition(": ")[2] in log
+    if fault.startswith("raise"):  # the user's own line, in one line and with all that led to it
+        assert re.search(r"fake_envs\.py:\d+ in (step|reset)", str(caught.value))
+        assert log.count("Traceback") == len(entries) and "serial.py" in log
     assert list((tmp_path / "runs" / "run" / "checkpoints").glob("step_*"))
 
 
 def test_a_hanging_env_is_found_and_named(ray_cluster, tmp_path):
     config = small(tmp_path, workers__max_env_failures=0, workers__env_timeout_s=1.5, **LONE)
     missed = r"'make_env\(\)' did not return within 1\.5 s \(workers\.env_timeout_s\)"
-    with pytest.raises(EnvFailure, match=missed):
+    with pytest.raises(EnvFailure, match=missed + r" at \S*fake_envs\.py:\d+ in step"):
         distdqn.train(config, make_env=fake_envs.faulty_maker("hang"), display=False)
+    log = (tmp_path / "runs" / "run" / "errors.log").read_text()
+    assert "time.sleep(self.hang_s)" in log  # where it stood
 
 
 def test_an_env_that_is_never_made_is_found_and_named(ray_cluster, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distdqn.config import EnvConfig
-from distdqn.envs.tables import TransitionTable, transition_table
+from distdqn.envs.tables import CLIFF_WALKING, TAXI, TransitionTable, transition_table
 from distdqn.tabular.exact import (
     expected_return,
     greedy_policy,
@@ -35,8 +35,8 @@ needs_data = pytest.mark.skipif(
 EXACT: list[tuple[str, dict, float, float]] = [
     ("FrozenLake-v1", {}, 0.54202593, 0.740165),
     ("FrozenLake8x8-v1", {}, 0.41464036, 0.862955),
-    ("CliffWalking-v1", {}, -12.2478977, -13.0),
-    ("Taxi-v4", {}, 6.32746431, 7.93),
+    (CLIFF_WALKING, {}, -12.2478977, -13.0),
+    (TAXI, {}, 6.32746431, 7.93),
 ]
 
 
@@ -139,8 +139,8 @@ def test_without_discount_value_iteration_ends_or_says_that_it_does_not():
 
 
 def test_values_are_of_scaled_rewards_and_returns_of_raw_ones():
-    scaled = transition_table(EnvConfig("CliffWalking-v1", reward_scale=0.1))
-    q, plain = optimal_values(scaled, 0.99), optimal_values(table_of("CliffWalking-v1"), 0.99)
+    scaled = transition_table(EnvConfig(CLIFF_WALKING, reward_scale=0.1))
+    q, plain = optimal_values(scaled, 0.99), optimal_values(table_of(CLIFF_WALKING), 0.99)
 
     np.testing.assert_allclose(q, 0.1 * plain, rtol=1e-6)  # rewards are float32 in training
     assert expected_return(scaled, optimal_policy(q, scaled.allowed)) == -13.0
@@ -162,9 +162,9 @@ def test_pairs_count_that_an_episode_can_come_to_before_it_ends():
     [
         ("FrozenLake-v1", 11 * 4),  # 16 fields less four holes and the goal
         ("FrozenLake8x8-v1", 53 * 4),  # 64 less ten holes and the goal
-        ("CliffWalking-v1", 37 * 4),  # 36 fields above the cliff, and the start
+        (CLIFF_WALKING, 37 * 4),  # 36 fields above the cliff, and the start
         # 400 states with the passenger not at the destination, from Gymnasium's own masks.
-        ("Taxi-v4", 1_116),
+        (TAXI, 1_116),
     ],
 )
 def test_holes_goals_and_what_the_mask_forbids_are_left_out(env_id, pairs):
@@ -215,7 +215,7 @@ def test_a_return_is_undiscounted_and_ends_with_the_time_limit():
     assert expected_return(corridor(), np.array([0, 0, 0])) == -1_000  # where there is no limit
 
 
-@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "CliffWalking-v1"])
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", CLIFF_WALKING])
 def test_an_expected_return_is_the_mean_of_episodes(env_id):
     """Of a policy that is not the optimal one; 4 standard errors."""
     table = dataclasses.replace(table_of(env_id), max_episode_steps=60)
@@ -253,8 +253,8 @@ def test_four_environments_have_their_known_optimum(env_id, kwargs, first_value,
     [
         ("frozenlake_4x4_true", "FrozenLake-v1"),
         ("frozenlake8x8", "FrozenLake8x8-v1"),
-        ("cliffwalking", "CliffWalking-v1"),
-        ("taxi", "Taxi-v4"),
+        ("cliffwalking", CLIFF_WALKING),
+        ("taxi", TAXI),
     ],
 )
 def test_every_optimal_value_is_that_of_the_file(name, env_id):

@@ -8,6 +8,7 @@ from tabular_parts import solution_of, tiny
 
 from distdqn import train
 from distdqn.config import EnvConfig
+from distdqn.envs.tables import TAXI
 from distdqn.errors import EnvError, RunError
 from distdqn.files.checkpoint import checkpoints
 from distdqn.policy import load_policy
@@ -27,7 +28,7 @@ def test_a_solved_env_knows_its_optimum_and_which_pairs_count():
 
     assert lake.pairs.sum() == 44 and lake.q_star.shape == (16, 4)
     assert lake.optimal_return == pytest.approx(0.740165, abs=1e-6)
-    assert solution_of("Taxi-v4").optimal_return == pytest.approx(7.93)
+    assert solution_of(TAXI).optimal_return == pytest.approx(7.93)
     with pytest.raises(EnvError, match="no transition table"):
         solve(EnvConfig("CartPole-v1"), 0.99)
 
@@ -57,7 +58,7 @@ def test_one_wrong_value_counts_by_its_share_of_visits_and_of_pairs():
 
 
 def test_values_that_do_not_count_change_no_figure():
-    taxi = solution_of("Taxi-v4")
+    taxi = solution_of(TAXI)
     uniform = taxi.pairs / taxi.pairs.sum()
     q = np.where(taxi.pairs, taxi.q_star, 1e6)  # what the mask forbids, and the unreachable
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from distdqn.config import EnvConfig, to_values
-from distdqn.envs.tables import transition_table
+from distdqn.envs.tables import CLIFF_WALKING, TAXI, transition_table
 from distdqn.tabular.plan import (
     CARTPOLE,
     LAKE,
@@ -53,10 +53,10 @@ def test_the_stated_bounds_are_those_of_the_tables():
 def test_all_four_environments_are_learned_as_tables_and_by_an_mlp():
     learned = {(run.values["env.id"], run.learner) for run in FULL}
 
-    for env_id in ("FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "Taxi-v4"):
+    for env_id in ("FrozenLake-v1", "FrozenLake8x8-v1", CLIFF_WALKING, TAXI):
         assert {(env_id, "table"), (env_id, "MLP")} <= learned
     standard = {(run.values["env.id"], run.learner) for run in standard_runs()}
-    assert learned - standard == {("FrozenLake8x8-v1", "MLP"), ("Taxi-v4", "MLP")}
+    assert learned - standard == {("FrozenLake8x8-v1", "MLP"), (TAXI, "MLP")}
 
 
 @pytest.mark.parametrize("run", FULL, ids=lambda run: run.name)
@@ -127,7 +127,7 @@ def test_any_env_with_a_table_is_learned_three_ways_without_bounds():
 
 
 def test_step_sizes_of_a_table_follow_the_rewards():
-    cliff, lake = (planned_for(env_id)[0] for env_id in ("CliffWalking-v1", "FrozenLake-v1"))
+    cliff, lake = (planned_for(env_id)[0] for env_id in (CLIFF_WALKING, "FrozenLake-v1"))
 
     rates = [run.config("runs", 1).learner.learning_rate for run in (cliff, lake)]
     assert rates[0].start == pytest.approx(100 * rates[1].start)

@@ -1,0 +1,95 @@
+"""What a run leaves: its key figures, and the commands that go on from there."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from distdqn.machine.commands import typed
+from distdqn.reporting.summary import refused_line
+from distdqn.reporting.text_table import print_facts
+from distdqn.reporting.words import clock, in_words
+
+_EVALUATION = ("best", "last", "values")  # none if a run was broken off
+_ENDED = {
+    "stopped by": "{stopped_by}",
+    "time": "{whole}, of which {start} to start, {training} training, {rest} final evaluation",
+    "best": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy episodes",
+    "last": "{eval_return_mean}, standard deviation {eval_return_std}",
+    "values": "{q_start_mean} predicted at the start, discounted return then realised "
+    "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
+    "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
+    "insert",
+    "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, mean of the "
+    "training; the learner waited {learner_wait_fraction}",
+    "limit": "{while_learning}{verdict}",
+}
+
+
+def print_summary(
+    summary: Mapping[str, Any],
+    folder: str | Path,
+    console: Console | None = None,
+    resumable: bool = False,
+) -> None:
+    """The key figures of a finished run and where to look, on stderr.
+
+    summary: the fields of `summary.json`; what is missing or null is shown as a dash.
+    resumable: whether there is a checkpoint to go on from.
+    """
+    console, folder, told = console or Console(stderr=True), Path(folder), in_words(summary)
+    told |= _times(summary)
+    told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
+    measured = (summary.get("verdict_detail") or {}).get("limit")
+    told["while_learning"] = "while learning, " if measured else ""
+    left_out = () if summary.get("eval_episodes") else _EVALUATION
+    facts = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
+    is_stopped = str(summary.get("stopped_by")).startswith("SIG")
+    console.print("", Text(folder.name, style="bold"), sep="\n")
+    if refused := refused_line(summary):
+        facts["refused"] = refused
+    leads = _leads(folder, summary.get("made_with") or (), resumable and is_stopped)
+    print_facts(facts | leads, console, whole=leads)
+
+
+def _times(summary: Mapping[str, Any]) -> dict[str, str]:
+    """The run's duration and its three parts; a dash for one that is not known."""
+    whole, start, training = (
+        math.nan if summary.get(name) is None else float(summary[name])
+        for name in ("wall_s", "startup_s", "train_s")
+    )
+    seconds = {"whole": whole, "start": start, "training": training}
+    seconds["rest"] = whole - start - training
+    return {name: clock(value) for name, value in seconds.items()}
+
+
+def _leads(folder: Path, makers: Sequence[str], goes_on: bool) -> dict[str, str]:
+    """Where to look, and what to type where the user stands; only what works."""
+    plot, videos = folder / "learning_curve.png", sorted(folder.glob("videos/*.mp4"))
+    told = {"run folder": str(folder)}
+    if plot.exists():
+        told["plot"] = str(plot)
+    if videos:
+        told["video"] = str(videos[0])
+    tensorboard = typed("tensorboard", "tensorboard.main")
+    told["curves"] = f"{tensorboard} --logdir {shlex.quote(str(folder))}"
+    if any(list(folder.glob(f"{name}/manifest.json")) for name in ("best", "checkpoints/*")):
+        filmed = " --video" if videos and not makers else ""
+        told["play"] = _call("evaluate", folder, makers) + filmed
+    if goes_on:
+        told["go on"] = _call("resume", folder, makers)
+    return told
+
+
+def _call(verb: str, folder: Path, makers: Sequence[str]) -> str:
+    """A command; in Python where the run needs functions of the user's own."""
+    run = folder.name if folder == Path("runs") / folder.name else str(folder)
+    if makers:
+        return f"distdqn.{verb}({run!r}, {', '.join(f'{name}=...' for name in makers)})"
+    return f"{typed('distdqn', 'distdqn')} {verb} {shlex.quote(run)}"

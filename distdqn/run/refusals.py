@@ -1,0 +1,85 @@
+"""What can be refused before anything starts.
+
+Each costs no more than it must: torch is loaded only where a GPU is asked for, or a network is to
+be made anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distdqn.config import Config
+from distdqn.config.sections import function_name
+from distdqn.errors import ConfigError, ResourceError, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_initial(
+    init_from: str | None, network: torch.nn.Module, initial: Mapping[str, np.ndarray]
+) -> None:
+    """Raises ConfigError where `initial`, parameters by name, are another network's.
+
+    init_from: the run that they come from.
+    """
+    here = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    there = {name: array.shape for name, array in initial.items()}
+    for name in here | there:
+        if here.get(name) != there.get(name):
+            theirs, ours = (
+                f"is {list(shapes[name])}" if name in shapes else "does not exist"
+                for shapes in (there, here)
+            )
+            raise ConfigError(
+                f"init_from {init_from!r} has another network: its {name} {theirs}, here it "
+                f"{ours}; set network.* as in that run, and take an environment with its "
+                "observations and actions"
+            )
+
+
+def check_gpus(config: Config) -> None:
+    """Raises ResourceError where the learner, which will be here, asks for GPUs that are not."""
+    learner = config.learner
+    reserved = 0 if config.mode == "lockstep" else math.ceil(learner.num_gpus)
+    wanted = max(reserved, int(learner.device == "cuda"))
+    if not wanted or (config.mode != "lockstep" and _has_ray()):  # whose GPUs may be anywhere
+        return
+    import torch
+
+    if (present := torch.cuda.device_count()) < wanted:
+        asked = f"num_gpus is {learner.num_gpus:g}" if reserved else "device is cuda"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible!r}"
+        raise ResourceError(
+            f"learner.{asked} but PyTorch sees {present} GPUs here{hidden}; use "
+            "--learner.device cpu --learner.num-gpus 0, or check nvidia-smi and the driver"
+        )
+
+
+def _has_ray() -> bool:
+    """Whether the caller has connected to Ray."""
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
+def check_travels(name: str, function: Callable[..., Any]) -> None:
+    """Raises ConfigError where Ray cannot send a function to other processes.
+
+    name: of the argument.
+    """
+    import ray
+
+    try:
+        ray.cloudpickle.dumps(function)
+    except Exception as error:  # what `__reduce__` of anything raises
+        raise ConfigError(
+            f"{name}, {function_name(function)}, cannot be sent to other processes "
+            f"({one_line(error)}): have it make what it needs when it is called"
+        ) from error
