@@ -155,7 +155,10 @@ def _carry_out(
     config, make = factory.config, _kind_of_run(factory.config.mode)
     ratio, limit = config.replay.samples_per_insert, config.max_log_lines_per_s
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
-    with contextlib.closing(folder), progress:
+    with contextlib.ExitStack() as stack:
+        stack.callback(folder.close)
+        stack.callback(folder.leave)
+        stack.enter_context(progress)
         run = make(factory, folder, progress)
         run.interruption.last_acts += [folder.leave, folder.remove_token]
         with run.interruption.heard():

@@ -257,12 +257,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Puts what is buffered on the disk; may be called twice."""
-        self.leave()
         if metrics := self.__dict__.pop("metrics", None):
             metrics.close()
 
     def leave(self) -> None:
-        """Before the process ends that owns the run: it is not left live."""
+        """Where the process that owns a run has done with it, or ends: it is not left live."""
         run = self.read_run_json()
         if run.get("pid") == os.getpid() and run.get("state") in _LIVE_STATES:
             self.tell(state="failed")

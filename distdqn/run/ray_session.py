@@ -216,7 +216,7 @@ def _start(look: Callable[[], None], older: Set[int], **options: Any) -> tuple[A
     ) from cause
 
 
-def _came_up_too_slowly(error: Exception) -> bool:
+def _came_up_too_slowly(error: BaseException) -> bool:
     """Whether another try may help; Ray says so with a bare Exception or RuntimeError."""
     if isinstance(error, RayError):
         return not isinstance(error, AuthenticationError)

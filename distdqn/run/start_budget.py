@@ -5,11 +5,11 @@ Only for a Ray of the run's own: what a cluster has is for its scheduler to know
 
 import dataclasses
 import os
-import sys
 
 from distdqn.config import Config
 from distdqn.errors import ResourceError
 from distdqn.machine.cpu import usable_cores
+from distdqn.machine.joined import has_joined_ray
 from distdqn.machine.memory import free_memory
 from distdqn.machine.threads import free_threads
 
@@ -53,8 +53,7 @@ def has_own_ray(config: Config) -> bool:
     """Whether the run starts a Ray here: no cluster is named, and none has been joined."""
     if config.mode == "lockstep" or config.address or os.environ.get("RAY_ADDRESS"):
         return False
-    ray = sys.modules.get("ray")
-    return ray is None or not ray.is_initialized()
+    return not has_joined_ray()
 
 
 def start_budget(config: Config, replay_bytes: int) -> StartBudget:
@@ -92,7 +91,7 @@ def _way_out(config: Config, budget: StartBudget, memory: float, threads: float)
     """What to lower, and how far; with a margin, since other programs come and go."""
     over_bytes = max(budget.in_all - memory, 0)
     over_processes = max(budget.threads - threads, 0) * budget.processes / budget.threads
-    ways = []
+    ways: list[str] = []
     for key, value, size in (
         ("workers.count", config.workers.count, _TORCH_BYTES),
         ("replay.shards", config.replay.shards, _SHARD_BYTES),
