@@ -159,9 +159,12 @@ def _carry_out(
     config, make = factory.config, _kind_of_run(factory.config.mode)
     ratio, limit = config.replay.samples_per_insert, config.max_log_lines_per_s
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
-    with contextlib.closing(folder), progress:
+    with contextlib.ExitStack() as stack:
+        stack.callback(folder.close)
+        stack.callback(folder.leave)
+        stack.enter_context(progress)
         run = make(factory, folder, progress)
-        run.interruption.last_acts.append(folder.remove_token)
+        run.interruption.last_acts += [folder.leave, folder.remove_token]
         with run.interruption.heard():
             for line in (*outlasting(config), factory.memory_budget().line()):
                 progress.say(line)
@@ -174,6 +177,8 @@ def _carry_out(
                 raise told from error
     if display:
         print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
+    if summary.stopped_by != run.interruption.name:  # it came while the run was closing
+        run.interruption.end()
     return summary
 
 
