@@ -6,6 +6,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test asks th
 """
 
 import ast
+import dataclasses
 import inspect
 import re
 import textwrap
@@ -16,7 +17,7 @@ from typing import Any
 from distdqn.config import Config, load_config
 from distdqn.config.files import preset_names, read_preset
 from distdqn.config.values import Schedule, field_types, is_section
-from distdqn.telemetry.status import DECLARED, SCALARS
+from distdqn.telemetry.status import EvaluationFigures, RunStatus, tags
 
 _HERE = Path(__file__).parent
 _BETWEEN = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -82,8 +83,10 @@ def _meanings(kind: type) -> dict[str, str]:
 
 def metrics() -> Iterator[tuple[str, ...]]:
     yield "name", "meaning"
-    for tag, name in sorted(SCALARS.items()):
-        yield f"`{tag}`", DECLARED[name]["meaning"] or name.replace("_", " ")
+    for kind in (RunStatus, EvaluationFigures):
+        meanings = {field.name: field.metadata.get("meaning") for field in dataclasses.fields(kind)}
+        for tag, name in sorted(tags(kind).items()):
+            yield f"`{tag}`", meanings[name] or name.replace("_", " ")
 
 
 _TABLES: dict[str, Callable[[], Iterator[tuple[str, ...]]]] = {

@@ -88,7 +88,7 @@ class Figures:
         form=".0%",
     )
     worker_wait_fraction: float = metric(
-        "of the workers' time", tag="charts/", shown="waiting: workers", form=".0%"
+        "share of their time that the workers waited", tag="charts/", shown="waiting: workers", form=".0%"
     )
     staleness_p50: float = metric(
         "weight versions between the newest and the one that acted, as blocks are accepted",
@@ -103,15 +103,15 @@ class Figures:
     items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
     transitions_refused_by: dict[str, int] = dataclasses.field(default_factory=dict)
     """By cause; empty where none was refused."""
-    td_error_abs_p50: float = metric("of the newest minibatches", tag="losses/")
-    td_error_abs_p95: float = metric("of the same", tag="losses/")
-    td_error_abs_max: float = metric("of the same", tag="losses/")
-    priority_p50: float = metric("of the items held", tag="replay/")
-    priority_p95: float = metric("of the items held", tag="replay/")
+    td_error_abs_p50: float = metric("median absolute TD error of the newest minibatches", tag="losses/")
+    td_error_abs_p95: float = metric("95th percentile of the same", tag="losses/")
+    td_error_abs_max: float = metric("largest of the same", tag="losses/")
+    priority_p50: float = metric("median priority of the items held", tag="replay/")
+    priority_p95: float = metric("95th percentile of the same", tag="replay/")
     stale_fraction_10: float = metric(
         "share of the items held acted with weights over 10 versions old", tag="replay/"
     )
-    stale_fraction_100: float = metric("over 100 versions old", tag="replay/")
+    stale_fraction_100: float = metric("the same, over 100 versions old", tag="replay/")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,16 +125,16 @@ class RunStatus(Figures):
     workers_alive: int = metric("", 0, tag="workers/count", shown="alive: workers")
     shards_target: int = 0
     shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
-    epsilon: float = metric("mean over the envs", tag="charts/", shown="now: epsilon", form=",.3f")
+    epsilon: float = metric("mean epsilon over the envs", tag="charts/", shown="now: epsilon", form=",.3f")
     learning_rate: float = metric("", tag="charts/")
-    priority_max: float = metric("of the items held", tag="replay/")
+    priority_max: float = metric("largest priority of the items held", tag="replay/")
     refused_priorities: int = metric(
         "negative or not finite", 0, shown="trouble: priorities refused"
     )
     transitions: Ledger = dataclasses.field(default_factory=Ledger)
-    td_loss: float = metric("of the newest minibatches", tag="losses/")
-    q_values: float = metric("mean of the newest minibatches", tag="losses/")
-    grad_norm: float = metric("of the newest minibatches", tag="losses/")
+    td_loss: float = metric("mean loss of the newest minibatches", tag="losses/")
+    q_values: float = metric("mean value of the actions of the newest minibatches", tag="losses/")
+    grad_norm: float = metric("gradient norm of the newest minibatches", tag="losses/")
 
     @property
     def eta_s(self) -> float:
@@ -149,9 +149,9 @@ class EvaluationFigures:
     """What is written down of greedy episodes with one snapshot of the weights."""
 
     episodic_return: float = metric("mean of the raw returns", tag="eval/")
-    return_std: float = metric("of the same", tag="eval/")
-    return_min: float = metric("of the same", tag="eval/")
-    return_max: float = metric("of the same", tag="eval/")
+    return_std: float = metric("standard deviation of the raw returns", tag="eval/")
+    return_min: float = metric("lowest raw return", tag="eval/")
+    return_max: float = metric("highest raw return", tag="eval/")
     episodic_length: float = metric("mean, in steps", tag="eval/")
     episodes: int = metric("how many these are", 0, tag="eval/")
 
