@@ -7,7 +7,6 @@ needs its part and imports only what that part needs, so a replay shard never lo
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from distdqn.replay.layout import (
     replay_bytes,
 )
 from distdqn.run.refusals import check_gpus, check_initial, check_travels
+from distdqn.run.start_budget import StartBudget, check_start_fits, has_own_ray, start_budget
 from distdqn.types import ObservationSpec
 
 if TYPE_CHECKING:
@@ -323,6 +323,10 @@ class Factory:
         """What the full replay takes, for a person to read before the start."""
         return memory_budget(self.shard_capacities, **self._what_is_held())
 
+    def start_budget(self) -> StartBudget | None:
+        """What the run's processes take here; None where a cluster has them, or there are none."""
+        return start_budget(self.config, self.replay_bytes()) if has_own_ray(self.config) else None
+
     def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay
         return {
@@ -355,7 +359,8 @@ def make_factory(
     """
     from distdqn.envs.make import describe
 
-    is_here = config.address is None and "RAY_ADDRESS" not in os.environ
+    own_ray = has_own_ray(config)
+    is_here = own_ray or config.mode == "lockstep"  # learner and shards
     if is_here:
         check_gpus(config)
     env = describe(config.env, make_env)
@@ -364,8 +369,10 @@ def make_factory(
     check_compression(config.replay.compression, factory.observation)
     if make_network is None:
         check_torso(config.network.torso, factory.observation)
-    if is_here:  # with all shards
+    if is_here:
         check_replay_fits(factory.replay_bytes(), config.replay.capacity)
+    if own_ray:
+        check_start_fits(config, factory.replay_bytes())
     if config.mode != "lockstep":
         for name in factory.made_with:
             check_travels(name, getattr(factory, name))

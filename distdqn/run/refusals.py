@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from distdqn.config import Config
 from distdqn.config.sections import function_name
 from distdqn.errors import ConfigError, ResourceError, one_line
+from distdqn.machine.joined import has_joined_ray
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def check_gpus(config: Config) -> None:
     learner = config.learner
     reserved = 0 if config.mode == "lockstep" else math.ceil(learner.num_gpus)
     wanted = max(reserved, int(learner.device == "cuda"))
-    if not wanted or (config.mode != "lockstep" and _has_ray()):  # whose GPUs may be anywhere
+    if not wanted or (config.mode != "lockstep" and has_joined_ray()):  # whose GPUs may be anywhere
         return
     import torch
 
@@ -61,12 +61,6 @@ def check_gpus(config: Config) -> None:
             f"learner.{asked} but PyTorch sees {present} GPUs here{hidden}; use "
             "--learner.device cpu --learner.num-gpus 0, or check nvidia-smi and the driver"
         )
-
-
-def _has_ray() -> bool:
-    """Whether the caller has connected to Ray."""
-    ray = sys.modules.get("ray")
-    return ray is not None and ray.is_initialized()
 
 
 def check_travels(name: str, function: Callable[..., Any]) -> None:

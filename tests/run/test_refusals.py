@@ -23,7 +23,7 @@ from distdqn.run.factory import make_factory
 def no_ray(monkeypatch):
     """Fails where Ray is started."""
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
-    monkeypatch.setattr("distdqn.run.refusals._has_ray", lambda: False)
+    monkeypatch.setattr("distdqn.run.refusals.has_joined_ray", lambda: False)
 
 
 def refused(config, error=ConfigError, **arguments):
