@@ -54,8 +54,9 @@ def train(
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
     preset: the name of the one that `config` started from, for `run.json` and the plot's title.
-    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM end the run
-    with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
+    A Ray session that the caller has opened is used and left open. Ctrl-C ends the run
+    within 10 s and SIGTERM within 20 s, with a checkpoint (`stopped_by`); Ctrl-C in lockstep at
+    its next one. What does not end in time, and a second Ctrl-C at once, ends this process.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
     _check_arguments(config, make_env, make_network)
@@ -155,9 +156,12 @@ def _carry_out(
     config, make = factory.config, _kind_of_run(factory.config.mode)
     ratio, limit = config.replay.samples_per_insert, config.max_log_lines_per_s
     progress = Progress(ratio, enabled=display, max_lines_per_s=limit)
-    with contextlib.closing(folder), progress:
+    with contextlib.ExitStack() as stack:
+        stack.callback(folder.close)
+        stack.callback(folder.leave)
+        stack.enter_context(progress)
         run = make(factory, folder, progress)
-        run.interruption.last_acts.append(folder.remove_token)
+        run.interruption.last_acts += [folder.leave, folder.remove_token]
         with run.interruption.heard():
             for line in (*outlasting(config), factory.memory_budget().line()):
                 progress.say(line)
@@ -170,6 +174,8 @@ def _carry_out(
                 raise told from error
     if display:
         print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
+    if summary.stopped_by != run.interruption.name:  # it came while the run was closing
+        run.interruption.end()
     return summary
 
 

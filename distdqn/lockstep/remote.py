@@ -60,38 +60,44 @@ class RemoteMember:
 
 
 def make_actors(
-    builders: Mapping[str, Sequence[Callable[[], Any]]], config: Config, look: Callable[[], None]
+    builders: Mapping[str, Sequence[Callable[[], Any]]],
+    config: Config,
+    look: Callable[[], None],
+    at_once: int | None = None,
 ) -> dict[str, list[RemoteMember]]:
     """Members by kind, up and answering; ResourceError where some did not start in time.
 
     builders: what makes them.  look: called while they start; raises to give up.
+    at_once: members that may be coming up at the same time; None: all of them.
     """
+    made: dict[str, list[RemoteMember]] = {kind: [] for kind in builders}
+    planned = [(kind, build) for kind, those in builders.items() for build in those]
+    size = at_once or len(planned)
+    try:
+        for begin in range(0, len(planned), size):
+            names = {}
+            for kind, build in planned[begin : begin + size]:
+                member = _make(kind, len(made[kind]), build, config)
+                made[kind].append(member)
+                names[member.actor.__ray_ready__.remote()] = member.name
+            wait_until_ready(names, config, look)
+    except BaseException:
+        end([member for those in made.values() for member in those])
+        raise
+    return made
+
+
+def _make(kind: str, index: int, build: Callable[[], Any], config: Config) -> RemoteMember:
     workers = config.workers
     timeouts = {
         "worker": workers.construct_timeout_s
         + workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
-    options = asked_for(config)
-    made = {
-        kind: [
-            RemoteMember(
-                actor_class(MemberActor, **options.get(kind, {})).remote(build, kind == "learner"),
-                actor_name(kind, index),
-                timeouts.get(kind, _LEARNER_TIMEOUT_S),
-            )
-            for index, build in enumerate(those)
-        ]
-        for kind, those in builders.items()
-    }
-    members = [member for those in made.values() for member in those]
-    names = {member.actor.__ray_ready__.remote(): member.name for member in members}
-    try:
-        wait_until_ready(names, config, look)
-    except BaseException:
-        end(members)
-        raise
-    return made
+    actor = actor_class(MemberActor, **asked_for(config).get(kind, {})).remote(
+        build, kind == "learner"
+    )
+    return RemoteMember(actor, actor_name(kind, index), timeouts.get(kind, _LEARNER_TIMEOUT_S))
 
 
 def end(members: list[RemoteMember]) -> None:

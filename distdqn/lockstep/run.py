@@ -7,8 +7,10 @@ reproducible). The first failure of an environment ends the run.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,13 @@ from distdqn.lockstep.system import LockstepSystem
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
-from distdqn.run.interruption import SIGNALS, Interruption
+from distdqn.run.interruption import BOUNDS_S, SIGNALS, Interruption
 from distdqn.run.record import RunRecord
 
+# Ctrl-C waits for the next checkpoint, and who pressed it is told how long and can press again;
+# behind SIGTERM there is a scheduler that waits for so long and then kills.
+_BOUNDS_S = {**BOUNDS_S, "SIGINT": math.inf}
+_BORDER, _SAVED = 0.5, 0.7  # of SIGTERM's time: by when the next checkpoint, the weights at least
 _LOOK_PERIOD_S = 0.2
 _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
 
@@ -36,7 +42,7 @@ class LockstepRun:
         self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
         self._record = RunRecord(factory, folder, progress)
-        self.interruption = Interruption()
+        self.interruption = Interruption(_BOUNDS_S)
         self._said_interrupted = False
         self._next_look = 0.0
         self._num_evaluations = 0
@@ -45,7 +51,8 @@ class LockstepRun:
     def execute(self, initial: Mapping[str, np.ndarray] | None) -> Summary:
         """From the first round to the end; initial: parameters by name, or None."""
         with self._system() as system:
-            system.start(initial)
+            with self.interruption.until(0):
+                system.start(initial)
             return self._train(system)
 
     def resume(self) -> Summary:
@@ -58,7 +65,8 @@ class LockstepRun:
         restored = [self._load()]  # handed over: the replay is not to be held twice
         self._folder.take_over()
         with self._system() as system:
-            self._go_on(system, restored.pop())
+            with self.interruption.until(0):
+                self._go_on(system, restored.pop())
             return self._train(system)
 
     def _load(self) -> dict[str, Any]:
@@ -81,29 +89,35 @@ class LockstepRun:
     def _system(self) -> Iterator[LockstepSystem]:
         with contextlib.ExitStack() as stack:
             try:
-                if self._config.mode == "lockstep_ray":
-                    from distdqn.run.ray_session import connecting, open_session
-
-                    with self._progress.stage(connecting(self._config.address)):
-                        session = open_session(
-                            self._config,
-                            self._folder,
-                            self._progress.say,
-                            self.interruption.give_up,
-                        )
-                    stack.callback(session.close)
-                else:
-                    self._folder.tell(
-                        state="running", address="", namespace=self._folder.name, token_file=""
-                    )
-                stack.enter_context(begun())
-                with self._progress.stage("starting the workers, the shards and the learner"):
-                    system = LockstepSystem(self._factory, self.interruption.give_up)
-                stack.callback(system.close)
+                with self.interruption.until(0):
+                    at_once = self._open(stack)
+                    stack.enter_context(begun())
+                    with self._progress.stage("starting the workers, the shards and the learner"):
+                        look = self.interruption.give_up
+                        system = LockstepSystem(self._factory, look, at_once)
+                    stack.callback(system.close)
                 yield system
             except BaseException:
                 self._folder.tell(state="failed")
                 raise
+
+    def _open(self, stack: contextlib.ExitStack) -> int | None:
+        """Ray, where the members are actors; how many may start at once, None: all.
+
+        stack: takes what ends it.
+        """
+        if self._config.mode == "lockstep":
+            where = {"address": "", "namespace": self._folder.name, "token_file": ""}
+            self._folder.tell(state="running", **where)
+            return None
+        from distdqn.run.ray_session import children, connecting, end_half_started, open_session
+
+        self.interruption.last_acts.append(partial(end_half_started, children()))
+        say, give_up = self._progress.say, self.interruption.give_up
+        with self._progress.stage(connecting(self._config.address)):
+            session = open_session(self._config, self._folder, say, give_up)
+        stack.callback(session.close)
+        return session.starts_at_once
 
     def _train(self, system: LockstepSystem) -> Summary:
         self._record.started()
@@ -117,15 +131,20 @@ class LockstepRun:
 
     def _finish(self, system: LockstepSystem, stopped_by: str) -> Summary:
         """The last weights, evaluated; a signal leaves the run to be resumed."""
-        is_stopped = stopped_by in SIGNALS
-        self._record.hear(system.poll(is_last=True))
-        if not is_stopped or system.lockstep.finished:
-            self._save_weights(system)
-        online = system.learner("online").get()
-        summary = self._record.finish(stopped_by, online, system, is_stopped)
-        if not is_stopped:
+        with self.interruption.until(_SAVED):
+            self._record.hear(system.poll(is_last=True))
+            if not self._is_saved(system, stopped_by):
+                self._save_weights(system)
+            online = system.learner("online").get()
+        summary = self._record.finish(stopped_by, online, system, self.interruption)
+        if summary.stopped_by not in SIGNALS:
             self._record.checkpointer.prune()
         return summary
+
+    def _is_saved(self, system: LockstepSystem, stopped_by: str) -> bool:
+        """Whether a signal's run ends right after the checkpoint of a border."""
+        lockstep = system.lockstep
+        return stopped_by in SIGNALS and lockstep.at_border and not lockstep.finished
 
     def _save_weights(self, system: LockstepSystem) -> Path | None:
         """Beside the checkpoint of the last border, from which the run is resumed."""
@@ -152,6 +171,8 @@ class LockstepRun:
                 self._record.hear(system.poll())
                 self._save(system)
                 reason = self.interruption.name
+            elif self.interruption.passed(_BORDER):
+                reason = self.interruption.name
             elif time.monotonic() >= self._next_look:
                 self._look(system)
         return reason or self.interruption.name or "total_env_steps"
@@ -176,6 +197,11 @@ class LockstepRun:
             where, rounds = "at the end, which comes before the next checkpoint", rounds_left
         is_kept = has_resumable(self._folder.path)
         lost = "the work since the last one" if is_kept else "all the work, there is none yet,"
+        if rounds * seconds > (left_s := _BORDER * _BOUNDS_S[self.interruption.name]):
+            return (
+                f"stopping ({self.interruption.name}) in {left_s:.0f} s, before the next "
+                f"checkpoint: the weights are saved, and {lost} is to be done again"
+            )
         return (
             f"stopping ({self.interruption.name}) {where}, in about {rounds * seconds:.0f} s; "
             f"a further Ctrl-C ends at once, and {lost} is lost"
@@ -192,7 +218,8 @@ class LockstepRun:
         entropy = [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
         self._num_evaluations += 1
         seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
-        system.evaluate_now(evaluation.episodes, int(seed))
+        with contextlib.suppress(KeyboardInterrupt), self.interruption.until(_BORDER):
+            system.evaluate_now(evaluation.episodes, int(seed))
         self._record.hear(system.poll())
         return True
 

@@ -25,8 +25,13 @@ class LockstepSystem:
     lockstep: the schedule.  learner, shards: asked for their states by who saves them.
     """
 
-    def __init__(self, factory: Factory, look: Callable[[], None] = lambda: None):
-        """Makes the members; look: called while actors start; raises to give up."""
+    def __init__(
+        self,
+        factory: Factory,
+        look: Callable[[], None] = lambda: None,
+        at_once: int | None = None,
+    ):
+        """Makes the members; look, at_once: see `make_actors`."""
         self._config, self._limiter = factory.config, factory.limiter()
         self._control = Control(**factory.control_arguments(min_grant=1, report_period_s=1.0))
         look()
@@ -35,7 +40,7 @@ class LockstepSystem:
         if self._config.mode == "lockstep_ray":
             from distdqn.lockstep.remote import make_actors
 
-            self._made = make_actors(builders, self._config, look)
+            self._made = make_actors(builders, self._config, look, at_once)
         else:
             self._made = {k: [local_member(build()) for build in b] for k, b in builders.items()}
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]

@@ -11,6 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from distdqn.config import Config
 from distdqn.errors import DistDQNError, ResourceError, RunError, own_frame, without_colours
+from distdqn.machine.cpu import usable_cores
 
 _NAMED = 4  # actors in a message
 _LOOK_S = 0.5
@@ -65,6 +66,15 @@ def embedded_cpus(config: Config) -> int:
     control, weight server, evaluator and shards need are then there half a second sooner.
     """
     return math.ceil(needed_cpus(config)) + 3 + config.replay.shards
+
+
+def starts_at_once() -> int:
+    """Workers that may be coming up at the same time on this machine.
+
+    Each imports PyTorch and makes environments. With many more at a time than cores, all of
+    them take as long as the last one, and control is not heard among them.
+    """
+    return 2 * usable_cores() + 2
 
 
 def wait_until_ready(names: Mapping[Any, str], config: Config, look: Callable[[], None]) -> None:

@@ -7,6 +7,10 @@ writes down what it hears, keeps the newest checkpoints, and ends it.
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +21,14 @@ from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
 from distdqn.run.placement import Placement
-from distdqn.run.ray_session import connecting, open_session
+from distdqn.run.ray_session import children, connecting, end_half_started, open_session
 from distdqn.run.record import RunRecord
 from distdqn.run.supervisor import System
 
 _POLL_S = 0.2
+
+# By when, as shares of the time that a signal leaves, each of these must be over.
+_TURN, _WOUND_DOWN, _SAVED, _FINISHED = 0.15, 0.4, 0.5, 0.55
 
 
 class AsyncRun:
@@ -35,22 +42,11 @@ class AsyncRun:
 
     def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
         """Runs to the end; initial: parameters by name to begin with, or None."""
-        say = self._progress.say
         plotting = threading.Thread(target=self._record.plot)
         with contextlib.ExitStack() as stack:
             stack.callback(plotting.join)
             try:
-                with self._progress.stage(connecting(self._config.address)):
-                    session = open_session(
-                        self._config, self._folder, say, self.interruption.give_up
-                    )
-                stack.callback(session.close)
-                stack.enter_context(begun())
-                place = Placement(self._factory, self._folder.name)
-                look, log = self.interruption.give_up, self._record.log_error
-                system = System(self._config, place, say, look, log)
-                stack.callback(system.close)
-                return self._train(system, initial)
+                return self._train(self._open(stack), initial)
             except BaseException:
                 self._folder.tell(state="failed")
                 raise
@@ -59,13 +55,28 @@ class AsyncRun:
                 with self._progress.stage("ending Ray"):
                     stack.close()
 
+    def _open(self, stack: contextlib.ExitStack) -> System:
+        """Ray and a system on it; stack: takes what ends them."""
+        say, give_up = self._progress.say, self.interruption.give_up
+        self.interruption.last_acts.append(partial(end_half_started, children()))
+        with self.interruption.until(0):
+            with self._progress.stage(connecting(self._config.address)):
+                session = open_session(self._config, self._folder, say, give_up)
+            stack.callback(session.close)
+            stack.enter_context(begun())
+            place = Placement(self._factory, self._folder.name)
+            log, at_once = self._record.log_error, session.starts_at_once
+            system = System(self._config, place, say, give_up, log, at_once)
+            stack.callback(system.close)
+        return system
+
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
-        with self._progress.stage(self._starting_line()):
-            system.start(initial)
-        self._record.started()
         try:
+            with self.interruption.until(0), self._progress.stage(self._starting_line()):
+                system.start(initial)
+            self._record.started()
             stopped_by = self._loop(system)
-        except DistDQNError as error:
+        except (DistDQNError, KeyboardInterrupt) as error:
             self._save_what_is_there(system, error)
             raise
         return self._finish(system, stopped_by)
@@ -79,34 +90,66 @@ class AsyncRun:
 
     def _loop(self, system: System) -> str:
         """Polls until the run is over; returns what ended it."""
-        next_save = time.monotonic() + self._config.checkpoint.period_s
-        while not system.finished:
-            self._record.hear(system.poll(_POLL_S))
-            if time.monotonic() >= next_save:
-                next_save = time.monotonic() + self._config.checkpoint.period_s
-                state = system.learner_state()  # some seconds old, so is its clock
-                self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
-            if self.interruption.name or self._record.state == "stopping":
-                reason = self.interruption.name or "stop_at_return"
-                self._progress.say(f"stopping ({reason}); saving the weights")
-                system.wind_down(self._record.hear)
-                return reason
-        return "total_env_steps"
+        self._next_save = time.monotonic() + self._config.checkpoint.period_s
+        with self._in_time(_TURN):
+            while not (system.finished or self._is_stopping):
+                self._turn(system)
+        if system.finished:
+            return "total_env_steps"
+        reason = self.interruption.name or "stop_at_return"
+        self._progress.say(f"stopping ({reason}); saving the weights")
+        if self.interruption.name:  # at once: what follows may fail
+            with self._in_time(_SAVED):
+                self._save(system)
+        with self._in_time(_WOUND_DOWN):
+            system.wind_down(self._record.hear)
+        return reason
+
+    @property
+    def _is_stopping(self) -> bool:
+        return bool(self.interruption.name) or self._record.state == "stopping"
+
+    def _turn(self, system: System) -> None:
+        self._record.hear(system.poll(_POLL_S))
+        if time.monotonic() >= self._next_save:
+            self._next_save = time.monotonic() + self._config.checkpoint.period_s
+            state = system.learner_state()  # some seconds old, so is its clock
+            self._record.checkpointer.save(state, 0 if state is None else state["inserts"])
 
     def _finish(self, system: System, stopped_by: str) -> Summary:
+        state = None
         with self._progress.stage("saving the weights"):
-            state = system.learner_state()
-            self._record.hear(system.poll(0))
-            self._record.checkpointer.save(state, self._record.env_steps)
+            with self._in_time(_FINISHED):
+                self._record.hear(system.poll(0))
+            with self._in_time(_FINISHED):
+                state, _ = self._save(system)
         online = None if state is None else state["learner"]["online"]
-        return self._record.finish(stopped_by, online, system, bool(self.interruption.name))
+        return self._record.finish(stopped_by, online, system, self.interruption)
 
-    def _save_what_is_there(self, system: System, error: DistDQNError) -> None:
-        """Before an error ends the run: the learner's newest state, if it can be had."""
+    def _save(self, system: System) -> tuple[dict[str, Any] | None, Path | None]:
+        """Saves the learner's newest state, if there is any; it, and where."""
+        state = system.learner_state()
+        env_steps = max(self._record.env_steps, 0 if state is None else state["inserts"])
+        return state, self._record.checkpointer.save(state, env_steps)
+
+    def _save_what_is_there(self, system: System, error: BaseException) -> None:
+        """Before an error or a signal ends the run: the learner's newest state."""
         if isinstance(error, EnvFailure):
             with contextlib.suppress(DistDQNError):
                 system.wind_down(self._record.hear)
-        with contextlib.suppress(DistDQNError):
-            path = self._record.checkpointer.save(system.learner_state(), self._record.env_steps)
+        with contextlib.suppress(DistDQNError), self._in_time(_TURN):
+            _, path = self._save(system)
             if path is not None:
                 self._progress.say(f"saved {path} before the run ends")
+
+    @contextlib.contextmanager
+    def _in_time(self, share: float) -> Iterator[None]:
+        """After a signal, what has not ended by a share of its bound, or fails, is left out."""
+        try:
+            with self.interruption.until(share):
+                yield
+        except (DistDQNError, KeyboardInterrupt) as error:
+            if not self.interruption.name:
+                raise
+            if isinstance(error, DistDQNError):
+                self._progress.say(str(error))

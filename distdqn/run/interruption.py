@@ -1,50 +1,158 @@
-"""The signal that ends a run, obeyed at its next turn."""
+"""The signal that ends a run: obeyed in time, or the process is ended all the same.
+
+Python's handlers wait until the main thread comes back from whatever library it is in. So
+a thread hears of each signal the moment it comes: it breaks off what takes too long after
+one, and where the run has not ended in time, or at a second Ctrl-C, ends the process.
+"""
 
 import contextlib
+import math
 import os
+import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 SIGNALS = ("SIGINT", "SIGTERM")
+_OBEYED = (signal.SIGINT, signal.SIGTERM)
+BOUNDS_S = {"SIGINT": 10.0, "SIGTERM": 20.0}
+NO_BREAK = 1.0
+_BY_FORCE = 0.75  # share of a bound after which the process is ended by force
+_LAST_ACTS_S = 1.5
+_LOOK_S = 0.1
+_SAME_KEY_S = 0.1  # who forwards a terminal's Ctrl-C doubles it
+_BREAK = signal.SIGURG  # from the thread to the main one; by default it is ignored
+_ENOUGH = b"\0"  # no signal's number
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interruption:
-    """A signal that came and that the run obeys at its next turn.
+    """A signal that came, and the time that the run still has.
 
-    name: of the signal, "" while none has come.
+    name: of the first signal, "" while none has come.
+    bounds_s: seconds by a signal's name in which the process ends; infinite: the run's own
+      time. `until` says which part of the run may take which share of them.
     last_acts: called in turn when the process is ended by force.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bounds_s: Mapping[str, float] = BOUNDS_S):
         self.name = ""
         self.last_acts: list[Callable[[], Any]] = []
+        self._bounds_s, self._came_at = bounds_s, math.inf
+        self._share, self._has_broken = NO_BREAK, False
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """First SIGINT or SIGTERM: a clean end. A second SIGINT: out at once."""
+        """First SIGINT or SIGTERM: a clean end within its bound. A second SIGINT: at once.
+
+        KeyboardInterrupt that came of SIGTERM leaves as SystemExit.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {name: signal.signal(getattr(signal, name), self._note) for name in SIGNALS}
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        before = {n: signal.signal(n, self._handle) for n in (*_OBEYED, _BREAK)}
+        wakeup_before = signal.set_wakeup_fd(writer)
+        watcher = threading.Thread(target=self._watch, args=(reader,), daemon=True)
+        watcher.start()
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):  # Ray's own handler raises the second
+            self.end()
+            raise
+        finally:
+            signal.set_wakeup_fd(wakeup_before)
+            os.write(writer, _ENOUGH)
+            watcher.join()
+            os.close(reader)
+            os.close(writer)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def until(self, share: float) -> Iterator[None]:
+        """What may go on until `share` of a signal's bound has passed, 0: until it comes.
+
+        Then KeyboardInterrupt is raised in the main thread, once.
+        """
+        before = self._share, self._has_broken
+        self._share, self._has_broken = share, False
         try:
             yield
         finally:
-            for name, handler in before.items():
-                signal.signal(getattr(signal, name), handler)
+            self._share, self._has_broken = before
 
-    def _note(self, number: int, frame: Any) -> None:
-        if self.name and number == signal.SIGINT:
-            os.write(2, b"\ndistdqn: ended at once\n")
-            for act in self.last_acts:
-                act()
-            os._exit(130)
-        self.name = signal.Signals(number).name
+    def passed(self, share: float) -> bool:
+        """Whether `share` of a signal's bound has passed; False while none has come."""
+        return bool(self.name) and time.monotonic() >= self._when(share)
 
     def give_up(self) -> None:
-        """Ends a run in which there is nothing to save yet, where a signal has come."""
+        """Raises KeyboardInterrupt where a signal has come: there is nothing more to do."""
+        if self.name:
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Ends the process where a signal has come, as Python and shells know it."""
         if self.name == "SIGINT":
             raise KeyboardInterrupt
         if self.name:
-            raise SystemExit(143)
+            raise SystemExit(128 + signal.Signals[self.name])
+
+    def _when(self, share: float) -> float:
+        return self._came_at + (share * self._bounds_s[self.name] if share else 0.0)
+
+    def _note(self, number: int) -> None:
+        if not self.name:
+            self._came_at, self.name = time.monotonic(), signal.Signals(number).name
+
+    def _handle(self, number: int, frame: Any) -> None:
+        """In the main thread. Always KeyboardInterrupt: Ray's waits let nothing else out."""
+        if number != _BREAK:
+            self._note(number)
+        if self._share < NO_BREAK and self.passed(self._share) and not self._has_broken:
+            self._has_broken = True
+            raise KeyboardInterrupt
+
+    # The thread beside the main one.
+
+    def _watch(self, reader: int) -> None:
+        since = math.inf  # the first signal was seen; on a busy machine later than it came
+        while True:
+            if select.select([reader], [], [], _LOOK_S if self.name else None)[0]:
+                came = os.read(reader, 64)
+                if _ENOUGH in came:
+                    return
+                for number in set(came).intersection(_OBEYED):
+                    if number == signal.SIGINT and time.monotonic() > since + _SAME_KEY_S:
+                        self._end(128 + number, "ended at once")
+                    self._note(number)
+                    since = min(since, time.monotonic())
+            self._obey()
+
+    def _obey(self) -> None:
+        if self.passed(_BY_FORCE):
+            number = signal.Signals[self.name]
+            self._end(128 + number, f"did not end in time after {self.name}: ended by force")
+        if self._share < NO_BREAK and self.passed(self._share) and not self._has_broken:
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, _BREAK)
+
+    def _end(self, status: int, line: str) -> None:
+        """Ends the process, whatever its threads are doing."""
+        cursor = _SHOW_CURSOR if os.isatty(2) else b""
+        with contextlib.suppress(OSError):
+            os.write(2, cursor + f"\ndistdqn: {line}\n".encode())
+
+        acting = threading.Thread(target=self._act_last, daemon=True)
+        acting.start()
+        acting.join(_LAST_ACTS_S)
+        os._exit(status)
+
+    def _act_last(self) -> None:
+        for act in self.last_acts:
+            with contextlib.suppress(Exception):
+                act()

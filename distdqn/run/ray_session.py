@@ -27,10 +27,11 @@ from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError, begun
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import shared_memory
-from distdqn.run.actors import cause_line, embedded_cpus
+from distdqn.run.actors import cause_line, embedded_cpus, starts_at_once
 from distdqn.run.joining import cluster_address
 
 _ASKS_FOR_A_TOKEN = Version("2.59")  # the first Ray whose own default it is
+_KILL_WAIT_S = 2.0
 _START_TRIES = 2
 _START_WAIT_S = 90  # for Ray's own processes; Ray's default of 30 is short on a busy machine
 
@@ -41,6 +42,7 @@ class RaySession:
 
     address: of the cluster, for another shell.  namespace: of the run's actors.
     token_file: "" where Ray has its own.  connected: by this run, which then ends it.
+    older: this process's children before it started an embedded Ray; None on a cluster.
     """
 
     address: str
@@ -48,11 +50,19 @@ class RaySession:
     token_file: str
     connected: bool
     warnings: tuple[str, ...] = ()
+    older: Set[int] | None = None
+
+    @property
+    def starts_at_once(self) -> int | None:
+        """See `System`; None on a cluster."""
+        return None if self.older is None else starts_at_once()
 
     def close(self) -> None:
         """Ends what this process began; leaves a foreign session as it was."""
+        own = [] if self.older is None else _of_ray(self.older)
         if self.connected:
             ray.shutdown()
+        _kill(own)
         if self.token_file:
             Path(self.token_file).unlink(missing_ok=True)
 
@@ -151,9 +161,11 @@ def _embedded(
     # Ray reads this where it turns token authentication on, above, or when it is imported.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", str(_START_WAIT_S))
     _require_token()
+    older = children()
     with begun():
         context, failures = _start(
             look,
+            older,
             address="local",
             namespace=namespace,
             num_cpus=num_cpus,
@@ -166,7 +178,8 @@ def _embedded(
     free, advice = shared_memory()
     if advice:
         warnings += (f"/dev/shm has {free}: {advice}",)
-    return RaySession(context.address_info["gcs_address"], namespace, used_token, True, warnings)
+    address = context.address_info["gcs_address"]
+    return RaySession(address, namespace, used_token, True, warnings, older)
 
 
 def _require_token() -> None:
@@ -178,7 +191,7 @@ def _require_token() -> None:
         Config.initialize("")  # reads again what it read when it was imported
 
 
-def _start(look: Callable[[], None], **options: Any) -> tuple[Any, list[str]]:
+def _start(look: Callable[[], None], older: Set[int], **options: Any) -> tuple[Any, list[str]]:
     """`ray.init`, once more where Ray did not come up; also says what failed before.
 
     Raises RunError after the last try; what another try cannot mend, as it comes.
@@ -186,12 +199,11 @@ def _start(look: Callable[[], None], **options: Any) -> tuple[Any, list[str]]:
     failures: list[str] = []
     for _ in range(_START_TRIES):
         look()
-        older = {child.pid for child in psutil.Process().children(recursive=True)}
         began = time.monotonic()
         try:
             with _quiet():
                 return ray.init(**options), failures
-        except Exception as error:
+        except BaseException as error:
             ray.shutdown()
             end_half_started(older)
             if not _came_up_too_slowly(error):
@@ -204,7 +216,7 @@ def _start(look: Callable[[], None], **options: Any) -> tuple[Any, list[str]]:
     ) from cause
 
 
-def _came_up_too_slowly(error: Exception) -> bool:
+def _came_up_too_slowly(error: BaseException) -> bool:
     """Whether another try may help; Ray says so with a bare Exception or RuntimeError."""
     if isinstance(error, RayError):
         return not isinstance(error, AuthenticationError)
@@ -212,20 +224,43 @@ def _came_up_too_slowly(error: Exception) -> bool:
     return slow or type(error) in (Exception, RuntimeError)
 
 
+def children() -> Set[int]:
+    """This process's children, and theirs."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
 def end_half_started(older: Set[int]) -> None:
-    """Ends Ray's processes below this one that are not in `older`.
+    """Ends Ray's processes below this one that are not in `older`, whatever they are doing.
 
     `ray.shutdown` knows them only once `ray.init` has returned.
     """
-    folder, left = str(Path(ray.__file__).parent), []
-    for child in psutil.Process().children():
+    for process in _of_ray(older):
         with contextlib.suppress(psutil.Error):
-            if child.pid not in older and any(folder in word for word in child.cmdline()):
-                left += [child, *child.children(recursive=True)]
-    for process in left:
+            if process.ppid() == os.getpid():
+                process.suspend()  # or it would start more meanwhile
+    _kill(_of_ray(older))
+
+
+def _of_ray(older: Set[int]) -> list[psutil.Process]:
+    """Ray's processes below this one that are not in `older`, and all below these."""
+    folder, own = str(Path(ray.__file__).parent), {}
+    for child in psutil.Process().children(recursive=True):  # a parent before its children
         with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(left, timeout=10)
+            is_new = child.ppid() == os.getpid() and child.pid not in older
+            if child.ppid() in own or (is_new and any(folder in word for word in child.cmdline())):
+                own[child.pid] = child
+    return list(own.values())
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    """Ends those that are still there, and waits for it."""
+    left = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:  # a container may never bury them
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=_KILL_WAIT_S)
 
 
 @functools.cache

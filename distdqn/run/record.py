@@ -4,6 +4,7 @@ Takes the polls and evaluations of a run in progress, keeps the curves and the b
 weights, and ends with the summary and the plot. It starts and steps nothing.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -28,10 +29,12 @@ from distdqn.reporting.summary import (
 from distdqn.reporting.verdict import Setup, judge
 from distdqn.run.checkpointer import Checkpointer
 from distdqn.run.factory import Factory
+from distdqn.run.interruption import Interruption
 from distdqn.telemetry.reports import EvaluationReport, Poll
 from distdqn.telemetry.status import EvaluationFigures, Figures, RunStatus, scalars, shared
 from distdqn.telemetry.usage import UsageWindow
 
+_VISITS = 0.6  # of the time that a signal leaves
 _WRITE_PERIOD_S = 1.0
 _HISTOGRAM_PERIOD_S = 10.0  # 2 kB each time
 _MEMORY_PERIOD_S = 5.0
@@ -121,33 +124,42 @@ class RunRecord:
         self._progress.update(status)
 
     def finish(
-        self, stopped_by: str, online: np.ndarray | None, system: Any, is_interrupted: bool
+        self, stopped_by: str, online: np.ndarray | None, system: Any, interruption: Interruption
     ) -> Summary:
         """Final evaluations, unless interrupted, and the summary, after the last checkpoint.
 
         online: `[P]` last weights, None where nothing was learned.  system: of either mode.
+        interruption: breaks the evaluations off, and then is what stopped the run.
         """
         trained_at, last, best = time.monotonic(), None, None
-        visits = system.visits()
-        if visits and all(counts is not None for counts in visits):
-            self._folder.write_visits(np.sum(visits, axis=0))
-        if online is not None and not is_interrupted:
+        with contextlib.suppress(KeyboardInterrupt), interruption.until(_VISITS):
+            self._write_visits(system)
+        if online is not None and not interruption.name:
             try:
-                last, best = self._final_evaluations(system, online)
-            except DistDQNError as error:  # the training itself is saved
-                self._progress.say(f"no final evaluation: {error}")
-                if error.details:
+                with interruption.until(0):
+                    last, best = self._final_evaluations(system, online)
+            except (DistDQNError, KeyboardInterrupt) as error:  # the training itself is saved
+                why = interruption.name or str(error)
+                self._progress.say(f"no final evaluation: {why}")
+                if isinstance(error, DistDQNError) and error.details:
                     self.log_error("evaluator", error.details)
-        if self._poll is not None:
+        if self._poll is None:
+            interruption.give_up()
+        else:
             self._write_last(self._poll, last)
         told = self._rates(trained_at) | evaluation_fields(last, best)
         told["train_s"] = trained_at - self._began - self._startup_s
-        digest = weights_sha256(np.zeros(0) if online is None else online)
-        summary = self._summary(told | {"stopped_by": stopped_by, "weights_sha256": digest})
+        told["weights_sha256"] = weights_sha256(np.zeros(0) if online is None else online)
+        summary = self._summary(told | {"stopped_by": interruption.name or stopped_by})
         self._folder.metrics.write_outcome(outcomes(summary), self.env_steps)
         self._folder.write_summary(summary.to_json())
-        self._folder.tell(state="stopped" if is_interrupted else "finished")
+        self._folder.tell(state="stopped" if interruption.name else "finished")
         return summary
+
+    def _write_visits(self, system: Any) -> None:
+        visits = system.visits()
+        if visits and all(counts is not None for counts in visits):
+            self._folder.write_visits(np.sum(visits, axis=0))
 
     def _note_training(self, episodes: list[tuple[int, float, int]]) -> None:
         """Keeps the returns for the plot, fewer of each stretch as they become many."""

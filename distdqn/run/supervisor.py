@@ -26,6 +26,7 @@ _STOP_POLL_S = 0.2
 _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
 _LONG_LIFE_S = 60.0
+_IDLE_S = 10.0  # without a worker that comes up
 
 
 @dataclasses.dataclass
@@ -55,6 +56,8 @@ class System:
     say: takes one line for the user.
     look: called while waiting; raises to give the start up.
     log: takes a member's name and the traceback of what ended it, where the run goes on.
+    at_once: workers that may be coming up at the same time, the others follow as the run is
+      polled; None: all of them. A cluster is asked for all, from which its autoscaler learns.
     """
 
     def __init__(
@@ -64,8 +67,12 @@ class System:
         say: Callable[[str], None],
         look: Callable[[], None] = lambda: None,
         log: Callable[[str, str], None] = lambda part, details: None,
+        at_once: int | None = None,
     ):
         self._look, self._log = look, log
+        self._at_once = at_once or config.workers.count
+        self._later: list[_Member] = []  # not begun yet
+        self._coming_up = 0, 0.0  # workers, and since when so many
         self._config, self._place, self._say = config, place, say
         self._control, self._server = place.control, place.server
         self._env_failures = 0
@@ -86,7 +93,8 @@ class System:
         self._initial = initial
         self._run(_Member("control", 0, actor=self._control))
         self._run(_Member("weight server", 0, actor=self._server))
-        members = (self._learner, *self._shards, *self._workers)
+        first, self._later = self._workers[: self._at_once], self._workers[self._at_once :]
+        members = [self._learner, *self._shards, *first]
         for member in members:
             self._create(member)
         for member in members:
@@ -111,7 +119,10 @@ class System:
                 self._recreate(member)
         if not self._stopping:
             self._check_replacements()
-        return self._call(self._control.poll)
+        poll: Poll = self._call(self._control.poll)
+        if self._later and not self._stopping:
+            self._begin_more(poll.status.workers_alive)
+        return poll
 
     @property
     def finished(self) -> bool:
@@ -194,6 +205,26 @@ class System:
             state = self.learner_state() if member.incarnation > 1 else None
             arguments += [state, self._initial if state is None else None]
         self._by_ref[member.actor.run.remote(*arguments)] = member
+
+    def _begin_more(self, num_up: int) -> None:
+        """Has the next workers start where few are still coming up.
+
+        Also where none has come up for ten seconds: they wait for something then, which takes
+        no core from others.
+
+        num_up: workers that act, as control knows.
+        """
+        now, begun = time.monotonic(), [w for w in self._workers if w.actor is not None]
+        coming_up = sum(not w.done and w.restart_at is None for w in begun) - num_up
+        if coming_up != self._coming_up[0]:
+            self._coming_up = coming_up, now
+        room = self._at_once - coming_up
+        if now > self._coming_up[1] + _IDLE_S:
+            room, self._coming_up = self._at_once, (coming_up, now)
+        members, self._later = self._later[: max(room, 0)], self._later[max(room, 0) :]
+        for member in members:
+            self._create(member)
+            self._run(member)
 
     def _stop_evaluator_run(self) -> None:
         refs = [ref for ref, member in self._by_ref.items() if member is self._evaluator]
@@ -297,7 +328,9 @@ class System:
         """Says once which replaced worker finds no place; without any worker the run ends."""
         now, timeout = time.monotonic(), self._config.start_timeout_s
         running = [
-            member for member in self._workers if not member.done and member.restart_at is None
+            member
+            for member in self._workers
+            if member.actor is not None and not member.done and member.restart_at is None
         ]
         old = {w.ready: w for w in running if now - w.born > timeout}
         if not old:
