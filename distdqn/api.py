@@ -54,8 +54,9 @@ def train(
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
     preset: the name of the one that `config` started from, for `run.json` and the plot's title.
-    A Ray session that the caller has opened is used and left open. Ctrl-C and SIGTERM end the run
-    with a checkpoint (`stopped_by`), in lockstep at its next one; a second Ctrl-C ends at once.
+    A Ray session that the caller has opened is used and left open. Ctrl-C ends the run
+    within 10 s and SIGTERM within 20 s, with a checkpoint (`stopped_by`); Ctrl-C in lockstep at
+    its next one. What does not end in time, and a second Ctrl-C at once, ends this process.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
     _check_arguments(config, make_env, make_network)

@@ -88,7 +88,10 @@ class Figures:
         form=".0%",
     )
     worker_wait_fraction: float = metric(
-        "share of their time that the workers waited", tag="charts/", shown="waiting: workers", form=".0%"
+        "share of their time that the workers waited",
+        tag="charts/",
+        shown="waiting: workers",
+        form=".0%",
     )
     staleness_p50: float = metric(
         "weight versions between the newest and the one that acted, as blocks are accepted",
@@ -103,7 +106,9 @@ class Figures:
     items_lost: int = metric("with a shard that died", 0, shown="trouble: items lost")
     transitions_refused_by: dict[str, int] = dataclasses.field(default_factory=dict)
     """By cause; empty where none was refused."""
-    td_error_abs_p50: float = metric("median absolute TD error of the newest minibatches", tag="losses/")
+    td_error_abs_p50: float = metric(
+        "median absolute TD error of the newest minibatches", tag="losses/"
+    )
     td_error_abs_p95: float = metric("95th percentile of the same", tag="losses/")
     td_error_abs_max: float = metric("largest of the same", tag="losses/")
     priority_p50: float = metric("median priority of the items held", tag="replay/")
@@ -125,7 +130,9 @@ class RunStatus(Figures):
     workers_alive: int = metric("", 0, tag="workers/count", shown="alive: workers")
     shards_target: int = 0
     shards_alive: int = metric("that have reported and have not died", 0, shown="alive: shards")
-    epsilon: float = metric("mean epsilon over the envs", tag="charts/", shown="now: epsilon", form=",.3f")
+    epsilon: float = metric(
+        "mean epsilon over the envs", tag="charts/", shown="now: epsilon", form=",.3f"
+    )
     learning_rate: float = metric("", tag="charts/")
     priority_max: float = metric("largest priority of the items held", tag="replay/")
     refused_priorities: int = metric(

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import time
 import weakref
 
 import fake_envs
@@ -23,6 +24,7 @@ import distdqn
 from distdqn.config import Schedule, load_config
 from distdqn.errors import CheckpointError, EnvFailure, ResourceError, RunError
 from distdqn.files.checkpoint import checkpoints
+from distdqn.lockstep import run as lockstep_run
 from distdqn.run.checkpointer import Checkpointer
 
 CONFIGURATIONS = list(itertools.product([1, 4], [1, 3], ["uniform", "prioritized"]))
@@ -470,3 +472,37 @@ def test_a_part_that_cannot_be_made_over_actors_is_named(ray_cluster, tmp_path):
         config = lockstep(tmp_path, mode="lockstep_ray", **LONE)
         train(config, make_network=wrong_there)
     assert not (tmp_path / "runs" / "run" / "errors.log").exists()  # a refusal, no failure
+
+
+def test_sigterm_saves_the_weights_where_the_next_checkpoint_is_far(tmp_path, monkeypatch):
+    from distdqn.lockstep.schedule import Lockstep
+
+    advance = Lockstep.advance
+
+    def advance_and_interrupt(self):
+        advance(self)
+        if self.number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    monkeypatch.setattr(lockstep_run, "_BORDER", 0.001)  # 20 ms
+    monkeypatch.setattr(Lockstep, "advance", advance_and_interrupt)
+    stopped = train(lockstep(tmp_path, checkpoint__period_rounds=1_000))
+
+    assert stopped.stopped_by == "SIGTERM" and stopped.env_steps < 3_000
+    assert len(checkpoints(tmp_path / "runs" / "run")) == 1
+
+
+def test_a_signal_in_the_final_evaluation_breaks_it_off(tmp_path, monkeypatch):
+    from distdqn.lockstep.system import LockstepSystem
+
+    def evaluate(self, *_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setattr(LockstepSystem, "evaluate", evaluate)
+    stopped = train(lockstep(tmp_path))
+
+    assert stopped.stopped_by == "SIGINT" and stopped.exit_status == 130
+    assert stopped.env_steps == 3_000 and np.isnan(stopped.eval_return_mean)
+    assert checkpoints(tmp_path / "runs" / "run")

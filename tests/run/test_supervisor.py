@@ -172,3 +172,31 @@ def test_rays_own_text_on_a_dead_process_is_not_shown():
         "sys.exit(not re.search(skipped, 'A worker died or was killed while executing a task'))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
+
+
+def begun_workers(run):
+    return sum(worker.actor is not None for worker in run.system._workers)
+
+
+def test_workers_start_a_few_at_a_time_and_more_where_none_comes_up(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    config = small(tmp_path, workers__count=5)
+    run.system = supervisor.System(config, run.place, say=lambda line: None, at_once=2)
+    status = SimpleNamespace(workers_alive=0)
+    monkeypatch.setattr(supervisor, "ray", Ray())
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: run.now))
+    monkeypatch.setattr(supervisor, "answer", lambda *_, **__: SimpleNamespace(status=status))
+    monkeypatch.setattr(supervisor, "wait_until_ready", lambda *_: None)
+
+    run.system.start()
+    run.system.poll(0)
+    assert begun_workers(run) == 2
+
+    status.workers_alive = 1
+    run.system.poll(0)
+    assert begun_workers(run) == 3
+
+    run.system.poll(0)
+    run.now += 11.0  # the two that are coming up wait for something
+    run.system.poll(0)
+    assert begun_workers(run) == 5
