@@ -32,9 +32,10 @@ from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
 
-# What Ray prints of dead processes, a kilobyte each: the run says it in a line of its own.
+# What Ray prints, a kilobyte each, of dead processes and of many: the run has its own lines.
 # Ray reads this when it is imported.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker died or was killed|killed due to memory")
+_LEFT_OUT = "worker died or was killed|killed due to memory|worker processes have been started"
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _LEFT_OUT)
 
 MakeEnv = Callable[[], Any]
 MakeNetwork = Callable[[Any, int], Any]

@@ -46,7 +46,7 @@ def wrapped(env: Any, settings: EnvConfig, label: str) -> Any:
             env = make(env, **arguments)
         if not isinstance(env, gymnasium.Env):
             raise errors.EnvError(
-                f"env.wrappers {name} must give a gymnasium.Env, gave a {type(env).__name__}"
+                f"env.wrappers {name} must give a gymnasium.Env, gave {shorten(repr(env))}"
             )
         if isinstance(before.action_space, gymnasium.spaces.Discrete):
             discrete_actions(env.action_space, f"{label} in wrapper {name}")
