@@ -136,7 +136,7 @@ def test_a_rendered_env_is_wrapped_too():
         ("ClipReward", errors.EnvFailure, "raised in wrapper ClipReward: "),
         ("own_wrappers:raising", errors.EnvFailure, "in wrapper own_wrappers:raising: KeyError"),
         ("broken_wrappers:f", errors.EnvFailure, "import of wrapper broken_wrappers:f: ZeroDiv"),
-        ("own_wrappers:nothing", errors.EnvError, "must give a gymnasium.Env, gave a NoneType"),
+        ("own_wrappers:nothing", errors.EnvError, "must give a gymnasium.Env, gave None"),
         (
             "own_wrappers:continuous",
             errors.UnsupportedSpaceError,
