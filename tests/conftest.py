@@ -33,6 +33,13 @@ def shared_cluster():
 
 
 @pytest.fixture
+def apart(monkeypatch):
+    """As in a process that has not joined Ray, though the tests may have."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("distdqn.machine.joined.has_joined_ray", lambda: False)
+
+
+@pytest.fixture
 def ray_cluster(shared_cluster):
     """A head node with 8 logical CPUs, joined by this process; tests may add nodes."""
     cluster = shared_cluster.get()

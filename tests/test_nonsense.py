@@ -168,11 +168,10 @@ VERBS = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, apart, monkeypatch):
     """The reader's own: a module, and files that are no configurations."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "odd_module.py").write_text(MODULE)
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")

@@ -19,6 +19,7 @@ import ray
 from packaging.version import Version
 
 from distdqn.errors import RunError
+from distdqn.machine import joined
 
 _TIMEOUT_S = 3.0
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/@]+):(\d{1,5})")
@@ -53,7 +54,7 @@ def cluster_address(address: str | None) -> str:
         asked = _Asked(from_shell, f"RAY_ADDRESS={from_shell}", "unset RAY_ADDRESS")
     else:
         asked = _Asked(address or "local", f"--address {address}", "leave --address out")
-    if asked.address == "local" or ray.is_initialized():  # by the caller, who chose
+    if asked.address == "local" or joined.has_joined_ray():  # the caller chose
         return ""
     _require_form(asked)
     found = _on_this_host(asked) if asked.address == "auto" else asked.address

@@ -16,7 +16,7 @@ import numpy as np
 from distdqn.config import Config
 from distdqn.config.sections import function_name
 from distdqn.errors import ConfigError, ResourceError, one_line
-from distdqn.machine.joined import has_joined_ray
+from distdqn.machine import joined
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,9 @@ def check_gpus(config: Config) -> None:
     learner = config.learner
     reserved = 0 if config.mode == "lockstep" else math.ceil(learner.num_gpus)
     wanted = max(reserved, int(learner.device == "cuda"))
-    if not wanted or (config.mode != "lockstep" and has_joined_ray()):  # whose GPUs may be anywhere
+    if not wanted or (
+        config.mode != "lockstep" and joined.has_joined_ray()
+    ):  # whose GPUs may be anywhere
         return
     import torch
 

@@ -8,8 +8,8 @@ import os
 
 from distdqn.config import Config
 from distdqn.errors import ResourceError
+from distdqn.machine import joined
 from distdqn.machine.cpu import usable_cores
-from distdqn.machine.joined import has_joined_ray
 from distdqn.machine.memory import free_memory
 from distdqn.machine.threads import free_threads
 
@@ -53,7 +53,7 @@ def has_own_ray(config: Config) -> bool:
     """Whether the run starts a Ray here: no cluster is named, and none has been joined."""
     if config.mode == "lockstep" or config.address or os.environ.get("RAY_ADDRESS"):
         return False
-    return not has_joined_ray()
+    return not joined.has_joined_ray()
 
 
 def start_budget(config: Config, replay_bytes: int) -> StartBudget:

@@ -13,9 +13,8 @@ from distdqn.cli.main import main
 
 
 @pytest.fixture
-def dry(tmp_path, monkeypatch, capfd):
+def dry(tmp_path, apart, capfd):
     """Calls the command; its exit status, and the two streams. Nothing may be written."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def call(*words):
         runs = f"--runs-dir={tmp_path / 'runs'}"

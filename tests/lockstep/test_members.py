@@ -4,13 +4,14 @@ import numpy as np
 from run_parts import lockstep
 
 from distdqn.config import EnvConfig
+from distdqn.config.schedules import in_env_steps
 from distdqn.envs.make import describe
 from distdqn.lockstep.system import LockstepSystem
 from distdqn.run.factory import Factory
 
 
 def make_system(tmp_path, **changes):
-    config = lockstep(tmp_path, **changes)
+    config = in_env_steps(lockstep(tmp_path, **changes))
     env = describe(EnvConfig("CartPole-v1"))
     factory = Factory(config, env.observation, env.num_actions, env.action_start, None)
     system = LockstepSystem(factory)

@@ -74,6 +74,7 @@ def _train_all() -> dict[str, str]:
                     "workers.count": workers,
                     "workers.envs_per_worker": 4,
                     "workers.block_transitions": 64,
+                    "workers.epsilon.value": "1.0:0.05:50000",
                     "replay.shards": shards,
                     "replay.kind": kind,
                     "replay.capacity": 2_000,

@@ -19,7 +19,7 @@ from distdqn.telemetry.status import RunStatus
 
 def make_record(tmp_path, **changes) -> tuple[RunRecord, RunFolder]:
     config = small(tmp_path, **changes)
-    factory: Any = types.SimpleNamespace(config=config, network_description=dict)
+    factory: Any = types.SimpleNamespace(config=config, network_description=dict, made_with=[])
     folder = RunFolder.create(tmp_path / "runs", "run", "CartPole-v1", "")
     return RunRecord(factory, folder, Progress(enabled=False)), folder
 

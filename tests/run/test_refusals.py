@@ -20,10 +20,9 @@ from distdqn.run.factory import make_factory
 
 
 @pytest.fixture(autouse=True)
-def no_ray(monkeypatch):
+def no_ray(apart, monkeypatch):
     """Fails where Ray is started."""
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
-    monkeypatch.setattr("distdqn.run.refusals.has_joined_ray", lambda: False)
 
 
 def refused(config, error=ConfigError, **arguments):

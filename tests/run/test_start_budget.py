@@ -15,12 +15,10 @@ GB = 10**9
 
 
 @pytest.fixture
-def machine(monkeypatch):
+def machine(apart, monkeypatch):
     """Sets what is free here: bytes, and threads that a limit allows."""
 
     def set_free(memory=10**15, threads=10**9):
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        monkeypatch.setattr(start_budget, "has_joined_ray", lambda: False)
         monkeypatch.setattr(start_budget, "free_memory", lambda: memory)
         monkeypatch.setattr(start_budget, "free_threads", lambda: (threads, "ulimit -u"))
 
@@ -90,9 +88,9 @@ def test_a_cluster_is_not_budgeted_nor_a_run_in_one_process(tmp_path, machine, m
     assert has_own_ray(small(tmp_path))
     assert not has_own_ray(small(tmp_path, address="auto"))
     assert not has_own_ray(small(tmp_path, mode="lockstep"))
-    monkeypatch.setattr(start_budget, "has_joined_ray", lambda: True)
+    monkeypatch.setattr("distdqn.machine.joined.has_joined_ray", lambda: True)
     assert not has_own_ray(small(tmp_path))
-    monkeypatch.setattr(start_budget, "has_joined_ray", lambda: False)
+    monkeypatch.setattr("distdqn.machine.joined.has_joined_ray", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert not has_own_ray(small(tmp_path))
 
