@@ -57,6 +57,7 @@ class Continuous(Odd):
 
 
 for kind in (Odd, Fails, Grows, Continuous):
+    gymnasium.registry.pop(f"{kind.__name__}-v0", None)
     gymnasium.register(f"{kind.__name__}-v0", kind, max_episode_steps=20)
 
 

@@ -30,7 +30,8 @@ Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 # The files that an update is made of: `learning.update`, the networks, all they import.
 _FILES = (
     "config.calls config.sections config.suggestions config.values errors learning.optimizers "
-    "learning.update networks.pictures networks.q_network types value_learning weights.flat_parameters"
+    "learning.update networks.pictures networks.q_network types value_learning "
+    "weights.flat_parameters"
 )
 MADE_OF = tuple(f"distdqn.{name}" for name in _FILES.split())
 _PLAIN = ("collections", "copyreg", "functools")  # containers, and how pickle makes objects

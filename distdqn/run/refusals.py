@@ -49,9 +49,8 @@ def check_gpus(config: Config) -> None:
     learner = config.learner
     reserved = 0 if config.mode == "lockstep" else math.ceil(learner.num_gpus)
     wanted = max(reserved, int(learner.device == "cuda"))
-    if not wanted or (
-        config.mode != "lockstep" and joined.has_joined_ray()
-    ):  # whose GPUs may be anywhere
+    is_elsewhere = config.mode != "lockstep" and joined.has_joined_ray()  # GPUs may be anywhere
+    if not wanted or is_elsewhere:
         return
     import torch
 

@@ -87,6 +87,7 @@ def test_the_plot_is_named_after_run_env_and_preset(tmp_path, monkeypatch):
         record_module, "plot_learning_curve", lambda *_, title, **__: titles.append(title)
     )
     record, folder = make_record(tmp_path, seed=3)
+    record.hear(poll())
     record.plot()
     folder.tell(preset="apex")
     record.plot()
