@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from distdqn.config import Config, load_config, to_yaml
-from distdqn.config.files import preset_names
 from distdqn.config.schedules import outlasting
 from distdqn.config.sections import function_id
+from distdqn.config.tree import own_modules
 from distdqn.errors import (
-    ConfigError,
     DistDQNError,
     RunError,
     one_line,
     own_frame,
-    shorten,
     traceback_of,
 )
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder, check_free
+from distdqn.machine.commands import python_path
 from distdqn.reporting.closing import print_summary
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
+from distdqn.run.refusals import check_arguments
 
 # What Ray prints, a kilobyte each, of dead processes and of many: the run has its own lines.
 # Ray reads this when it is imported.
@@ -60,7 +60,7 @@ def train(
     its next one. What does not end in time, and a second Ctrl-C at once, ends this process.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    _check_arguments(config, make_env, make_network)
+    check_arguments(config, make_env, make_network)
     if make_env is not None:
         env = dataclasses.replace(config.env, id=function_id(make_env))
         config = dataclasses.replace(config, env=env)
@@ -103,7 +103,7 @@ def resume(
             f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
             f"--init-from {folder.name} starts a new run from its weights"
         )
-    _check_arguments(config, make_env, make_network)
+    check_arguments(config, make_env, make_network)
     folder.require_make_env(config.env.id, make_env, "distdqn.resume")
     factory = make_factory(config, make_env, make_network)
     return _carry_out(factory, folder, display, lambda run: run.resume())
@@ -132,28 +132,6 @@ def _check_address(config: Config) -> str:
     return cluster_address(config.address)
 
 
-def _check_arguments(config: object, make_env: object, make_network: object) -> None:
-    """Raises ConfigError where what was passed is of another kind."""
-    if not isinstance(config, Config):
-        is_preset = isinstance(config, str) and config in preset_names()
-        example = f"preset={config!r}" if is_preset else "'FILE.yaml'"
-        example = f"values={config!r}" if isinstance(config, dict) else example
-        raise ConfigError(
-            f"the configuration is {shorten(repr(config))}, must be a distdqn.Config: "
-            f"pass distdqn.load_config({shorten(example)})"
-        )
-    if make_env is not None and not callable(make_env):
-        way_out = "a function that makes one environment"
-        if isinstance(make_env, str):
-            way_out += f", or leave it out and set env.id to {make_env!r}"
-        raise ConfigError(f"make_env is {shorten(repr(make_env))}, must be {way_out}")
-    if make_network is not None and not callable(make_network):
-        raise ConfigError(
-            f"make_network is {shorten(repr(make_network))}, must be a function "
-            "(observation space, number of actions) -> module giving [B, A]"
-        )
-
-
 def _carry_out(
     factory: Factory, folder: RunFolder, display: bool, call: Callable[[Any], Summary]
 ) -> Summary:
@@ -178,7 +156,8 @@ def _carry_out(
                     raise
                 raise told from error
     if display:
-        print_summary(summary.to_json(), folder.path, resumable=has_resumable(folder.path))
+        resumable, found_by = has_resumable(folder.path), python_path(own_modules(config))
+        print_summary(summary.to_json(), folder.path, resumable=resumable, found_by=found_by)
     if summary.stopped_by != run.interruption.name:  # it came while the run was closing
         run.interruption.end()
     return summary
@@ -196,7 +175,7 @@ def _written_down(
     frame = own_frame(details) if factory.has_own_network else ""
     if frame and not isinstance(error, DistDQNError):
         error = RunError(f"the network raised {one_line(error)}{frame}")
-        error.details = details
+        error.details, error.exit_status = details, 1
     if not isinstance(error, DistDQNError):
         vars(error)["log"] = folder.log_internal_error(details)
     elif error.details and (path := folder.log_error(error.part or "run", error.details)):

@@ -21,7 +21,7 @@ Exit status of a command:
     0    done
     1    something failed after the work had begun, or a check did not hold
     2    what was asked cannot be done as it is written: refused before anything began
-    130  after Ctrl-C, 143 after SIGTERM
+    130  after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP (a closed terminal)
 """
 
 import contextlib
@@ -35,7 +35,7 @@ MAX_MESSAGE = 300  # characters of a foreign message that are passed on
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_OURS = str(Path(__file__).parent)
+_OURS = str(Path(__file__).parent) + os.sep
 _STANDARD = str(Path(os.__file__).parent)
 _PACKAGES = re.compile(r"[/\\](site|dist)-packages[/\\]")
 _LIBRARIES = re.compile(

@@ -223,6 +223,8 @@ def evaluate(
     video: whether one more episode is recorded, into the run's `videos/`.
     Raises as `load_policy` does, RunError where a function is missing, and EnvError.
     """
+    if episodes < 1:
+        raise ConfigError(f"episodes is {episodes}, must be at least 1: a mean needs an episode")
     folder = RunFolder.find(run, runs_dir)
     env_id = load_config(folder.config_path).env.id
     folder.require_make_env(env_id, make_env, "distdqn.evaluate")

@@ -94,6 +94,10 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         say(f"distdqn {verb}: interrupted")
         return 130
+    except SystemExit as ended:
+        if isinstance(ended.code, int) and ended.code > 128:
+            say(f"distdqn {verb}: ended by {signal.Signals(ended.code - 128).name}")
+        raise
     except BrokenPipeError:
         # The reader of our output left; what Python flushes at exit must go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -151,7 +155,7 @@ exit status:
   0    done
   1    something failed after it had begun, or a check did not hold
   2    what was asked cannot be done as it is written; nothing was begun
-  130  after Ctrl-C, 143 after SIGTERM"""
+  130  after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP"""
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 
 from distdqn.cli.flags import flag_name, make_options, print_help, read_flags
 from distdqn.cli.output import OutputFlags, json_only, listing, say, told_if_slow
-from distdqn.config import Config, from_values, to_plain
-from distdqn.config.files import gather, preset_names, read_preset
+from distdqn.config import Config, to_plain
+from distdqn.config.files import build_named, gather, preset_names, read_preset
 from distdqn.config.schedules import outlasting
 from distdqn.config.yaml_text import annotated_yaml
 
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         print(_presets())
         return 0
     values, origins = gather(options.config, options.preset, given)
-    config = from_values(values)
+    config = build_named(values, origins)
     if len(words) < len(arguments):
         print_help(_PROG, _ABOUT, options, OutputFlags(), config)
         return 0

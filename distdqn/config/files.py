@@ -54,7 +54,18 @@ def load_config(
     (`{"learner.batch_size": 64}`), or nested (`{"learner": {"batch_size": 64}}`).
     Raises ConfigError for an unknown preset or key, an unreadable file, a value out of range.
     """
-    return from_values(gather(path, preset, values)[0])
+    return build_named(*gather(path, preset, values))
+
+
+def build_named(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
+    """As `from_values`; a value that is refused by itself is said with the file it is from."""
+    try:
+        return from_values(values)
+    except ConfigError as error:
+        origin = origins.get(str(error).partition(" ")[0], "values")
+        if origin == "values":
+            raise
+        raise ConfigError(f"{origin}: {error}") from None
 
 
 def gather(

@@ -81,6 +81,12 @@ class Config:
         return build(Config, kept | given)
 
 
+def own_modules(config: Config) -> list[str]:
+    """Names of the user's modules that a configuration names, in `module:function` and the like."""
+    named = (config.env.id, config.network.torso, *config.env.wrappers)
+    return [text.partition(":")[0] for text in map(str, named) if ":" in text.partition("(")[0]]
+
+
 def resolved_error_band(config: Config) -> float:
     """`replay.error_band`, or the smallest whole one that is allowed; in samples."""
     given = config.replay.error_band

@@ -273,6 +273,7 @@ def _schedule_of_text(text: str) -> dict[str, Any]:
 def _instance(value: Any, bare: Any, key: str) -> Any:
     if not isinstance(value, bare) or value == "":
         text = "text (in YAML, put a number in quotes to have it as text)"
+        text = "text that is not empty" if value == "" else text
         raise _Refused({bool: "true or false", str: text}.get(bare, f"a {bare.__name__}"))
     return value
 

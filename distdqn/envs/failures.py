@@ -58,6 +58,8 @@ def env_error(label: str, where: str, error: Exception, env: int | None = None) 
     what = one_line(error).partition(_REPEATED)[0]
     is_call = where == "make" and isinstance(error, TypeError) and " argument" in str(error)
     hint = "; env.kwargs sets its arguments" if is_call and label != "make_env()" else ""
+    if label == "make_env()" and isinstance(error, gymnasium.error.UnregisteredEnv):
+        hint = "; import the module that registers it inside the function"
     failure = errors.EnvFailure(
         f"environment {label!r} raised in {where}: {what}{which}{own_frame(details)}{hint}"
     )

@@ -32,6 +32,7 @@ from distdqn.run.record import RunRecord
 _BOUNDS_S = {**BOUNDS_S, "SIGINT": math.inf}
 _BORDER, _SAVED = 0.5, 0.7  # of SIGTERM's time: by when the next checkpoint, the weights at least
 _LOOK_PERIOD_S = 0.2
+_STARTING = "starting the workers, the shards and the learner"
 _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and exploration
 
 
@@ -92,12 +93,12 @@ class LockstepRun:
             try:
                 with self.interruption.until(0):
                     at_once = self._open(stack)
-                    stack.enter_context(begun())
-                    with self._progress.stage("starting the workers, the shards and the learner"):
+                    with begun(), self._progress.stage(_STARTING):
                         look = self.interruption.give_up
                         system = LockstepSystem(self._factory, look, at_once)
                     stack.callback(system.close)
-                yield system
+                with begun():
+                    yield system
             except BaseException:
                 self._folder.tell(state="failed")
                 raise

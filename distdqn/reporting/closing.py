@@ -24,8 +24,8 @@ _ENDED = {
     "last": "{eval_return_mean}, standard deviation {eval_return_std}",
     "values": "{q_start_mean} predicted at the start, discounted return then realised "
     "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
-    "work": "{env_steps} env steps, {gradient_steps} updates, {samples_per_insert} samples per "
-    "insert",
+    "work": "{env_steps} env steps, {gradient_steps} updates{eagerly}, {samples_per_insert} "
+    "samples per insert",
     "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, mean of the "
     "training; the learner waited {learner_wait_fraction}",
     "limit": "{while_learning}{verdict}",
@@ -37,16 +37,19 @@ def print_summary(
     folder: str | Path,
     console: Console | None = None,
     resumable: bool = False,
+    found_by: str = "",
 ) -> None:
     """The key figures of a finished run and where to look, on stderr.
 
     summary: the fields of `summary.json`; what is missing or null is shown as a dash.
     resumable: whether there is a checkpoint to go on from.
+    found_by: what commands begin with to find the user's modules.
     """
     console, folder, told = console or Console(stderr=True), Path(folder), in_words(summary)
     told |= _times(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
     measured = (summary.get("verdict_detail") or {}).get("limit")
+    told["eagerly"] = "" if summary.get("compiled", True) else " (eager, not compiled)"
     told["while_learning"] = "while learning, " if measured else ""
     left_out = () if summary.get("eval_episodes") else _EVALUATION
     facts = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
@@ -54,7 +57,9 @@ def print_summary(
     console.print("", Text(folder.name, style="bold"), sep="\n")
     if refused := refused_line(summary):
         facts["refused"] = refused
-    leads = _leads(folder, summary.get("made_with") or (), resumable and is_stopped)
+    is_trained = summary.get("gradient_steps") != 0
+    calls = _calls(folder, summary.get("made_with") or (), found_by)
+    leads = _leads(folder, calls, is_trained, resumable and is_stopped)
     print_facts(facts | leads, console, whole=leads)
 
 
@@ -69,7 +74,9 @@ def _times(summary: Mapping[str, Any]) -> dict[str, str]:
     return {name: clock(value) for name, value in seconds.items()}
 
 
-def _leads(folder: Path, makers: Sequence[str], goes_on: bool) -> dict[str, str]:
+def _leads(
+    folder: Path, calls: Mapping[str, str], is_trained: bool, goes_on: bool
+) -> dict[str, str]:
     """Where to look, and what to type where the user stands; only what works."""
     plot, videos = folder / "learning_curve.png", sorted(folder.glob("videos/*.mp4"))
     told = {"run folder": str(folder)}
@@ -79,17 +86,20 @@ def _leads(folder: Path, makers: Sequence[str], goes_on: bool) -> dict[str, str]
         told["video"] = str(videos[0])
     tensorboard = typed("tensorboard", "tensorboard.main")
     told["curves"] = f"{tensorboard} --logdir {shlex.quote(str(folder))}"
-    if any(list(folder.glob(f"{name}/manifest.json")) for name in ("best", "checkpoints/*")):
-        filmed = " --video" if videos and not makers else ""
-        told["play"] = _call("evaluate", folder, makers) + filmed
+    has_weights = any(folder.glob("best/manifest.json")) or any(folder.glob("*/*/manifest.json"))
+    if is_trained and has_weights:
+        filmed = " --video" if videos and not calls["evaluate"].endswith(")") else ""
+        told["play"] = calls["evaluate"] + filmed
     if goes_on:
-        told["go on"] = _call("resume", folder, makers)
+        told["go on"] = calls["resume"]
     return told
 
 
-def _call(verb: str, folder: Path, makers: Sequence[str]) -> str:
-    """A command; in Python where the run needs functions of the user's own."""
+def _calls(folder: Path, makers: Sequence[str], found_by: str) -> dict[str, str]:
+    """Commands by verb; in Python where the run needs functions of the user's own."""
     run = folder.name if folder == Path("runs") / folder.name else str(folder)
     if makers:
-        return f"distdqn.{verb}({run!r}, {', '.join(f'{name}=...' for name in makers)})"
-    return f"{typed('distdqn', 'distdqn')} {verb} {shlex.quote(run)}"
+        given = ", ".join(f"{name}=..." for name in makers)
+        return {verb: f"distdqn.{verb}({run!r}, {given})" for verb in ("evaluate", "resume")}
+    command = f"{found_by}{typed('distdqn', 'distdqn')}"
+    return {verb: f"{command} {verb} {shlex.quote(run)}" for verb in ("evaluate", "resume")}

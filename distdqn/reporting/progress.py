@@ -8,6 +8,7 @@ Ray's start, is told with its seconds; nothing lasts five seconds without a word
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import threading
@@ -88,6 +89,8 @@ class Progress:
         if self._enabled:
             self._is_over.set()
             self._counting.join()
+        if self._status is not None:
+            self._status = dataclasses.replace(self._status, state="ended")
         self._show()
         if self._live is not None:
             self._live.stop()

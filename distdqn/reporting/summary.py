@@ -25,7 +25,7 @@ class Summary(Figures):
     made_with: of "make_env" and "make_network" those that `evaluate` and `resume` must be given.
     transitions_refused_by: their number by cause, `{}` where none was refused.
     wall_s: of the whole run: `startup_s`, then `train_s`, then the evaluation at its end.
-    stopped_by: "total_env_steps", "stop_at_return", "SIGINT" or "SIGTERM".
+    stopped_by: "total_env_steps", "stop_at_return", "SIGINT", "SIGTERM" or "SIGHUP".
     transitions_lost: those in flight when a run was broken off among them.
     best_eval_env_steps: when the best weights were found.
     bottleneck: "env", "inference", "replay", "transfer" or "learner".
@@ -58,7 +58,7 @@ class Summary(Figures):
 
     @property
     def exit_status(self) -> int:
-        return {"SIGINT": 130, "SIGTERM": 143}.get(self.stopped_by, 0)
+        return {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}.get(self.stopped_by, 0)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, nan as None."""

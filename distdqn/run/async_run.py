@@ -46,7 +46,9 @@ class AsyncRun:
         with contextlib.ExitStack() as stack:
             stack.callback(plotting.join)
             try:
-                return self._train(self._open(stack), initial)
+                system = self._open(stack)
+                with begun():
+                    return self._train(system, initial)
             except BaseException:
                 self._folder.tell(state="failed")
                 raise
@@ -63,7 +65,6 @@ class AsyncRun:
             with self._progress.stage(connecting(self._config.address)):
                 session = open_session(self._config, self._folder, say, give_up)
             stack.callback(session.close)
-            stack.enter_context(begun())
             place = Placement(self._factory, self._folder.name)
             log, at_once = self._record.log_error, session.starts_at_once
             system = System(self._config, place, say, give_up, log, at_once)

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-SIGNALS = ("SIGINT", "SIGTERM")
-_OBEYED = (signal.SIGINT, signal.SIGTERM)
-BOUNDS_S = {"SIGINT": 10.0, "SIGTERM": 20.0}
+BOUNDS_S = {"SIGINT": 10.0, "SIGTERM": 20.0, "SIGHUP": 20.0}
+SIGNALS = tuple(BOUNDS_S)
+_OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NO_BREAK = 1.0
 _BY_FORCE = 0.75  # share of a bound after which the process is ended by force
 _LAST_ACTS_S = 1.5
@@ -45,16 +45,19 @@ class Interruption:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """First SIGINT or SIGTERM: a clean end within its bound. A second SIGINT: at once.
+        """First SIGINT, SIGTERM or SIGHUP: a clean end within its bound. A second SIGINT: at once.
 
-        KeyboardInterrupt that came of SIGTERM leaves as SystemExit.
+        KeyboardInterrupt that came of another leaves as SystemExit. `nohup` ignores SIGHUP, and
+        so does a run under it.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
-        before = {n: signal.signal(n, self._handle) for n in (*_OBEYED, _BREAK)}
+        under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heard = [n for n in _OBEYED if n != signal.SIGHUP or not under_nohup]
+        before = {n: signal.signal(n, self._handle) for n in (*heard, _BREAK)}
         wakeup_before = signal.set_wakeup_fd(writer)
         watcher = threading.Thread(target=self._watch, args=(reader,), daemon=True)
         watcher.start()

@@ -7,6 +7,7 @@ embedded Ray gets a fresh token, kept in a file that only the user can read.
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,28 @@ class RaySession:
         """Ends what this process began; leaves a foreign session as it was."""
         own = [] if self.older is None else _of_ray(self.older)
         if self.connected:
-            ray.shutdown()
+            with _no_collection():
+                ray.shutdown()
         _kill(own)
         if self.token_file:
             Path(self.token_file).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collects garbage first and none meanwhile.
+
+    Where another thread's collection frees an ObjectRef, of an old exception's frame for one,
+    while Ray ends, Ray's core ends the process at once.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def open_session(

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distdqn.config import Config
+from distdqn.config.files import preset_names
 from distdqn.config.sections import function_name
-from distdqn.errors import ConfigError, ResourceError, one_line
+from distdqn.errors import ConfigError, ResourceError, one_line, shorten
 from distdqn.machine import joined
 
 if TYPE_CHECKING:
@@ -78,3 +79,25 @@ def check_travels(name: str, function: Callable[..., Any]) -> None:
             f"{name}, {function_name(function)}, cannot be sent to other processes "
             f"({one_line(error)}): have it make what it needs when it is called"
         ) from error
+
+
+def check_arguments(config: object, make_env: object, make_network: object) -> None:
+    """Raises ConfigError where what was passed is of another kind."""
+    if not isinstance(config, Config):
+        is_preset = isinstance(config, str) and config in preset_names()
+        example = f"preset={config!r}" if is_preset else "'FILE.yaml'"
+        example = f"values={config!r}" if isinstance(config, dict) else example
+        raise ConfigError(
+            f"the configuration is {shorten(repr(config))}, must be a distdqn.Config: "
+            f"pass distdqn.load_config({shorten(example)})"
+        )
+    if make_env is not None and not callable(make_env):
+        way_out = "a function that makes one environment"
+        if isinstance(make_env, str):
+            way_out += f", or leave it out and set env.id to {make_env!r}"
+        raise ConfigError(f"make_env is {shorten(repr(make_env))}, must be {way_out}")
+    if make_network is not None and not callable(make_network):
+        raise ConfigError(
+            f"make_network is {shorten(repr(make_network))}, must be a function "
+            "(observation space, number of actions) -> module giving [B, A]"
+        )

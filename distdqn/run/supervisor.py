@@ -25,6 +25,7 @@ _CALL_TIMEOUT_S = _STOP_TIMEOUT_S = 60.0
 _STOP_POLL_S = 0.2
 _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
+_MAX_FAILED_BEGINNINGS = 3  # of one worker's envs in a row, while none has made a step
 _LONG_LIFE_S = 60.0
 _IDLE_S = 10.0  # without a worker that comes up
 
@@ -76,6 +77,7 @@ class System:
         self._config, self._place, self._say = config, place, say
         self._control, self._server = place.control, place.server
         self._env_failures = 0
+        self._has_stepped = False
         self._initial: dict[str, np.ndarray] | None = None
         self._stopping = False
         self._generation = 0
@@ -120,6 +122,7 @@ class System:
         if not self._stopping:
             self._check_replacements()
         poll: Poll = self._call(self._control.poll)
+        self._has_stepped = poll.status.env_steps > 0
         if self._later and not self._stopping:
             self._begin_more(poll.status.workers_alive)
         return poll
@@ -304,16 +307,17 @@ class System:
 
     def _count_env_failure(self, member: _Member, failure: EnvFailure) -> None:
         self._env_failures += 1
-        line, limit = f"{failure} ({member.name})", self._config.workers.max_env_failures
-        is_last = self._env_failures > limit and not self._stopping
+        failures, limit = self._env_failures, self._config.workers.max_env_failures
+        never = not self._has_stepped and member.deaths_in_a_row >= _MAX_FAILED_BEGINNINGS
+        is_last = (failures > limit or never) and not self._stopping
+        line, times = f"{failure} ({member.name})", "once" if failures == 1 else f"{failures} times"
         if not is_last:
-            self._say(f"{line}; failure {self._env_failures} of {limit} allowed")
+            self._say(f"{line}; failure {failures} of {limit} allowed")
         self._log(member.name, failure.details or str(failure))
         if is_last:
-            raise EnvFailure(
-                f"{line}; environments failed {self._env_failures} times, "
-                f"workers.max_env_failures is {limit}"
-            )
+            limit_text = f"workers.max_env_failures is {limit}"
+            why = "and no env step was made" if never else limit_text
+            raise EnvFailure(f"{line}; environments failed {times}, {why}")
 
     def _recreate(self, member: _Member) -> None:
         member.restart_at = None

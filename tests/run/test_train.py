@@ -189,7 +189,7 @@ def test_an_unknown_env_is_refused_before_anything_starts(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_replay_that_cannot_fit_is_refused_with_both_figures(tmp_path):
+def test_a_replay_that_cannot_fit_is_refused_with_both_figures(apart, tmp_path):
     with pytest.raises(ResourceError, match="GiB are free"):
         distdqn.train(small(tmp_path, replay__capacity=10**12), display=False)
 
