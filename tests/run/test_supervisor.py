@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import RayActorError
 from run_parts import small
 
-from distdqn.errors import RunError
+from distdqn.errors import EnvFailure, RunError
 from distdqn.run import supervisor
 
 
@@ -23,8 +23,13 @@ class Actor:
     def __init__(self):
         self.life, self.ready = Ref(is_there=False), Ref()
 
+    failure: EnvFailure | None = None
+    env_steps = 0
+
     def __getattr__(self, method):
-        known = {"run": self.life, "__ray_ready__": self.ready}
+        status = SimpleNamespace(workers_alive=0, env_steps=self.env_steps)
+        known = {"run": self.life, "__ray_ready__": self.ready, "bury_worker": self.failure}
+        known["poll"] = SimpleNamespace(status=status)
         return SimpleNamespace(remote=lambda *_: known.get(method, ""))
 
 
@@ -111,6 +116,24 @@ def test_a_death_after_a_long_life_does_not_add_to_those_before(run, kind):
         run.die(kind, after_s=3_600.0)
 
 
+def test_envs_that_never_make_a_step_end_the_run_before_the_limit(run):
+    run.place.control.failure = EnvFailure("environment 'E' raised in reset: no")
+    for _ in range(2):
+        run.die("worker", after_s=1.0)
+    with pytest.raises(EnvFailure, match="failed 3 times, and no env step was made"):
+        run.die("worker", after_s=1.0)
+
+
+def test_envs_that_have_stepped_may_fail_as_often_as_allowed(run):
+    run.place.control.failure = EnvFailure("environment 'E' raised in step: no")
+    run.place.control.env_steps = 1
+    run.system.poll(0)
+    for _ in range(10):
+        run.die("worker", after_s=1.0)
+    with pytest.raises(EnvFailure, match="failed 11 times, workers.max_env_failures is 10"):
+        run.die("worker", after_s=1.0)
+
+
 @pytest.mark.parametrize("kind", ["control", "server"])
 def test_without_control_or_weight_server_a_run_ends(run, kind):
     getattr(run.place, kind).life.is_there = True
@@ -182,7 +205,7 @@ def test_workers_start_a_few_at_a_time_and_more_where_none_comes_up(tmp_path, mo
     run = Run(tmp_path)
     config = small(tmp_path, workers__count=5)
     run.system = supervisor.System(config, run.place, say=lambda line: None, at_once=2)
-    status = SimpleNamespace(workers_alive=0)
+    status = SimpleNamespace(workers_alive=0, env_steps=0)
     monkeypatch.setattr(supervisor, "ray", Ray())
     monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: run.now))
     monkeypatch.setattr(supervisor, "answer", lambda *_, **__: SimpleNamespace(status=status))
