@@ -40,9 +40,12 @@ Which room holds what, from the ground up. A room imports only from lower floors
     4  evaluation/                    greedy episodes (`play`), videos
        files/                         run folder, checkpoint, `metrics_log`, codec
     5  run/                           an asynchronous run, and what lockstep shares with it:
-                                      `placement`, `supervisor` (replaces what dies),
-                                      `interruption` (Ctrl-C), `factory` (makes every part),
-                                      `record` (its history up to `summary.json`)
+                                      `factory` (makes every part), `refusals` and
+                                      `start_budget` (what is refused before the start),
+                                      `joining` (which Ray, and why not), `placement`,
+                                      `supervisor` (replaces what dies), `interruption`
+                                      (Ctrl-C), `record` (its history up to `summary.json`),
+                                      `plan` (`--dry-run`)
     6  lockstep/ policy               the deterministic schedule; a trained policy
     7  api                            `train` and `resume`
     8  tabular/ bench/                exact solutions and `verify`; throughput
