@@ -28,11 +28,10 @@ from distdqn.telemetry.reports import (
     ShardReport,
     WorkerReport,
 )
-from distdqn.telemetry.status import RunStatus, shared
+from distdqn.telemetry.status import AT_END, RunStatus, shared
 from distdqn.telemetry.usage import RestMeter, Usage, sum_of
 from distdqn.types import LearnerDirective, ShardMap, WorkerDirective
 
-_AT_END = "the run ended first"
 _UNTOLD = "its worker died"  # before it could say why
 _RETURNS_FOR_MEAN = 100
 _MAX_PENDING_EPISODES = 10_000
@@ -288,7 +287,7 @@ class Control:
         by_cause: collections.Counter[str] = collections.Counter()
         for report in self._workers.values():
             by_cause.update(report.refused_by)
-            by_cause[_AT_END] += report.refused_at_end
+            by_cause[AT_END] += report.refused_at_end
         by_cause[_UNTOLD] = self._transitions.refused - sum(by_cause.values())
         return {cause: number for cause, number in sorted(by_cause.items()) if number > 0}
 

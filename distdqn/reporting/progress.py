@@ -283,7 +283,7 @@ class _Bar:
 
 def _troubles(status: RunStatus) -> list[str]:
     counts = {label: getattr(status, name) for name, label in _COUNTED_TROUBLE.items()}
-    counts["transitions refused"] = status.transitions.refused
+    counts["transitions refused"] = status.refused_by_fault
     counts["transitions lost"] = status.transitions.lost
     return [f"{label} {number:,}" for label, number in counts.items() if number]
 
@@ -291,6 +291,6 @@ def _troubles(status: RunStatus) -> list[str]:
 def _told_of(status: RunStatus) -> dict[str, str]:
     done = min(status.env_steps / max(status.total_env_steps, 1), 1.0)
     told = in_words(vars(status) | {"compiled": "compiled" if status.compiled else "eager"})
-    is_told = status.state != "stopping" and 0 < status.eta_s < math.inf
+    is_told = status.state not in ("stopping", "ended") and 0 < status.eta_s < math.inf
     left = f", {clock(status.eta_s)} left" if is_told else ""
     return told | {"done": f"{done:.0%}", "left": left}

@@ -15,7 +15,7 @@ import numpy as np
 from distdqn.plain_json import plain
 from distdqn.telemetry.ledger import Ledger
 from distdqn.telemetry.reports import EvaluationReport
-from distdqn.telemetry.status import Figures
+from distdqn.telemetry.status import AT_END, Figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,12 @@ class Summary(Figures):
 def refused_line(summary: Mapping[str, Any]) -> str:
     """What was refused of a finished run and why, most first; "" for nothing.
 
+    Not told is what its end alone refused.
+
     summary: the fields of `summary.json`.
     """
-    by_cause = summary.get("transitions_refused_by") or {}
+    told = summary.get("transitions_refused_by") or {}
+    by_cause = {cause: number for cause, number in told.items() if cause != AT_END}
     most_first = sorted(by_cause.items(), key=lambda item: -item[1])
     causes = ", ".join(f"{number:,} ({cause})" for cause, number in most_first)
     return causes and f"{causes} of {summary['transitions_collected']:,} transitions"

@@ -11,6 +11,9 @@ from typing import Any
 
 from distdqn.telemetry.ledger import Ledger
 
+AT_END = "the run ended first"
+"""Why transitions are refused at every run's end: no fault."""
+
 
 def metric(
     meaning: str, default: Any = math.nan, *, tag: str = "", shown: str = "", form: str = ""
@@ -142,6 +145,11 @@ class RunStatus(Figures):
     td_loss: float = metric("mean loss of the newest minibatches", tag="losses/")
     q_values: float = metric("mean value of the actions of the newest minibatches", tag="losses/")
     grad_norm: float = metric("gradient norm of the newest minibatches", tag="losses/")
+
+    @property
+    def refused_by_fault(self) -> int:
+        """Transitions refused for other reasons than that the run ended."""
+        return self.transitions.refused - self.transitions_refused_by.get(AT_END, 0)
 
     @property
     def eta_s(self) -> float:
