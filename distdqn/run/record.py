@@ -88,7 +88,7 @@ class RunRecord:
     def log_error(self, part: str, details: str) -> None:
         """Writes a traceback down; the first time it says where."""
         if path := self._folder.log_error(part, details):
-            self._progress.say(f"the traceback is in {path}")
+            self._progress.say(f"{path} has more of it")
 
     def started(self) -> None:
         """Every part is up."""

@@ -25,6 +25,7 @@ _CALL_TIMEOUT_S = _STOP_TIMEOUT_S = 60.0
 _STOP_POLL_S = 0.2
 _MAX_BACKOFF_S = 30.0
 _MAX_DEATHS_IN_A_ROW = 5
+_WHY = "; look for what ends processes: code that leaves Python, or too little memory"
 _MAX_FAILED_BEGINNINGS = 3  # of one worker's envs in a row, while none has made a step
 _LONG_LIFE_S = 60.0
 _IDLE_S = 10.0  # without a worker that comes up
@@ -276,10 +277,10 @@ class System:
         elif self._stopping:
             member.done = True
         elif member.deaths_in_a_row >= _MAX_DEATHS_IN_A_ROW:
-            raise failed(member.name, f"died {member.deaths_in_a_row} times: {{}}", error)
+            raise failed(member.name, f"died {member.deaths_in_a_row} times: {{}}{_WHY}", error)
         else:
-            self._log(member.name, without_colours(str(error)))
             self._say(f"the {member.name} died ({cause_line(error)}); {_replaced(member)}")
+            self._log(member.name, without_colours(str(error)))
             if member.kind == "shard":
                 self._call(self._control.bury_shard, member.index, member.incarnation)
             elif member.kind != "worker":
