@@ -25,6 +25,7 @@ from distdqn.errors import (
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder, check_free
 from distdqn.machine.commands import python_path
+from distdqn.machine.joined import which_ray
 from distdqn.reporting.closing import print_summary
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
@@ -105,6 +106,7 @@ def resume(
         )
     check_arguments(config, make_env, make_network)
     folder.require_make_env(config.env.id, make_env, "distdqn.resume")
+    _check_address(config)
     factory = make_factory(config, make_env, make_network)
     return _carry_out(factory, folder, display, lambda run: run.resume())
 
@@ -118,18 +120,17 @@ def dry_run(config: Config) -> dict[str, str]:
 
     factory = make_factory(config)
     factory.check_network(initial_parameters(config))
-    address = _check_address(config)
+    _check_address(config)
     check_free(config.runs_dir, config.run_name)
-    return plan(factory, address)
+    return plan(factory)
 
 
-def _check_address(config: Config) -> str:
-    """Of the cluster that is joined, "" for none; RunError where it cannot be."""
-    if config.mode == "lockstep":
-        return ""
-    from distdqn.run.joining import cluster_address
+def _check_address(config: Config) -> None:
+    """Raises RunError where a cluster is named that cannot be joined."""
+    if config.mode != "lockstep" and (choice := which_ray(config.address)).kind == "cluster":
+        from distdqn.run.joining import check_cluster
 
-    return cluster_address(config.address)
+        check_cluster(choice)
 
 
 def _carry_out(
@@ -146,7 +147,7 @@ def _carry_out(
         run = make(factory, folder, progress)
         run.interruption.last_acts += [folder.leave, folder.remove_token]
         with run.interruption.heard():
-            for line in (*outlasting(config), factory.memory_budget().line()):
+            for line in (*outlasting(config), *factory.budget_lines()):
                 progress.say(line)
             try:
                 summary = call(run)

@@ -21,6 +21,7 @@ from distdqn.errors import DistDQNError, RunError, begun
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
 from distdqn.lockstep.system import LockstepSystem
+from distdqn.machine.joined import which_ray
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
@@ -112,11 +113,11 @@ class LockstepRun:
             where = {"address": "", "namespace": self._folder.name, "token_file": ""}
             self._folder.tell(state="running", **where)
             return None
-        from distdqn.run.ray_session import children, connecting, end_half_started, open_session
+        from distdqn.run.ray_session import children, end_half_started, open_session
 
         self.interruption.last_acts.append(partial(end_half_started, children()))
         say, give_up = self._progress.say, self.interruption.give_up
-        with self._progress.stage(connecting(self._config.address)):
+        with self._progress.stage(which_ray(self._config.address).doing):
             session = open_session(self._config, self._folder, say, give_up)
         stack.callback(session.close)
         return session.starts_at_once

@@ -6,25 +6,44 @@ import os
 import shutil
 from pathlib import Path
 
+from distdqn.machine.groups import control_groups
+
+_GROUPS, _PROC = Path("/sys/fs/cgroup"), Path("/proc")
 _MIN_SHARED_BYTES = 1 << 30
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _KEPT_BYTES = 2**30
 
 
-def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes free on this machine, or in this process's control group where that is less.
+def free_memory(group: Path = _GROUPS, proc: Path = _PROC) -> int:
+    """Bytes free on this machine, or in this process's control groups where that is less.
 
-    group: its folder.  Files that it only keeps in memory count as free.
+    group, proc: see `control_groups`.  Files that are only kept in memory count as free.
     """
     import psutil
 
     free = psutil.virtual_memory().available
-    try:
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return min(free, limit - used + int(stat["inactive_file"]))
-    except (OSError, ValueError, KeyError):  # no group, or no limit: "max"
-        return free
+    for folder in control_groups(group, proc):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            free = min(free, _left(folder, "memory") + int(stat["inactive_file"]))
+    return max(free, 0)
+
+
+def free_swap(group: Path = _GROUPS, proc: Path = _PROC) -> int:
+    """Bytes of swap that are free, or that the control groups leave; see `free_memory`."""
+    import psutil
+
+    free = psutil.swap_memory().free
+    for folder in control_groups(group, proc):
+        with contextlib.suppress(OSError, ValueError):
+            free = min(free, _left(folder, "memory.swap"))
+    return max(free, 0)
+
+
+def _left(folder: Path, what: str) -> int:
+    """Of a control group; ValueError where it has no limit ("max"), OSError where no group."""
+    limit, used = (int((folder / f"{what}.{name}").read_text()) for name in ("max", "current"))
+    return limit - used
 
 
 def shared_memory() -> tuple[str, str]:

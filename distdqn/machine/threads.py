@@ -7,6 +7,8 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from distdqn.machine.groups import control_groups
+
 _KERNEL = ("pid_max", "threads-max")
 
 
@@ -31,12 +33,7 @@ def _of_kernel(proc: Path) -> Iterator[tuple[float, str]]:
 
 
 def _of_groups(group: Path, proc: Path) -> Iterator[tuple[float, str]]:
-    """Of this process's control group and those around it (version 2)."""
-    own = group
-    with contextlib.suppress(OSError, ValueError):
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-        own = group / next((x[4:] for x in lines if x.startswith("0::/")), "")
-    for folder in (own, *own.parents):
+    for folder in control_groups(group, proc):
         with contextlib.suppress(OSError, ValueError):  # no limit: "max"
             most, there = (int((folder / f"pids.{x}").read_text()) for x in ("max", "current"))
             yield most - there, "the control group's pids.max"

@@ -170,9 +170,10 @@ def replay_bytes(
 
 
 def _in_units(size: int) -> str:
-    """772 MB, 7.72 GB; decimal units, as machines are sold."""
-    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB") if size >= 1e6 else (1e3, "kB")
-    return f"{size / unit:.3g} {name}"
+    """7.72 GiB; below one 772 MiB or KiB."""
+    power, name = (30, "GiB") if size >= 2**30 else (20, "MiB") if size >= 2**20 else (10, "KiB")
+    value = size / 2**power
+    return f"{value:.3g} {name}" if value < 100 else f"{value:.0f} {name}"
 
 
 def check_replay_fits(needed_bytes: int, capacity: int) -> None:

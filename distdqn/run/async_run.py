@@ -16,12 +16,13 @@ import numpy as np
 
 from distdqn.errors import DistDQNError, EnvFailure, begun
 from distdqn.files.run_folder import RunFolder
+from distdqn.machine.joined import which_ray
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.factory import Factory
 from distdqn.run.interruption import Interruption
 from distdqn.run.placement import Placement
-from distdqn.run.ray_session import children, connecting, end_half_started, open_session
+from distdqn.run.ray_session import children, end_half_started, open_session
 from distdqn.run.record import RunRecord
 from distdqn.run.supervisor import System
 
@@ -62,7 +63,7 @@ class AsyncRun:
         say, give_up = self._progress.say, self.interruption.give_up
         self.interruption.last_acts.append(partial(end_half_started, children()))
         with self.interruption.until(0):
-            with self._progress.stage(connecting(self._config.address)):
+            with self._progress.stage(which_ray(self._config.address).doing):
                 session = open_session(self._config, self._folder, say, give_up)
             stack.callback(session.close)
             place = Placement(self._factory, self._folder.name)

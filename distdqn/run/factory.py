@@ -324,8 +324,13 @@ class Factory:
         return memory_budget(self.shard_capacities, **self._what_is_held())
 
     def start_budget(self) -> StartBudget | None:
-        """What the run's processes take here; None where a cluster has them, or there are none."""
+        """What the run's processes take here; None where it starts no Ray of its own."""
         return start_budget(self.config, self.replay_bytes()) if has_own_ray(self.config) else None
+
+    def budget_lines(self) -> list[str]:
+        """What the run takes here, for a person to read before the start."""
+        budgets = (self.memory_budget(), self.start_budget())
+        return [budget.line() for budget in budgets if budget]
 
     def _what_is_held(self) -> dict[str, Any]:
         replay = self.config.replay

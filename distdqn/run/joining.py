@@ -11,19 +11,24 @@ import os
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 import ray
 from packaging.version import Version
+from ray._private import services
 
 from distdqn.errors import RunError
-from distdqn.machine import joined
+from distdqn.machine.joined import RayChoice
 
-_TIMEOUT_S = 3.0
+_TIMEOUT_S = 4.0  # for all that is asked of an address
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/@]+):(\d{1,5})")
+# A Ray that finds its node among the processes fails too, much later, where it sees none.
+_LOOKS_AT_PROCESSES = hasattr(services, "find_node_ids")
 _LAST_STARTED = "ray/ray_current_cluster"  # in the folder for temporary files
+_RAY_HAS_THE_KEYS = ("RAY_USE_TLS", "RAY_ENABLE_K8S_TOKEN_AUTH")
 _TOKEN_PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
 
 
@@ -31,37 +36,34 @@ _TOKEN_PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.
 class _Asked:
     """Where a cluster is looked for: "auto" or HOST:PORT.
 
-    named: what the user wrote.  undo: how to do without.
+    named: what the user wrote.  undo: how to do without.  deadline: of `time.monotonic`.
     """
 
     address: str
     named: str
     undo: str
+    deadline: float
+
+    @property
+    def left_s(self) -> float:
+        return max(self.deadline - time.monotonic(), 0.1)
 
     def at(self, found: str) -> str:
         """HOST:PORT as a message tells it, with where it is from if that is not plain."""
         return found if self.named == f"--address {found}" else f"{found} ({self.named})"
 
 
-def cluster_address(address: str | None) -> str:
-    """What to give to `ray.init`: "auto", "HOST:PORT", or "" where no cluster is to be joined.
-
-    address: as configured; where it is None or "auto", RAY_ADDRESS counts if it is set.
-    Raises RunError, one line, where no cluster can be joined there.
-    """
-    from_shell = os.environ.get("RAY_ADDRESS") if address in (None, "", "auto") else None
-    if from_shell:
-        asked = _Asked(from_shell, f"RAY_ADDRESS={from_shell}", "unset RAY_ADDRESS")
-    else:
-        asked = _Asked(address or "local", f"--address {address}", "leave --address out")
-    if asked.address == "local" or joined.has_joined_ray():  # the caller chose
-        return ""
+def check_cluster(choice: RayChoice) -> None:
+    """Raises RunError, one line, where the cluster that is named cannot be joined."""
+    named, undo = f"--address {choice.address}", "leave --address out"
+    if choice.from_shell:
+        named, undo = f"RAY_ADDRESS={choice.address}", "unset RAY_ADDRESS"
+    asked = _Asked(choice.address, named, undo, time.monotonic() + _TIMEOUT_S)
     _require_form(asked)
     found = _on_this_host(asked) if asked.address == "auto" else asked.address
     _require_listener(asked, found)
     _require_same_ray(asked, found)
     _require_node_here(asked, found)
-    return asked.address
 
 
 def _require_form(asked: _Asked) -> None:
@@ -125,14 +127,14 @@ def _require_listener(asked: _Asked, found: str) -> None:
     def knock() -> None:
         try:
             to = (host.strip("[]"), int(port))
-            socket.create_connection(to, timeout=_TIMEOUT_S).close()
+            socket.create_connection(to, timeout=asked.left_s).close()
             outcome.append(None)
         except OSError as error:
             outcome.append(error)
 
     thread = threading.Thread(target=knock, daemon=True)  # a name server may take a minute
     thread.start()
-    thread.join(_TIMEOUT_S + 0.5)
+    thread.join(asked.left_s)
     error = outcome[0] if outcome else TimeoutError()
     if isinstance(error, socket.gaierror):
         raise RunError(f"the host {host!r} of {asked.named} is not known: check the name")
@@ -149,16 +151,22 @@ def _require_listener(asked: _Asked, found: str) -> None:
 
 
 def _require_same_ray(asked: _Asked, found: str) -> None:
+    if any(os.environ.get(name, "").lower() in ("1", "true") for name in _RAY_HAS_THE_KEYS):
+        return
     token, source = _token(asked.address == "auto")
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-        return  # Ray has the keys
-    import grpc
-
     try:
-        version = _ray_version(found, token)
+        import grpc
+        from ray.core.generated import gcs_service_pb2  # noqa: F401
+    except ImportError:  # Ray does without gRPC's Python package
+        return
+    codes = grpc.StatusCode
+    try:
+        version = _ray_version(found, token, asked.left_s)
     except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+        if error.code() == codes.UNAUTHENTICATED:
             _refuse_token(f"the Ray cluster at {asked.at(found)}", source)
+        if error.code() in (codes.UNIMPLEMENTED, codes.PERMISSION_DENIED):
+            return  # another Ray's head, or something before it: Ray itself will say
         raise RunError(
             f"what listens at {asked.at(found)} does not answer as the head of a Ray cluster "
             f"({error.code().name}); its port is 6379 unless `ray start` was told otherwise"
@@ -170,7 +178,7 @@ def _require_same_ray(asked: _Asked, found: str) -> None:
         )
 
 
-def _ray_version(address: str, token: str) -> str:
+def _ray_version(address: str, token: str, timeout_s: float) -> str:
     """Of the head at HOST:PORT; raises grpc.RpcError."""
     import grpc
     from ray.core.generated import gcs_service_pb2 as gcs
@@ -184,12 +192,13 @@ def _ray_version(address: str, token: str) -> str:
             response_deserializer=gcs.CheckAliveReply.FromString,
         )
         request = gcs.CheckAliveRequest()
-        return check_alive(request, timeout=_TIMEOUT_S, metadata=metadata).ray_version
+        return check_alive(request, timeout=timeout_s, metadata=metadata).ray_version
 
 
 def _require_node_here(asked: _Asked, found: str) -> None:
     ports = {address.rpartition(":")[2] for address in _clusters_here()}  # a host has many names
-    if found.rpartition(":")[2] not in ports:
+    is_hidden = not ports and not _LOOKS_AT_PROCESSES
+    if found.rpartition(":")[2] not in ports and not is_hidden:
         raise RunError(
             f"no node of the Ray cluster at {asked.at(found)} runs on this host; start one with "
             f"`ray start --address={found}`, or send the run with `ray job submit`"

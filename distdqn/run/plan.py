@@ -7,26 +7,27 @@ nothing is known before it is joined.
 import math
 
 from distdqn.config import Config
+from distdqn.machine.joined import RayChoice, which_ray
 from distdqn.run.actors import asked_for, embedded_cpus, needed_cpus
 from distdqn.run.factory import Factory
 
 
-def plan(factory: Factory, address: str) -> dict[str, str]:
-    """A line for each part, by its name; ConfigError for a network that cannot be made.
-
-    address: of the cluster to join, "" for an embedded Ray.
-    """
+def plan(factory: Factory) -> dict[str, str]:
+    """A line for each part, by its name; ConfigError for a network that cannot be made."""
     config, observation = factory.config, factory.observation
+    choice = RayChoice("embedded") if config.mode == "lockstep" else which_ray(config.address)
+    processes = factory.start_budget()
     shape = "x".join(map(str, observation.shape)) or "single"
     parts = {
         "env": f"{config.env.id}: {shape} {observation.dtype} observations, "
         f"{factory.num_actions} actions",
         "network": _network(factory),
         "memory": factory.memory_budget().line(),
-        "device": _device(config, address),
-        "Ray": _ray(config, address),
+        **({"processes": processes.line()} if processes else {}),
+        "device": _device(config, choice),
+        "Ray": _ray(config, choice),
     }
-    return parts if config.mode == "lockstep" else parts | _actors(config, bool(address))
+    return parts if config.mode == "lockstep" else parts | _actors(config, choice)
 
 
 def _network(factory: Factory) -> str:
@@ -36,28 +37,30 @@ def _network(factory: Factory) -> str:
     return f"{torso}, {size:,} parameters"
 
 
-def _device(config: Config, address: str) -> str:
+def _device(config: Config, choice: RayChoice) -> str:
     """Where the learner computes; of a cluster's nodes only what is asked for is known."""
     from distdqn.learning.staging import choose_device
 
-    if address:
+    if choice.kind != "embedded":
         return f"{config.learner.device}, of the learner's node"
     return choose_device(config.learner.device).type
 
 
-def _ray(config: Config, address: str) -> str:
+def _ray(config: Config, choice: RayChoice) -> str:
     if config.mode == "lockstep":
         return "none; mode lockstep is one process"
-    if address:
-        source = "" if config.address else " (RAY_ADDRESS)"
+    if choice.kind != "embedded":
+        source = " (RAY_ADDRESS)" if choice.from_shell else ""
+        which = f"the cluster at {choice.address}{source}" if choice.address else "the caller's"
         needs = f"{needed_cpus(config):g} CPUs and {config.learner.num_gpus:g} GPUs"
-        return f"the cluster at {address}{source}, which must have {needs} free"
+        return f"{which}, which must have {needs} free"
     gpus = math.ceil(config.learner.num_gpus)
     return f"embedded on this machine, with {embedded_cpus(config)} CPUs and {gpus} GPUs declared"
 
 
-def _actors(config: Config, is_cluster: bool) -> dict[str, str]:
+def _actors(config: Config, choice: RayChoice) -> dict[str, str]:
     workers, asked = config.workers, asked_for(config)
+    is_cluster = choice.kind != "embedded"
     is_free = config.learner.num_gpus or config.learner.resources
     of_learner = ", on any node" if is_free else ", on the driver's node"
     spread, in_turn, others = (

@@ -6,7 +6,6 @@ embedded Ray gets a fresh token, kept in a file that only the user can read.
 
 import contextlib
 import dataclasses
-import functools
 import gc
 import logging
 import math
@@ -15,22 +14,26 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 from packaging.version import Version
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+from ray._raylet import Config as RayConfig  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
 from distdqn.config import Config
 from distdqn.errors import ResourceError, RunError, begun
 from distdqn.files.run_folder import RunFolder
+from distdqn.machine.joined import RayChoice, which_ray
 from distdqn.machine.memory import shared_memory
 from distdqn.run.actors import cause_line, embedded_cpus, starts_at_once
-from distdqn.run.joining import cluster_address
+from distdqn.run.joining import check_cluster
 
+_AUTH_SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _ASKS_FOR_A_TOKEN = Version("2.59")  # the first Ray whose own default it is
 _KILL_WAIT_S = 2.0
 _START_TRIES = 2
@@ -44,6 +47,7 @@ class RaySession:
     address: of the cluster, for another shell.  namespace: of the run's actors.
     token_file: "" where Ray has its own.  connected: by this run, which then ends it.
     older: this process's children before it started an embedded Ray; None on a cluster.
+    auth_settings: the caller's, of Ray, which hold again once the session is closed.
     """
 
     address: str
@@ -52,6 +56,7 @@ class RaySession:
     connected: bool
     warnings: tuple[str, ...] = ()
     older: Set[int] | None = None
+    auth_settings: Mapping[str, str] | None = None
 
     @property
     def starts_at_once(self) -> int | None:
@@ -67,6 +72,8 @@ class RaySession:
         _kill(own)
         if self.token_file:
             Path(self.token_file).unlink(missing_ok=True)
+        if self.auth_settings is not None:
+            _restore_auth(self.auth_settings)
 
 
 @contextlib.contextmanager
@@ -94,11 +101,12 @@ def open_session(
 ) -> RaySession:
     """Joins or starts a Ray that has what the run asks for; the run's folder says where.
 
+    A cluster has passed `check_cluster` already.
     say: takes warnings.  look: called before each try, and after; raises to give up.
     Raises RunError or ResourceError, one line each.
     """
-    session = connect(
-        config.address,
+    session = _connect(
+        which_ray(config.address),
         folder.name,
         embedded_cpus(config),
         math.ceil(config.learner.num_gpus),  # whole ones, as Ray counts them
@@ -117,11 +125,6 @@ def open_session(
         session.close()
         raise
     return session
-
-
-def connecting(address: str | None) -> str:
-    """What `open_session` does, as a user reads it."""
-    return "joining the Ray cluster" if address else "starting Ray"
 
 
 def _check_gpus(wanted: float) -> None:
@@ -143,22 +146,47 @@ def connect(
 ) -> RaySession:
     """Connects and returns the session.
 
-    address: None starts an embedded Ray with exactly `num_cpus` and `num_gpus` (unless
-      RAY_ADDRESS is set or the caller has connected already); "auto" or "HOST:PORT"
-      joins a cluster through the Ray node on this host.
+    address: see `which_ray`.  A cluster is joined through the Ray node on this host; an
+      embedded Ray has exactly `num_cpus` and `num_gpus`.
     look: called before each try; raises to give up.
     Raises RunError or ResourceError, one line each.
     """
-    if ray.is_initialized():
+    choice = which_ray(address)
+    if choice.kind == "cluster":
+        check_cluster(choice)
+    return _connect(choice, namespace, num_cpus, num_gpus, token_file, look)
+
+
+def _connect(
+    choice: RayChoice,
+    namespace: str,
+    num_cpus: float,
+    num_gpus: float,
+    token_file: Path,
+    look: Callable[[], None],
+) -> RaySession:
+    if choice.kind == "caller's":
         context = ray.get_runtime_context()
         return RaySession(context.gcs_address, namespace, "", connected=False)
-    if joined := cluster_address(address):
-        return _join(joined, namespace)
+    if choice.kind == "cluster":
+        return _join(choice.address, namespace)
+    settings = {name: os.environ[name] for name in _AUTH_SETTINGS if name in os.environ}
     try:
-        return _embedded(namespace, num_cpus, num_gpus, token_file, look)
+        session = _embedded(namespace, num_cpus, num_gpus, token_file, look)
     except BaseException:
         token_file.unlink(missing_ok=True)
+        _restore_auth(settings)
         raise
+    return dataclasses.replace(session, auth_settings=settings)
+
+
+def _restore_auth(settings: Mapping[str, str]) -> None:
+    """Gives the process the caller's settings back, so that it may join a cluster."""
+    for name in _AUTH_SETTINGS:
+        os.environ.pop(name, None)
+    os.environ.update(settings)
+    AuthenticationTokenLoader.instance().reset_cache()
+    RayConfig.initialize("")  # reads the mode again
 
 
 def _embedded(
@@ -170,11 +198,11 @@ def _embedded(
         # With the mode unset, `_require_token` or ray.init turns token authentication on and
         # refreshes the settings that Ray's core read when it was imported.
         token_file.touch(0o600)
-        token_file.write_text(_token())
+        token_file.write_text(token := secrets.token_hex(32))
         used_token = str(token_file)
-        # The file goes with the run; this process may start a Ray again.
-        os.environ["RAY_AUTH_TOKEN"] = _token()
+        os.environ["RAY_AUTH_TOKEN"] = token
         os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+        AuthenticationTokenLoader.instance().reset_cache()
     # Ray starts actors at nice 15; what gives way to what is said in machine/cpu.py.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray reads this where it turns token authentication on, above, or when it is imported.
@@ -204,10 +232,8 @@ def _embedded(
 def _require_token() -> None:
     """Turns token authentication on, unless its mode is set, where Ray would not by itself."""
     if "RAY_AUTH_MODE" not in os.environ and Version(ray.__version__) < _ASKS_FOR_A_TOKEN:
-        from ray._raylet import Config  # type: ignore[attr-defined]
-
         os.environ["RAY_AUTH_MODE"] = "token"
-        Config.initialize("")  # reads again what it read when it was imported
+        RayConfig.initialize("")  # reads again what it read when it was imported
 
 
 def _start(look: Callable[[], None], older: Set[int], **options: Any) -> tuple[Any, list[str]]:
@@ -280,12 +306,6 @@ def _kill(processes: list[psutil.Process]) -> None:
                 process.kill()
                 left.append(process)
     psutil.wait_procs(left, timeout=_KILL_WAIT_S)
-
-
-@functools.cache
-def _token() -> str:
-    """One token per process: Ray's core reads it once."""
-    return secrets.token_hex(32)
 
 
 def _join(address: str, namespace: str) -> RaySession:

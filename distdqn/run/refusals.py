@@ -17,7 +17,6 @@ from distdqn.config import Config
 from distdqn.config.files import preset_names
 from distdqn.config.sections import function_name
 from distdqn.errors import ConfigError, ResourceError, one_line, shorten
-from distdqn.machine import joined
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +49,7 @@ def check_gpus(config: Config) -> None:
     learner = config.learner
     reserved = 0 if config.mode == "lockstep" else math.ceil(learner.num_gpus)
     wanted = max(reserved, int(learner.device == "cuda"))
-    is_elsewhere = config.mode != "lockstep" and joined.has_joined_ray()  # GPUs may be anywhere
-    if not wanted or is_elsewhere:
+    if not wanted:
         return
     import torch
 

@@ -4,13 +4,12 @@ Only for a Ray of the run's own: what a cluster has is for its scheduler to know
 """
 
 import dataclasses
-import os
 
 from distdqn.config import Config
 from distdqn.errors import ResourceError
-from distdqn.machine import joined
 from distdqn.machine.cpu import usable_cores
-from distdqn.machine.memory import free_memory
+from distdqn.machine.joined import which_ray
+from distdqn.machine.memory import free_memory, free_swap
 from distdqn.machine.threads import free_threads
 
 # Measured as PSS: Ray's own processes with the driver; one that loads PyTorch; one that loads
@@ -43,17 +42,15 @@ class StartBudget:
     def line(self) -> str:
         """One line for a person."""
         return (
-            f"processes: {self.processes:,} with about {self.threads:,} threads and "
-            f"{_gigabytes(self.process_bytes)}, {_gigabytes(self.in_all)} with the replay; "
-            f"environments come on top; free are {_gigabytes(free_memory())}"
+            f"{self.processes:,} processes with about {self.threads:,} threads and "
+            f"{_gibibytes(self.process_bytes)}, {_gibibytes(self.in_all)} with the replay; "
+            f"environments come on top; {_gibibytes(_free())} are free, swap included"
         )
 
 
 def has_own_ray(config: Config) -> bool:
-    """Whether the run starts a Ray here: no cluster is named, and none has been joined."""
-    if config.mode == "lockstep" or config.address or os.environ.get("RAY_ADDRESS"):
-        return False
-    return not joined.has_joined_ray()
+    """Whether the run starts a Ray here."""
+    return config.mode != "lockstep" and which_ray(config.address).kind == "embedded"
 
 
 def start_budget(config: Config, replay_bytes: int) -> StartBudget:
@@ -69,20 +66,20 @@ def start_budget(config: Config, replay_bytes: int) -> StartBudget:
 
 def check_start_fits(config: Config, replay_bytes: int) -> None:
     """Refuses, before the start, a run whose processes this machine cannot hold."""
-    budget, memory = start_budget(config, replay_bytes), free_memory()
+    budget, memory = start_budget(config, replay_bytes), _free()
     threads, limit = free_threads()
     missing = []
     if budget.in_all > memory:
         missing.append(
-            f"{_gigabytes(budget.process_bytes)} of memory beside {_gigabytes(replay_bytes)} of "
-            f"replay where {_gigabytes(memory)} are free"
+            f"{_gibibytes(budget.process_bytes)} of memory beside {_gibibytes(replay_bytes)} of "
+            f"replay where {_gibibytes(memory)} are free, swap included"
         )
     if budget.threads > threads:
         missing.append(f"{budget.threads:,} threads where {limit} allows {int(threads):,} more")
     if missing:
         raise ResourceError(
             f"workers.count {config.workers.count:,} and replay.shards {config.replay.shards:,} "
-            f"take {budget.processes:,} processes with about {' and '.join(missing)}; "
+            f"take {budget.processes:,} processes with about {', and '.join(missing)}; "
             f"{_way_out(config, budget, memory, threads)}"
         )
 
@@ -107,5 +104,10 @@ def _way_out(config: Config, budget: StartBudget, memory: float, threads: float)
     return "end other programs, or join a cluster with --address"
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB"
+def _free() -> int:
+    """Bytes; much of what idle processes hold may lie in swap."""
+    return free_memory() + free_swap()
+
+
+def _gibibytes(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB"

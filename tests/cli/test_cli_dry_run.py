@@ -34,6 +34,7 @@ def test_it_says_what_would_start_and_where(dry):
         "CartPole-v1: 4 float32 observations, 2 actions",
         "torso auto, 10,934 parameters",
         "bytes per transition",
+        "processes with about ",
         "embedded on this machine, with 8 CPUs and 0 GPUs declared",
         "2 of 16 envs, 1 CPU each\n",
         "nothing was started (--dry-run)\n",
@@ -42,13 +43,17 @@ def test_it_says_what_would_start_and_where(dry):
 
 
 def test_a_cluster_is_named_and_not_joined(dry, monkeypatch):
-    monkeypatch.setattr("distdqn.run.joining.cluster_address", lambda address: address or "auto")
+    monkeypatch.setattr("distdqn.run.joining.check_cluster", lambda choice: None)
     status, _, err = dry("--address=10.9.8.7:6379", "--learner.num-gpus=1")
 
     assert status == 0
     assert "the cluster at 10.9.8.7:6379, which must have 2 CPUs and 1 GPUs free" in err
     assert "1, 1 CPU, 1 GPU, on any node" in err and "spread over the nodes" in err
+    assert "processes with" not in err
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert "the cluster at auto (RAY_ADDRESS), which must have" in dry()[2]
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert "embedded on this machine" in dry()[2]
 
 
 def test_lockstep_has_no_ray(dry):

@@ -9,6 +9,10 @@ import uuid
 import psutil
 import pytest
 from command_parts import start
+from run_parts import small
+
+from distdqn.errors import ResourceError
+from distdqn.run.start_budget import check_start_fits
 
 SLOW = """
 import os, pathlib, time
@@ -28,6 +32,10 @@ BUSY = 1.5  # a machine that others use takes its time, too
 @pytest.fixture
 def forty(tmp_path):
     """A run with forty workers that take forever to make their environments."""
+    try:
+        check_start_fits(small(tmp_path, workers__count=40), 0)
+    except ResourceError as refusal:
+        pytest.skip(f"this machine is too small: {refusal}")
     (tmp_path / "slow.py").write_text(SLOW)
     tag = uuid.uuid4().hex
     process = start(

@@ -4,12 +4,13 @@ import os
 import platform
 import subprocess
 import sys
+import types
 
 import psutil
 import pytest
 
 from distdqn.errors import ResourceError
-from distdqn.machine.memory import free_memory, tree_pss_bytes
+from distdqn.machine.memory import free_memory, free_swap, tree_pss_bytes
 from distdqn.replay.layout import check_replay_fits
 
 
@@ -33,6 +34,23 @@ def test_free_is_what_the_control_group_has_left_where_that_is_less(tmp_path, li
         assert free_memory(tmp_path) > 3_000_000
     else:
         assert free_memory(tmp_path) == free
+
+
+def test_the_groups_around_this_one_count_too(tmp_path, monkeypatch):
+    proc, own = tmp_path / "proc", tmp_path / "groups" / "outer" / "own"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("0::/outer/own\n")
+    own.mkdir(parents=True)
+    for folder, limit in ((own, "max"), (own.parent, "3000000")):
+        for name in ("memory", "memory.swap"):
+            (folder / f"{name}.max").write_text(limit)
+            (folder / f"{name}.current").write_text("1000000")
+        (folder / "memory.stat").write_text("inactive_file 100000\n")
+    monkeypatch.setattr(psutil, "swap_memory", lambda: types.SimpleNamespace(free=10**9))
+
+    assert free_memory(tmp_path / "groups", proc) == 2_100_000
+    assert free_swap(tmp_path / "groups", proc) == 2_000_000
+    assert free_swap(tmp_path / "nowhere", proc) == 10**9
 
 
 def test_the_tree_takes_at_least_this_process_and_less_than_all_its_mappings():

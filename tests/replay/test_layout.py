@@ -43,8 +43,8 @@ def test_the_budget_of_atari_is_counted_by_hand_and_fits_in_a_line() -> None:
     assert budget.in_all == budget.per_shard == 100_000 * 32 + 112_500 * 7_056
     assert budget.per_transition == 32 + 7_938
     assert budget.line() == (
-        "replay: 7,970 bytes per transition (56,448 as plain copies), 797 MB per shard, "
-        "797 MB in all"
+        "replay: 7,970 bytes per transition (56,448 as plain copies), 760 MiB per shard, "
+        "760 MiB in all"
     )
 
 
@@ -58,7 +58,7 @@ def test_shards_of_unequal_size_add_up() -> None:
 
 def test_compressed_frames_are_said_to_be_bounded() -> None:
     budget = memory_budget([5 * 10**6] * 2, ATARI, 4, False, 1.0, compression="lz4")
-    assert budget.line().endswith("35.4 GB per shard, 70.9 GB in all, at most: lz4 needs less")
+    assert budget.line().endswith("33 GiB per shard, 66 GiB in all, at most: lz4 needs less")
 
 
 def test_atari_blocks_of_64_steps_stay_below_the_promise() -> None:

@@ -16,8 +16,9 @@ import ray
 from ray.core.generated import gcs_service_pb2 as gcs
 
 from distdqn.errors import RunError
+from distdqn.machine.joined import which_ray
 from distdqn.run import joining
-from distdqn.run.joining import cluster_address
+from distdqn.run.joining import check_cluster
 
 TOKEN = "a" * 64
 
@@ -31,6 +32,8 @@ def bare(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ENABLE_K8S_TOKEN_AUTH", raising=False)
+    monkeypatch.setattr(joining, "_LOOKS_AT_PROCESSES", True)
     nodes = set()
     monkeypatch.setattr(joining, "_clusters_here", lambda: set(nodes))
     return nodes
@@ -40,7 +43,7 @@ def refused(address):
     """The line that refuses an address; it is there within seconds."""
     began = time.monotonic()
     with pytest.raises(RunError) as raised:
-        cluster_address(address)
+        check_cluster(which_ray(address))
     assert time.monotonic() - began < 60
     line = str(raised.value)
     assert "\n" not in line
@@ -52,8 +55,10 @@ def head(bare):
     """Makes a head of a cluster that answers as Ray's does, with a node on this host."""
     servers = []
 
-    def make(version=ray.__version__, token=""):
+    def make(version=ray.__version__, token="", fails=None):
         def check_alive(request, context):
+            if fails:
+                context.abort(fails, "not today")
             if token and ("authorization", f"Bearer {token}") not in context.invocation_metadata():
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
             return gcs.CheckAliveReply(ray_version=version)
@@ -93,16 +98,6 @@ def _serve(server, answer):
         while True:
             kept.append(server.accept()[0])
             kept[-1].sendall(answer)
-
-
-def test_nothing_asked_for_is_an_embedded_ray(monkeypatch):
-    assert cluster_address(None) == ""
-    monkeypatch.setenv("RAY_ADDRESS", "")
-    assert cluster_address(None) == ""
-    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
-    assert cluster_address("local") == ""
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    assert cluster_address(None) == cluster_address("nonsense") == ""
 
 
 @pytest.mark.parametrize(
@@ -182,10 +177,33 @@ def test_without_a_node_on_this_host_the_run_has_to_be_sent(head, bare):
     assert refused(address).startswith(f"no node of the Ray cluster at {address} runs on this host")
 
 
+def test_a_ray_that_asks_the_head_for_its_node_may_answer_where_none_is_seen(
+    head, bare, monkeypatch
+):
+    monkeypatch.setattr(joining, "_LOOKS_AT_PROCESSES", False)
+    address = head()
+    bare.clear()
+    check_cluster(which_ray(address))
+
+    bare.add("localhost:1")
+    assert refused(address).startswith(f"no node of the Ray cluster at {address}")
+
+
+@pytest.mark.parametrize("code", ["UNIMPLEMENTED", "PERMISSION_DENIED"])
+def test_what_only_another_ray_can_have_said_is_left_to_ray(head, code):
+    check_cluster(which_ray(head(fails=grpc.StatusCode[code])))
+
+
+def test_without_the_python_package_of_grpc_ray_itself_is_asked(head, monkeypatch):
+    address = head(version="2.1.0")
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    check_cluster(which_ray(address))
+
+
 def test_auto_takes_the_cluster_of_this_host_and_asks_which_of_several(head, bare, tmp_path):
     address = head()
-    assert cluster_address(address) == address
-    assert cluster_address("auto") == "auto"
+    check_cluster(which_ray(address))
+    check_cluster(which_ray("auto"))
 
     bare.add("localhost:1")
     assert refused("auto").endswith(
@@ -193,7 +211,7 @@ def test_auto_takes_the_cluster_of_this_host_and_asks_which_of_several(head, bar
     )
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(address)
-    assert cluster_address("auto") == "auto"
+    check_cluster(which_ray("auto"))
 
 
 class TestTokens:
@@ -217,6 +235,12 @@ class TestTokens:
 
         assert refused(address).startswith("RAY_AUTH_MODE is token, and there is none in RAY_AUTH")
 
+    def test_kubernetes_gives_ray_one(self, address, monkeypatch):
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_ENABLE_K8S_TOKEN_AUTH", "true")
+
+        check_cluster(which_ray(address))
+
     def test_its_file_is_not_there(self, address, monkeypatch):
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere")
@@ -239,7 +263,7 @@ class TestTokens:
             monkeypatch.setenv(place, str(path))
 
         if is_right:
-            assert cluster_address(address) == address
+            check_cluster(which_ray(address))
         else:
             line = refused(address)
             assert f"the Ray cluster at {address} refuses the token from " in line
@@ -248,7 +272,7 @@ class TestTokens:
     def test_a_cluster_that_ray_finds_gets_the_token_without_the_mode(self, address, monkeypatch):
         monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
 
-        assert cluster_address("auto") == "auto"
+        check_cluster(which_ray("auto"))
 
 
 @pytest.fixture
@@ -274,21 +298,29 @@ def real_head(tmp_path_factory):
     psutil.wait_procs(left, timeout=60)
 
 
-def test_a_real_cluster_takes_its_token_and_refuses_another_at_once(real_head):
+def test_a_real_cluster_takes_the_users_token_after_an_embedded_ray_had_its_own(
+    real_head, tmp_path
+):
     def join(token):
         code = (
-            "import pathlib, sys; from distdqn.run.ray_session import connect;"
+            "import os, pathlib, sys; from distdqn.run.ray_session import connect;"
+            "before = dict(os.environ);"
+            "connect(None, 'name', 1, 0, pathlib.Path(sys.argv[2])).close();"
+            "auth = lambda d: {k: v for k, v in d.items() if k.startswith('RAY_AUTH')};"
+            "assert auth(os.environ) == auth(before);"
             "session = connect(sys.argv[1], 'name', 1, 0, pathlib.Path('token'));"
             "print(session.address); session.close()"
         )
         return subprocess.run(
-            [sys.executable, "-c", code, real_head],
-            env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+            [sys.executable, "-c", code, real_head, str(tmp_path / "token")],
+            env=here | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
             capture_output=True,
             text=True,
             timeout=300,
         )
 
+    # Ray's sockets need a short path.
+    here = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"}
     right, wrong = join(TOKEN), join("b" * 64)
 
     assert right.returncode == 0 and right.stdout.strip().endswith(real_head.partition(":")[2])

@@ -74,7 +74,7 @@ def test_an_older_ray_is_told_to_ask_for_a_token(
 
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "")
     monkeypatch.setattr(ray, "__version__", version)
-    monkeypatch.setattr("ray._raylet.Config", Config)
+    monkeypatch.setattr(ray_session, "RayConfig", Config)
     monkeypatch.delenv("RAY_AUTH_MODE")
     if set_to is not None:
         monkeypatch.setenv("RAY_AUTH_MODE", set_to)
@@ -84,6 +84,28 @@ def test_an_older_ray_is_told_to_ask_for_a_token(
 
     assert os.environ.get("RAY_AUTH_MODE") == mode
     assert len(refreshes) == refreshed
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_callers_token_is_there_again_afterwards(inits, tmp_path, monkeypatch, fails):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "the caller's")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/of/the/caller")
+    monkeypatch.setattr(ray_session, "RayConfig", types.SimpleNamespace(initialize=lambda _: 0))
+    inits.outcomes[:] = [ValueError() if fails else None]
+
+    if fails:
+        with pytest.raises(ValueError):
+            embedded(tmp_path)
+    else:
+        session = embedded(tmp_path)
+        assert os.environ["RAY_AUTH_TOKEN"] == (tmp_path / "token").read_text()
+        assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+        session.close()
+
+    assert os.environ["RAY_AUTH_TOKEN"] == "the caller's"
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == "/of/the/caller"
+    assert not (tmp_path / "token").exists()
 
 
 def test_a_start_that_timed_out_is_cleaned_up_and_tried_once_more(inits, tmp_path):

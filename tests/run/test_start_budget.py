@@ -11,15 +11,16 @@ from distdqn.run import start_budget
 from distdqn.run.start_budget import check_start_fits, has_own_ray
 from distdqn.run.start_budget import start_budget as budget_of
 
-GB = 10**9
+GB = 2**30
 
 
 @pytest.fixture
 def machine(apart, monkeypatch):
     """Sets what is free here: bytes, and threads that a limit allows."""
 
-    def set_free(memory=10**15, threads=10**9):
+    def set_free(memory=10**15, threads=10**9, swap=0):
         monkeypatch.setattr(start_budget, "free_memory", lambda: memory)
+        monkeypatch.setattr(start_budget, "free_swap", lambda: swap)
         monkeypatch.setattr(start_budget, "free_threads", lambda: (threads, "ulimit -u"))
 
     return set_free
@@ -65,7 +66,7 @@ def test_a_replay_that_fits_alone_is_refused_with_its_processes(tmp_path, machin
         check_start_fits(config, 19 * GB)
 
     line = str(refused.value)
-    assert "beside 19.0 GB of replay where 20.0 GB are free" in line
+    assert "beside 19.0 GiB of replay where 20.0 GiB are free, swap included" in line
     capacity = int(re.search(r"--replay.capacity to about ([\d,]+)", line)[1].replace(",", ""))
     check_start_fits(config, int(19 * GB * capacity / config.replay.capacity))
 
@@ -86,6 +87,7 @@ def test_a_run_that_is_too_large_leaves_no_folder(tmp_path, machine):
 def test_a_cluster_is_not_budgeted_nor_a_run_in_one_process(tmp_path, machine, monkeypatch):
     machine()
     assert has_own_ray(small(tmp_path))
+    assert has_own_ray(small(tmp_path, address="local"))
     assert not has_own_ray(small(tmp_path, address="auto"))
     assert not has_own_ray(small(tmp_path, mode="lockstep"))
     monkeypatch.setattr("distdqn.machine.joined.has_joined_ray", lambda: True)
@@ -93,6 +95,17 @@ def test_a_cluster_is_not_budgeted_nor_a_run_in_one_process(tmp_path, machine, m
     monkeypatch.setattr("distdqn.machine.joined.has_joined_ray", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert not has_own_ray(small(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert has_own_ray(small(tmp_path))
+
+
+def test_a_small_machine_with_swap_is_not_refused(tmp_path, machine):
+    machine(memory=GB // 2)
+    with pytest.raises(ResourceError):
+        check_start_fits(small(tmp_path), 0)
+
+    machine(memory=GB // 2, swap=GB)
+    check_start_fits(small(tmp_path), 0)
 
 
 def test_the_budget_is_one_line(tmp_path, machine):
@@ -101,5 +114,5 @@ def test_the_budget_is_one_line(tmp_path, machine):
 
     assert budget.processes == 8 + 2 + (4 + 2) + 2  # Ray; control, weights; torch; shards
     assert budget.in_all == budget.process_bytes + GB
-    assert budget.line().startswith("processes: 18 with about ")
-    assert budget.line().endswith("free are 16.0 GB")
+    assert budget.line().startswith("18 processes with about ")
+    assert budget.line().endswith("16.0 GiB are free, swap included")
