@@ -8,8 +8,11 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distdqn.config import Config, load_config, to_yaml
 from distdqn.config.schedules import outlasting
@@ -31,6 +34,7 @@ from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
+from distdqn.run.interruption import Interruption
 from distdqn.run.refusals import check_arguments
 
 # What Ray prints, a kilobyte each, of dead processes and of many: the run has its own lines.
@@ -49,6 +53,7 @@ def train(
     *,
     display: bool = True,
     preset: str | None = None,
+    by_force: bool = False,
 ) -> Summary:
     """Trains as `config` says and returns the run's figures.
 
@@ -56,31 +61,28 @@ def train(
     make_network: (observation space, number of actions) -> module giving `[B, A]`.
     display: progress on stderr.
     preset: the name of the one that `config` started from, for `run.json` and the plot's title.
+    by_force: this process is ended at a second Ctrl-C, and where the run does not end in time;
+      for a command. Otherwise a second Ctrl-C raises KeyboardInterrupt.
     A Ray session that the caller has opened is used and left open. Ctrl-C ends the run
-    within 10 s and SIGTERM within 20 s, with a checkpoint (`stopped_by`); Ctrl-C in lockstep at
-    its next one. What does not end in time, and a second Ctrl-C at once, ends this process.
+    within 10 s and SIGTERM or SIGHUP within 20 s, with a checkpoint (`stopped_by`); Ctrl-C in
+    lockstep at its next one. Before the run has begun it raises KeyboardInterrupt, at once.
     Raises DistDQNError, one line, after saving the weights where there are any.
     """
-    check_arguments(config, make_env, make_network)
-    if make_env is not None:
-        env = dataclasses.replace(config.env, id=function_id(make_env))
-        config = dataclasses.replace(config, env=env)
-    with (
-        Progress(enabled=display) as progress,
-        progress.stage("checking configuration and environment"),
-    ):
-        _check_address(config)
-        factory = make_factory(config, make_env, make_network)
-        initial = initial_parameters(config)
-        factory.check_network(initial)
-    text = to_yaml(factory.config)  # schedules that follow the run's length follow this length
-    folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
-    folder.tell(preset=preset)
-    try:
-        return _carry_out(factory, folder, display, lambda run: run.execute(initial))
-    except BaseException:
-        folder.drop_failed_start()
-        raise
+    interruption = Interruption(by_force)
+    with interruption.heard():
+        with interruption.until(0):
+            factory, initial = _checked(config, make_env, make_network, display)
+        config = factory.config
+        text = to_yaml(config)  # schedules that follow the run's length follow this length
+        folder = RunFolder.create(config.runs_dir, config.run_name, config.env.id, text)
+        folder.tell(preset=preset)
+        try:
+            return _carry_out(
+                factory, folder, display, interruption, lambda run: run.execute(initial)
+            )
+        except BaseException:
+            folder.drop_failed_start()
+            raise
 
 
 def resume(
@@ -90,25 +92,30 @@ def resume(
     make_network: MakeNetwork | None = None,
     *,
     display: bool = True,
+    by_force: bool = False,
 ) -> Summary:
     """Goes on with a lockstep run from its newest valid checkpoint, bit for bit.
 
     run: its name or folder.  make_env, make_network: what it was trained with, if anything.
+    display, by_force: as in `train`.
     Raises RunError for a run that is live, has finished, or is asynchronous, CheckpointError
     where no checkpoint is intact.
     """
-    folder = RunFolder.find(run, runs_dir)
-    config = load_config(folder.config_path)
-    if config.mode == "async":
-        raise RunError(
-            f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
-            f"--init-from {folder.name} starts a new run from its weights"
-        )
-    check_arguments(config, make_env, make_network)
-    folder.require_make_env(config.env.id, make_env, "distdqn.resume")
-    _check_address(config)
-    factory = make_factory(config, make_env, make_network)
-    return _carry_out(factory, folder, display, lambda run: run.resume())
+    interruption = Interruption(by_force)
+    with interruption.heard():
+        with interruption.until(0):
+            folder = RunFolder.find(run, runs_dir)
+            config = load_config(folder.config_path)
+            if config.mode == "async":
+                raise RunError(
+                    f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
+                    f"--init-from {folder.name} starts a new run from its weights"
+                )
+            check_arguments(config, make_env, make_network)
+            folder.require_make_env(config.env.id, make_env, "distdqn.resume")
+            _check_address(config)
+            factory = make_factory(config, make_env, make_network)
+        return _carry_out(factory, folder, display, interruption, lambda run: run.resume())
 
 
 def dry_run(config: Config) -> dict[str, str]:
@@ -125,6 +132,25 @@ def dry_run(config: Config) -> dict[str, str]:
     return plan(factory)
 
 
+def _checked(
+    config: Config, make_env: MakeEnv | None, make_network: MakeNetwork | None, display: bool
+) -> tuple[Factory, dict[str, np.ndarray] | None]:
+    """What makes the parts, and the parameters to begin with; raises what can be refused."""
+    check_arguments(config, make_env, make_network)
+    if make_env is not None:
+        env = dataclasses.replace(config.env, id=function_id(make_env))
+        config = dataclasses.replace(config, env=env)
+    with (
+        Progress(enabled=display) as progress,
+        progress.stage("checking configuration and environment"),
+    ):
+        _check_address(config)
+        factory = make_factory(config, make_env, make_network)
+        initial = initial_parameters(config)
+        factory.check_network(initial)
+    return factory, initial
+
+
 def _check_address(config: Config) -> None:
     """Raises RunError where a cluster is named that cannot be joined."""
     if config.mode != "lockstep" and (choice := which_ray(config.address)).kind == "cluster":
@@ -134,7 +160,11 @@ def _check_address(config: Config) -> None:
 
 
 def _carry_out(
-    factory: Factory, folder: RunFolder, display: bool, call: Callable[[Any], Summary]
+    factory: Factory,
+    folder: RunFolder,
+    display: bool,
+    interruption: Interruption,
+    call: Callable[[Any], Summary],
 ) -> Summary:
     """A run of the configured mode; call: sets it going."""
     config, make = factory.config, _kind_of_run(factory.config.mode)
@@ -144,23 +174,22 @@ def _carry_out(
         stack.callback(folder.close)
         stack.callback(folder.leave)
         stack.enter_context(progress)
-        run = make(factory, folder, progress)
-        run.interruption.last_acts += [folder.leave, folder.remove_token]
-        with run.interruption.heard():
-            for line in (*outlasting(config), *factory.budget_lines()):
-                progress.say(line)
-            try:
-                summary = call(run)
-            except Exception as error:
-                told = _written_down(error, factory, folder, progress.say)
-                if told is error:
-                    raise
-                raise told from error
+        run = make(factory, folder, progress, interruption)
+        interruption.last_acts += [partial(folder.leave, "stopped"), folder.remove_token]
+        for line in (*outlasting(config), *factory.budget_lines()):
+            progress.say(line)
+        try:
+            summary = call(run)
+        except Exception as error:
+            told = _written_down(error, factory, folder, progress.say)
+            if told is error:
+                raise
+            raise told from error
     if display:
         resumable, found_by = has_resumable(folder.path), python_path(own_modules(config))
         print_summary(summary.to_json(), folder.path, resumable=resumable, found_by=found_by)
-    if summary.stopped_by != run.interruption.name:  # it came while the run was closing
-        run.interruption.end()
+    if summary.stopped_by != interruption.name:  # it came while the run was closing
+        interruption.end()
     return summary
 
 

@@ -24,6 +24,6 @@ def run(arguments: Sequence[str]) -> int:
     with json_only(wants_json) as print_json:
         from distdqn.api import resume
 
-        summary = resume(**vars(options))
+        summary = resume(**vars(options), by_force=True)
         print_json(summary.to_json())
     return summary.exit_status

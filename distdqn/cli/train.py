@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
         with told_if_slow(f"{_PROG}: loading"):
             from distdqn.api import train
 
-        summary = train(config, preset=options.preset)
+        summary = train(config, preset=options.preset, by_force=True)
         print_json(summary.to_json())
     return summary.exit_status
 

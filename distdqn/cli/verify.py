@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         runs, seeds = plan_of(options)
         folder = make_folder(options.runs_dir, "verify")
         with begun(), one_ray(folder, runs):
-            make_run = functools.partial(train, display=False)
+            make_run = functools.partial(train, display=False, by_force=True)
             found = verify(folder, runs, seeds, options.seed, make_run, say)
         document = found.to_json()
         (folder / "verify.json").write_text(to_json(document, indent=2) + "\n")

@@ -265,11 +265,11 @@ class RunFolder:
         if metrics := self.__dict__.pop("metrics", None):
             metrics.close()
 
-    def leave(self) -> None:
+    def leave(self, state: str = "failed") -> None:
         """Where the process that owns a run has done with it, or ends: it is not left live."""
         run = self.read_run_json()
         if run.get("pid") == os.getpid() and run.get("state") in _LIVE_STATES:
-            self.tell(state="failed")
+            self.tell(state=state)
 
     def _replace(self, name: str, text: str) -> None:
         """Another shell reads the old text or the new one, never half of it."""

@@ -40,11 +40,18 @@ _EVALUATION_SEEDS = 2  # keeps them apart from those of envs, draws and explorat
 class LockstepRun:
     """A run of mode lockstep or lockstep_ray in progress."""
 
-    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+    def __init__(
+        self,
+        factory: Factory,
+        folder: RunFolder,
+        progress: Progress,
+        interruption: Interruption,
+    ):
         self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
         self._record = RunRecord(factory, folder, progress)
-        self.interruption = Interruption(_BOUNDS_S)
+        self.interruption = interruption
+        interruption.bounds_s = _BOUNDS_S
         self._said_interrupted = False
         self._next_look = 0.0
         self._num_evaluations = 0
@@ -64,7 +71,7 @@ class LockstepRun:
         finished or was made with other functions; all before anything is changed.
         """
         self._folder.require_resumable()
-        with self._progress.stage("reading the checkpoint"):
+        with self.interruption.until(0), self._progress.stage("reading the checkpoint"):
             restored = [self._load()]  # handed over: the replay is not to be held twice
         self._folder.take_over()
         with self._system() as system:
@@ -101,7 +108,7 @@ class LockstepRun:
                 with begun():
                     yield system
             except BaseException:
-                self._folder.tell(state="failed")
+                self._folder.tell(state="stopped" if self.interruption.name else "failed")
                 raise
 
     def _open(self, stack: contextlib.ExitStack) -> int | None:
@@ -221,7 +228,7 @@ class LockstepRun:
         entropy = [self._config.seed, _EVALUATION_SEEDS, self._num_evaluations]
         self._num_evaluations += 1
         seed = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
-        with contextlib.suppress(KeyboardInterrupt), self.interruption.until(_BORDER):
+        with self.interruption.left_out_after(_BORDER):
             system.evaluate_now(evaluation.episodes, int(seed))
         self._record.hear(system.poll())
         return True

@@ -29,17 +29,23 @@ from distdqn.run.supervisor import System
 _POLL_S = 0.2
 
 # By when, as shares of the time that a signal leaves, each of these must be over.
-_TURN, _WOUND_DOWN, _SAVED, _FINISHED = 0.15, 0.4, 0.5, 0.55
+_TURN, _SAVED, _WOUND_DOWN, _FINISHED = 0.15, 0.4, 0.5, 0.55
 
 
 class AsyncRun:
     """A run of mode async in progress."""
 
-    def __init__(self, factory: Factory, folder: RunFolder, progress: Progress):
+    def __init__(
+        self,
+        factory: Factory,
+        folder: RunFolder,
+        progress: Progress,
+        interruption: Interruption,
+    ):
         self._config, self._factory = factory.config, factory
         self._folder, self._progress = folder, progress
         self._record = RunRecord(factory, folder, progress)
-        self.interruption = Interruption()
+        self.interruption = interruption
 
     def execute(self, initial: dict[str, np.ndarray] | None) -> Summary:
         """Runs to the end; initial: parameters by name to begin with, or None."""
@@ -51,7 +57,7 @@ class AsyncRun:
                 with begun():
                     return self._train(system, initial)
             except BaseException:
-                self._folder.tell(state="failed")
+                self._folder.tell(state="stopped" if self.interruption.name else "failed")
                 raise
             finally:
                 plotting.start()  # while Ray's processes end
@@ -77,11 +83,10 @@ class AsyncRun:
             with self.interruption.until(0), self._progress.stage(self._starting_line()):
                 system.start(initial)
             self._record.started()
-            stopped_by = self._loop(system)
+            return self._finish(system, self._loop(system))
         except (DistDQNError, KeyboardInterrupt) as error:
             self._save_what_is_there(system, error)
             raise
-        return self._finish(system, stopped_by)
 
     def _starting_line(self) -> str:
         workers, shards = self._config.workers.count, self._config.replay.shards
@@ -137,9 +142,10 @@ class AsyncRun:
     def _save_what_is_there(self, system: System, error: BaseException) -> None:
         """Before an error or a signal ends the run: the learner's newest state."""
         if isinstance(error, EnvFailure):
-            with contextlib.suppress(DistDQNError):
+            with contextlib.suppress(DistDQNError), self._in_time(_TURN):
                 system.wind_down(self._record.hear)
-        with contextlib.suppress(DistDQNError), self._in_time(_TURN):
+        share = _SAVED if isinstance(error, DistDQNError) else _TURN
+        with contextlib.suppress(DistDQNError), self._in_time(share):
             _, path = self._save(system)
             if path is not None:
                 self._progress.say(f"saved {path} before the run ends")
@@ -148,10 +154,9 @@ class AsyncRun:
     def _in_time(self, share: float) -> Iterator[None]:
         """After a signal, what has not ended by a share of its bound, or fails, is left out."""
         try:
-            with self.interruption.until(share):
+            with self.interruption.left_out_after(share):
                 yield
-        except (DistDQNError, KeyboardInterrupt) as error:
+        except DistDQNError as error:
             if not self.interruption.name:
                 raise
-            if isinstance(error, DistDQNError):
-                self._progress.say(str(error))
+            self._progress.say(str(error))

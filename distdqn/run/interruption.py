@@ -1,8 +1,8 @@
-"""The signal that ends a run: obeyed in time, or the process is ended all the same.
+"""The signal that ends a run: obeyed in time, and a command is ended by force if need be.
 
 Python's handlers wait until the main thread comes back from whatever library it is in. So
 a thread hears of each signal the moment it comes: it breaks off what takes too long after
-one, and where the run has not ended in time, or at a second Ctrl-C, ends the process.
+one. Where a command has not ended in time, or gets a second Ctrl-C, it ends the process.
 """
 
 import contextlib
@@ -32,20 +32,25 @@ class Interruption:
     """A signal that came, and the time that the run still has.
 
     name: of the first signal, "" while none has come.
+    by_force: the process is a command's, and is ended where it does not end in time, and at a
+      second Ctrl-C. Otherwise it is the caller's, and a second one raises KeyboardInterrupt.
     bounds_s: seconds by a signal's name in which the process ends; infinite: the run's own
       time. `until` says which part of the run may take which share of them.
     last_acts: called in turn when the process is ended by force.
     """
 
-    def __init__(self, bounds_s: Mapping[str, float] = BOUNDS_S):
+    def __init__(self, by_force: bool = False):
         self.name = ""
+        self.bounds_s: Mapping[str, float] = BOUNDS_S
         self.last_acts: list[Callable[[], Any]] = []
-        self._bounds_s, self._came_at = bounds_s, math.inf
+        self._by_force, self._came_at = by_force, math.inf
         self._share, self._has_broken = NO_BREAK, False
+        self._came_again = self._breaks_now = False
+        self._next_break = 0.0
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """First SIGINT, SIGTERM or SIGHUP: a clean end within its bound. A second SIGINT: at once.
+        """First of these signals: a clean end within its bound. A second SIGINT: at once.
 
         KeyboardInterrupt that came of another leaves as SystemExit. `nohup` ignores SIGHUP, and
         so does a run under it.
@@ -88,9 +93,19 @@ class Interruption:
         finally:
             self._share, self._has_broken = before
 
+    @contextlib.contextmanager
+    def left_out_after(self, share: float) -> Iterator[None]:
+        """As `until`, and what is broken off is left out: only a second Ctrl-C raises."""
+        try:
+            with self.until(share):
+                yield
+        except KeyboardInterrupt:
+            if not self.name or self._came_again:
+                raise
+
     def passed(self, share: float) -> bool:
         """Whether `share` of a signal's bound has passed; False while none has come."""
-        return bool(self.name) and time.monotonic() >= self._when(share)
+        return bool(self.name) and (self._came_again or time.monotonic() >= self._when(share))
 
     def give_up(self) -> None:
         """Raises KeyboardInterrupt where a signal has come: there is nothing more to do."""
@@ -105,7 +120,7 @@ class Interruption:
             raise SystemExit(128 + signal.Signals[self.name])
 
     def _when(self, share: float) -> float:
-        return self._came_at + (share * self._bounds_s[self.name] if share else 0.0)
+        return self._came_at + (share * self.bounds_s[self.name] if share else 0.0)
 
     def _note(self, number: int) -> None:
         if not self.name:
@@ -115,9 +130,14 @@ class Interruption:
         """In the main thread. Always KeyboardInterrupt: Ray's waits let nothing else out."""
         if number != _BREAK:
             self._note(number)
-        if self._share < NO_BREAK and self.passed(self._share) and not self._has_broken:
-            self._has_broken = True
+        if self._must_break:
+            self._has_broken, self._breaks_now = True, False
             raise KeyboardInterrupt
+
+    @property
+    def _must_break(self) -> bool:
+        is_late = self._share < NO_BREAK and self.passed(self._share)
+        return self._breaks_now or (is_late and not self._has_broken)
 
     # The thread beside the main one.
 
@@ -130,16 +150,23 @@ class Interruption:
                     return
                 for number in set(came).intersection(_OBEYED):
                     if number == signal.SIGINT and time.monotonic() > since + _SAME_KEY_S:
-                        self._end(128 + number, "ended at once")
+                        self._insist()
                     self._note(number)
                     since = min(since, time.monotonic())
             self._obey()
 
+    def _insist(self) -> None:
+        """A second Ctrl-C, or a further one."""
+        if self._by_force:
+            self._end(128 + signal.SIGINT, "ended at once")
+        self._came_again = self._breaks_now = True
+
     def _obey(self) -> None:
-        if self.passed(_BY_FORCE):
+        if self._by_force and self.passed(_BY_FORCE):
             number = signal.Signals[self.name]
             self._end(128 + number, f"did not end in time after {self.name}: ended by force")
-        if self._share < NO_BREAK and self.passed(self._share) and not self._has_broken:
+        if self._must_break and (now := time.monotonic()) >= self._next_break:
+            self._next_break = now + _LOOK_S  # _BREAK too ends the wait for signals
             main = threading.main_thread().ident
             assert main is not None
             signal.pthread_kill(main, _BREAK)

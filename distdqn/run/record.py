@@ -4,7 +4,6 @@ Takes the polls and evaluations of a run in progress, keeps the curves and the b
 weights, and ends with the summary and the plot. It starts and steps nothing.
 """
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -132,7 +131,7 @@ class RunRecord:
         interruption: breaks the evaluations off, and then is what stopped the run.
         """
         trained_at, last, best = time.monotonic(), None, None
-        with contextlib.suppress(KeyboardInterrupt), interruption.until(_VISITS):
+        with interruption.left_out_after(_VISITS):
             self._write_visits(system)
         if online is not None and not interruption.name:
             try:

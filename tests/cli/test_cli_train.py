@@ -31,7 +31,7 @@ def trained(monkeypatch):
     """Replaces training by a function that keeps the configurations it was called with."""
     configs: list[Config] = []
 
-    def train(config, preset=None):
+    def train(config, preset=None, by_force=False):
         configs.append(config)
         return FakeSummary()
 
@@ -216,7 +216,7 @@ def test_preset_then_file_then_flags(trained, tmp_path):
 
 
 def test_a_failure_of_what_has_begun_is_status_1(monkeypatch, capsys):
-    def fail(config, preset):
+    def fail(config, preset, by_force):
         with begun():
             raise RunError("the learner died")
 
@@ -275,7 +275,7 @@ def test_presets_are_listed_with_what_they_are(capsys):
 def test_the_name_of_the_preset_goes_with_the_configuration(monkeypatch):
     names = []
     module = types.ModuleType("distdqn.api")
-    module.train = lambda _, preset: names.append(preset) or FakeSummary()
+    module.train = lambda _, preset, by_force: names.append(preset) or FakeSummary()
     monkeypatch.setitem(sys.modules, "distdqn.api", module)
 
     main(["train", "--preset", "apex"])
@@ -294,7 +294,7 @@ def test_the_runs_exit_status_is_the_commands(trained, monkeypatch):
 
 
 def failing(monkeypatch, error: BaseException) -> None:
-    def fail(config, preset=None):
+    def fail(config, preset=None, by_force=False):
         raise error
 
     module = types.ModuleType("distdqn.api")
