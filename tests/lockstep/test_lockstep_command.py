@@ -97,6 +97,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "ended at once" in err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "stopped"
     assert "no checkpoint to resume from" in resume(tmp_path).stderr
 
 
