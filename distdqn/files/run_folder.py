@@ -69,6 +69,7 @@ class RunFolder:
             folder.tell(**_this_process(), state="starting", env_id=env_id, trained=False)
         except OSError as error:
             raise _cannot_make(runs_dir, error) from error
+        folder._remove_left_tokens()
         return folder
 
     @classmethod
@@ -198,6 +199,14 @@ class RunFolder:
     def remove_token(self) -> None:
         """Once Ray has ended, or is about to."""
         self.token_path.unlink(missing_ok=True)
+
+    def _remove_left_tokens(self) -> None:
+        """Those beside this run whose process was killed and could not remove them."""
+        for token in self.path.parent.glob(f"*/{self.token_path.name}"):
+            run = RunFolder(token.parent)
+            with contextlib.suppress(OSError):  # of another user
+                if run.read_run_json() and not run.is_live:
+                    run.remove_token()
 
     def tell(self, **fields: Any) -> None:
         """Tells other shells in `run.json`, above all how to reach the run's actors.

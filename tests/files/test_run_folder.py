@@ -47,6 +47,19 @@ def test_a_new_run_says_who_owns_it(tmp_path):
     assert not list(folder.path.glob(".*"))
 
 
+def test_a_new_run_removes_the_tokens_of_those_that_were_killed(tmp_path):
+    killed, live, unknown = create(tmp_path, "killed"), create(tmp_path, "live"), tmp_path / "x"
+    killed.tell(state="running", pid_created=1.0)
+    unknown.mkdir()
+    tokens = [killed.token_path, live.token_path, unknown / "ray_token"]
+    for token in tokens:
+        token.touch()
+
+    create(tmp_path, "new")
+
+    assert [token.exists() for token in tokens] == [False, True, True]
+
+
 def test_the_default_name_is_environment_and_time_and_never_taken(tmp_path):
     names = [create(tmp_path, env_id="ALE/Pong-v5").name for _ in range(3)]
     assert len(set(names)) == 3
