@@ -17,7 +17,7 @@ from distdqn.cli.output import json_only, say
 from distdqn.config import EnvConfig
 from distdqn.config.values import Range
 from distdqn.errors import begun
-from distdqn.files.run_folder import make_folder
+from distdqn.files.run_folder import results_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
@@ -60,17 +60,19 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("--env.kwargs is given, --env.id must be too")
     with json_only(wants_json) as print_json:
         from distdqn.api import train
+        from distdqn.run.joining import cluster_address
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
         runs, seeds = plan_of(options)
-        folder = make_folder(options.runs_dir, "verify")
-        with begun(), one_ray(folder, runs):
-            make_run = functools.partial(train, display=False)
-            found = verify(folder, runs, seeds, options.seed, make_run, say)
-        document = found.to_json()
-        (folder / "verify.json").write_text(to_json(document, indent=2) + "\n")
-        (folder / "verify.html").write_text(to_html(found))
+        cluster_address(None)  # refused before there is a folder
+        with results_folder(options.runs_dir, "verify") as folder:
+            with one_ray(folder, runs), begun():
+                make_run = functools.partial(train, display=False)
+                found = verify(folder, runs, seeds, options.seed, make_run, say)
+            document = found.to_json()
+            (folder / "verify.json").write_text(to_json(document, indent=2) + "\n")
+            (folder / "verify.html").write_text(to_html(found))
         _show(found)
         say(f"see {folder / 'verify.html'}")
         print_json(document)

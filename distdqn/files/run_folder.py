@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,7 @@ class RunFolder:
 
         env_id: as the run records it.  call: what takes the function, `distdqn.evaluate`.
         """
-        if is_function(env_id) and make_env is None:
-            raise RunError(
-                f"run {self.name!r} was made with the {env_id}, and its files hold no environment: "
-                f"pass it from Python, {call}({self.argument!r}, make_env=...)"
-            )
+        require_function(env_id, make_env, f"{call}({self.argument!r}, make_env=...)")
 
     @property
     def argument(self) -> str:
@@ -192,8 +188,11 @@ class RunFolder:
         """
         self.close()
         self.remove_token()
-        if self._has_nothing and not self._logs():
-            shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError), _one_at_a_time(self.path.parent):
+            run = self.read_run_json()
+            is_ours = run.get("pid") == os.getpid()  # else another has taken the name since
+            if is_ours and self._has_nothing and not self._logs():
+                shutil.rmtree(self.path, ignore_errors=True)
 
     def remove_token(self) -> None:
         """Once Ray has ended, or is about to."""
@@ -276,6 +275,18 @@ class RunFolder:
         write_file(self.path / name, text.encode())
 
 
+def require_function(env_id: str, make_env: object, call: str) -> None:
+    """Raises RunError where a function made a run's envs and `make_env` is None.
+
+    call: what does without the run's files, `distdqn.evaluate('run', make_env=...)`.
+    """
+    if is_function(env_id) and make_env is None:
+        raise RunError(
+            f"the run was made with the {env_id}, and its files hold no environment: from Python, "
+            f"call {call}"
+        )
+
+
 def check_free(runs_dir: str | Path, run_name: str | None) -> None:
     """Raises RunError where `RunFolder.create` would; makes nothing."""
     path = Path(runs_dir).absolute()
@@ -315,6 +326,17 @@ def make_folder(runs_dir: str | Path, kind: str) -> Path:
         raise _cannot_make(runs_dir, error) from error
 
 
+@contextlib.contextmanager
+def results_folder(runs_dir: str | Path, kind: str) -> Iterator[Path]:
+    """As `make_folder`; gone again where nothing came of it."""
+    folder = make_folder(runs_dir, kind)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):  # not empty: the results
+            folder.rmdir()
+
+
 def _cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
     return RunError(
         f"cannot make a folder in {runs_dir}: {error.strerror}; "
@@ -329,15 +351,39 @@ def _take_name(path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if RunFolder(path).failed_to_start:
-        gone = path.with_name(f".{path.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):  # another process may be faster
-            path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        with _one_at_a_time(path.parent):
+            if RunFolder(path).failed_to_start:  # still: no other process has taken the name
+                _remove_failed_start(path)
     try:
         path.mkdir()
     except FileExistsError as error:
         raise _name_taken(path) from error
     return path
+
+
+@contextlib.contextmanager
+def _one_at_a_time(runs_dir: Path) -> Iterator[None]:
+    """Of the processes that remove a failed start one goes ahead; where locks are, the others wait.
+
+    A file system without locks leaves it to the second look of `_remove_failed_start`.
+    """
+    lock = os.open(runs_dir, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_failed_start(path: Path) -> None:
+    """Out of the way first: a folder that has become another's meanwhile is put back."""
+    gone = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):  # its owner was faster
+        path.rename(gone)
+        if not RunFolder(gone).failed_to_start:
+            gone.rename(path)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _name_taken(path: Path) -> RunError:
