@@ -17,7 +17,6 @@ from typing import Any
 import ray
 
 from distdqn.acting.push_window import PushWindow
-from distdqn.config import not_constructed
 from distdqn.errors import EnvFailure, own_frame
 from distdqn.machine.cpu import give_most_way, give_way
 from distdqn.telemetry.usage import Meter
@@ -38,7 +37,7 @@ class EnvWorker:
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env: its name, for the user.
-    construct_limit: seconds that making the envs may take, and the key that says so.
+    construct_limit: seconds that making the envs may take, and what to say if it took longer.
     env_timeout_s: a vector step may take this long before it counts as hung.
     gives_most_way: whether the learner computes on several cores (see `give_most_way`).
     """
@@ -75,8 +74,7 @@ class EnvWorker:
         threading.Thread(target=self._watch, daemon=True).start()
         self._started, self._meter = time.monotonic(), Meter()
         try:
-            limit = self._construct_limit
-            with self._in_env(limit[0], not_constructed(limit)):
+            with self._in_env(*self._construct_limit):
                 self._rollout = self._build()
         except EnvFailure as failure:
             return failure

@@ -296,7 +296,7 @@ class BroadcastWorker:
             weight_server=server,
             max_in_flight=1,
             env="WaitingEnv",
-            construct_limit=(_TIMEOUT_S, "in a benchmark"),
+            construct_limit=(_TIMEOUT_S, "was not constructed"),
             env_timeout_s=_TIMEOUT_S,
             report_period_s=_REPORT_PERIOD_S,
         ).run(types.ShardMap())

@@ -88,15 +88,11 @@ def own_modules(config: Config) -> list[str]:
 
 
 def construct_limit(config: Config) -> tuple[float, str]:
-    """Seconds in which a worker's envs must be made, and the key that says so."""
+    """Seconds in which a worker's envs must be made, and what to say of envs that were not."""
     keys = "workers.construct_timeout_s", "start_timeout_s"  # a start has its own limit
-    return min(((operator.attrgetter(k)(config), k) for k in keys), key=lambda limit: limit[0])
-
-
-def not_constructed(limit: tuple[float, str]) -> str:
-    """What to say of envs that were not made within a `construct_limit`."""
-    seconds, key = limit
-    return f"was not constructed within {seconds:g} s ({key})"
+    limits = [(operator.attrgetter(key)(config), key) for key in keys]
+    seconds, key = min(limits, key=operator.itemgetter(0))
+    return seconds, f"was not constructed within {seconds:g} s ({key})"
 
 
 def resolved_error_band(config: Config) -> float:

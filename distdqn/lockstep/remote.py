@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from distdqn.config import Config, construct_limit, not_constructed
+from distdqn.config import Config, construct_limit
 from distdqn.errors import EnvFailure
 from distdqn.lockstep.schedule import vector_steps
 from distdqn.run.actors import (
@@ -98,14 +98,14 @@ def make_actors(
 
 def _make_envs(workers: list[RemoteMember], config: Config, look: Callable[[], None]) -> None:
     """Each worker's; raises EnvFailure where they take too long, and what making them raises."""
-    limit = construct_limit(config)
+    limit_s, missed = construct_limit(config)
     asked = {worker.actor.ask.remote("make_envs"): worker.name for worker in workers}
-    missing = without_answer(asked, limit[0], look)
+    missing = without_answer(asked, limit_s, look)
     for ref, name in asked.items():
         if ref not in missing:
-            answer(ref, name, limit[0], if_dead=_WAY_OUT)
+            answer(ref, name, limit_s, if_dead=_WAY_OUT)
     if missing:
-        failure = EnvFailure(f"environment {config.env.id!r} {not_constructed(limit)}")
+        failure = EnvFailure(f"environment {config.env.id!r} {missed}")
         failure.part = asked[missing[0]]
         raise failure
 
