@@ -20,7 +20,7 @@ from distdqn.cli.output import OutputFlags, json_only, listing, say
 from distdqn.config import Config, load_config
 from distdqn.config.suggestions import did_you_mean
 from distdqn.errors import DistDQNError
-from distdqn.files.run_folder import results_folder
+from distdqn.files.folders import results_folder
 from distdqn.plain_json import to_json
 
 BENCHMARKS = {

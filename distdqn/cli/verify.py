@@ -17,7 +17,7 @@ from distdqn.cli.output import json_only, say
 from distdqn.config import EnvConfig
 from distdqn.config.values import Range
 from distdqn.errors import begun
-from distdqn.files.run_folder import results_folder
+from distdqn.files.folders import results_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:

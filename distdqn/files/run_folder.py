@@ -14,7 +14,6 @@ import datetime
 import errno
 import fcntl
 import functools
-import itertools
 import json
 import os
 import re
@@ -30,6 +29,7 @@ import psutil
 from distdqn.config.sections import is_function, short_name
 from distdqn.errors import RunError
 from distdqn.files.durable import write_file
+from distdqn.files.folders import cannot_make, make_folder
 from distdqn.files.metrics_log import MetricsLog, is_up_to
 from distdqn.plain_json import to_json
 
@@ -68,7 +68,7 @@ class RunFolder:
             folder = cls(path)
             folder.tell(**_this_process(), state="starting", env_id=env_id, trained=False)
         except OSError as error:
-            raise _cannot_make(runs_dir, error) from error
+            raise cannot_make(runs_dir, error) from error
         return folder
 
     @classmethod
@@ -295,9 +295,9 @@ def check_free(runs_dir: str | Path, run_name: str | None) -> None:
         raise _name_taken(named)
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
-        raise _cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        raise cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise _cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def list_runs(runs_dir: str | Path) -> list[Path]:
@@ -305,43 +305,6 @@ def list_runs(runs_dir: str | Path) -> list[Path]:
     found = [(path.stat().st_mtime, path.parent) for path in Path(runs_dir).glob("*/run.json")]
     newest_first = [path for _, path in sorted(found, reverse=True)]
     return [path for path in newest_first if not RunFolder(path).failed_to_start]
-
-
-def make_folder(runs_dir: str | Path, kind: str) -> Path:
-    """`<kind>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
-
-    Creating it is what takes the name: of two commands at once each has its own. Raises
-    RunError where `runs_dir` cannot be written.
-    """
-    stem = f"{kind}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        Path(runs_dir).mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = Path(runs_dir) / (stem if number == 1 else f"{stem}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                break
-        return folder
-    except OSError as error:
-        raise _cannot_make(runs_dir, error) from error
-
-
-@contextlib.contextmanager
-def results_folder(runs_dir: str | Path, kind: str) -> Iterator[Path]:
-    """As `make_folder`; gone again where nothing came of it."""
-    folder = make_folder(runs_dir, kind)
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # not empty: the results
-            folder.rmdir()
-
-
-def _cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot make a folder in {runs_dir}: {error.strerror}; "
-        "choose another place with --runs-dir"
-    )
 
 
 def _take_name(path: Path) -> Path:
