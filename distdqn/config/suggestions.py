@@ -184,11 +184,10 @@ def did_you_mean_key(
 
 
 def _likeness(word: str, candidate: str) -> tuple[float, float]:
-    """How alike two words are, in [0, 1]: at best, and as a whole; capitals count as small ones.
+    """How alike two words are, in [0, 1]: at best, and as a whole.
 
     At best: as a whole, or by what follows their last dots.
     """
-    word, candidate = word.lower(), candidate.lower()
     whole = difflib.SequenceMatcher(None, word, candidate).ratio()
     ends = word.rpartition(".")[2], candidate.rpartition(".")[2]
     return max(whole, difflib.SequenceMatcher(None, *ends).ratio()), whole

@@ -6,6 +6,7 @@ run's environments wraps them alike, so a wrapper must not learn: what it gather
 process none of the others would know.
 """
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -15,7 +16,6 @@ import gymnasium
 
 from distdqn import errors
 from distdqn.config.sections import EnvConfig
-from distdqn.config.suggestions import did_you_mean
 from distdqn.envs.actions import discrete_actions
 from distdqn.envs.failures import explained
 from distdqn.errors import shorten
@@ -81,8 +81,10 @@ def _of_gymnasium(name: str) -> _Make:
     known = [entry for entry in gymnasium.wrappers.__all__ if entry[0].isupper()]
     if name in known:
         return getattr(gymnasium.wrappers, name)
-    hint = did_you_mean(name, known, "")
-    one = f"{hint} One" if hint else "one"
+    by_lower = {entry.lower(): entry for entry in known}
+    plain = name.rpartition(".")[2].lower()
+    close = difflib.get_close_matches(plain, by_lower, n=1, cutoff=0.5)
+    one = f"did you mean {by_lower[close[0]]}? One" if close else "one"
     raise errors.ConfigError(
         f"env.wrappers has {name}, no wrapper of Gymnasium {gymnasium.__version__}; {one} of your "
         "own is written module:function"
