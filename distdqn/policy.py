@@ -20,10 +20,10 @@ from distdqn.envs.make import describe, make_playing_env, make_stepper
 from distdqn.envs.observations import ObservationEncoder
 from distdqn.envs.spaces import from_plain, space_of
 from distdqn.errors import CheckpointError, ConfigError, RunError, begun, shorten
-from distdqn.evaluation.play import MAX_ENVS, play_episodes
+from distdqn.evaluation.play import MAX_ENVS, EvaluationResult, play_episodes
 from distdqn.evaluation.video import record_video, require_pictures
 from distdqn.files.checkpoint import Checkpoint, find_checkpoint
-from distdqn.files.run_folder import RunFolder
+from distdqn.files.run_folder import RunFolder, require_function
 from distdqn.networks.q_network import make_network as make_own_network
 from distdqn.plain_json import plain
 from distdqn.types import ObservationSpec
@@ -90,8 +90,7 @@ class Policy:
         """
         if self.env is None:
             raise RunError("the policy is of no run: make_env needs one from load_policy")
-        if make_env is None and self.env.is_function:
-            raise RunError(f"the run was made with the {self.env.id}: pass it as make_env=")
+        require_function(self.env.id, make_env, "policy.make_env(make_env=...)")
         env = make_playing_env(self.env, make_env, render_mode)
         found = ObservationEncoder(env.observation_space, self.env.id).spec
         if not _is_stored(found, self.observation):
@@ -197,7 +196,9 @@ def load_policy(
     Raises RunError where there is no such run or the network cannot be rebuilt, CheckpointError
     where there is no checkpoint, or a file is truncated or altered.
     """
-    loaded = _load(run, checkpoint, runs_dir, make_network, None, observation_space)
+    folder = RunFolder.find(run, runs_dir)
+    config, call = load_config(folder.config_path), "distdqn.load_policy"
+    loaded = _load(folder, config, checkpoint, call, make_network, None, observation_space)
     for line in loaded.warnings:
         warnings.warn(line, stacklevel=2)
     return loaded.policy
@@ -225,30 +226,37 @@ def evaluate(
     """
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}, must be at least 1: a mean needs an episode")
-    folder = RunFolder.find(run, runs_dir)
-    env_id = load_config(folder.config_path).env.id
-    folder.require_make_env(env_id, make_env, "distdqn.evaluate")
-    loaded = _load(run, checkpoint, runs_dir, make_network, make_env, None, call="distdqn.evaluate")
-    q_values, max_steps = loaded.policy.q_values_of_stored, loaded.config.eval.max_episode_steps
-    epsilon = loaded.config.eval.epsilon if epsilon is None else epsilon
-    steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
-    filmed = functools.partial(steppers, 1, render_mode="rgb_array")
-    if video:
-        require_pictures(filmed)
-    with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper, begun():
-        result = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
-        videos = [_film(loaded, filmed, seed, epsilon)] if video else []
+    folder, call = RunFolder.find(run, runs_dir), "distdqn.evaluate"
+    config = load_config(folder.config_path)
+    folder.require_make_env(config.env.id, make_env, call)
+    loaded = _load(folder, config, checkpoint, call, make_network, make_env)
+    epsilon = config.eval.epsilon if epsilon is None else epsilon
+    played, videos = _play(loaded, make_env, episodes, seed, epsilon, video)
     return Evaluation(
         **loaded.origin,
         episodes=episodes,
         seed=seed,
         epsilon=epsilon,
-        returns=result.returns,
-        lengths=result.lengths,
-        num_cut=result.num_cut,
+        returns=played.returns,
+        lengths=played.lengths,
+        num_cut=played.num_cut,
         videos=videos,
         warnings=loaded.warnings,
     )
+
+
+def _play(
+    loaded: _Loaded, make_env: MakeEnv | None, episodes: int, seed: int, epsilon: float, video: bool
+) -> tuple[EvaluationResult, list[str]]:
+    """The episodes, and the files of what was recorded beside them."""
+    q_values, max_steps = loaded.policy.q_values_of_stored, loaded.config.eval.max_episode_steps
+    steppers = functools.partial(make_stepper, loaded.config.env, make_env=make_env)
+    filmed = functools.partial(steppers, 1, render_mode="rgb_array")
+    if video:
+        require_pictures(filmed)
+    with contextlib.closing(steppers(min(episodes, MAX_ENVS))) as stepper, begun():
+        played = play_episodes(stepper, q_values, episodes, seed, max_steps, epsilon=epsilon)
+        return played, [_film(loaded, filmed, seed, epsilon)] if video else []
 
 
 def _film(loaded: _Loaded, make: Callable[[], Any], seed: int, epsilon: float) -> str:
@@ -260,17 +268,15 @@ def _film(loaded: _Loaded, make: Callable[[], Any], seed: int, epsilon: float) -
 
 
 def _load(
-    run: str | Path,
+    folder: RunFolder,
+    config: Config,
     which: str | Path,
-    runs_dir: str | Path,
+    call: str,
     make_network: MakeNetwork | None,
     make_env: MakeEnv | None,
-    observation_space: Any,
-    call: str = "load_policy",
+    observation_space: Any = None,
 ) -> _Loaded:
-    """call: what takes `make_network`, for a message."""
-    folder = RunFolder.find(run, runs_dir)
-    config = load_config(folder.config_path)
+    """which: of the checkpoints.  call: what takes the functions, for a message."""
     path, checkpoint, lines = find_checkpoint(folder.path, which)
     kind, saved = checkpoint.network, checkpoint.network["observation"]
     observation = ObservationSpec(**{**saved, "shape": tuple(saved["shape"])})
@@ -282,6 +288,8 @@ def _load(
     if observation_space is None and "observation_space" in kind:
         observation_space = from_plain(kind["observation_space"])
     elif observation_space is None and (make_network is not None or ":" in kind["torso"]):
+        instead = f"{call}({folder.argument!r}, observation_space=...)"
+        require_function(config.env.id, make_env, instead)
         observation_space = _observation_space(config, observation, make_env)
     network = _build(kind, observation, make_network, observation_space)
     _fill(network, checkpoint, path)
@@ -329,8 +337,6 @@ def _observation_space(
     config: Config, observation: ObservationSpec, make_env: MakeEnv | None
 ) -> Any:
     """The env's own space, when it is the one that the run saw."""
-    if make_env is None and config.env.is_function:
-        raise RunError(f"the run was made with the {config.env.id}: pass observation_space=")
     description = describe(config.env, make_env)
     if description.observation != observation:
         seen = description.observation.obs_shape

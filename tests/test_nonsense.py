@@ -6,8 +6,8 @@ there is: no traceback, no "internal error", and no folder of a run that never b
 
 from __future__ import annotations
 
+import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -121,50 +121,54 @@ ENVIRONMENTS = {
     "odd_module:Continuous-v0": "Discrete",
 }
 
+FAILURES = {  # of what has begun
+    "--env.id odd_module:Fails-v0": "raised in step: KeyError: 'door' (env 0) at odd_module.py:",
+    "--env.id odd_module:Grows-v0": "changed its observation shape from (3,) to (4,) in reset",
+}
+
 OTHERS = {
     '--env.id odd_module:Odd-v0 --env.kwargs {"colour":"blue"}': "no blue paint",
-    "--env.id odd_module:Fails-v0 --mode lockstep --workers.max-env-failures 0": "door",
-    "--env.id odd_module:Grows-v0 --mode lockstep --workers.max-env-failures 0": "4",
-    "--env.wrappers FlattenObservatio": "FlattenObservation",
-    "--env.wrappers odd_module:no_wrapper": "no_wrapper",
-    "--env.wrappers odd_module:none": "none",
-    "--env.wrappers TimeLimit(max_episode_steps=": "TimeLimit",
+    "--env.wrappers FlattenObservatio": "did you mean FlattenObservation?",
+    "--env.wrappers odd_module:no_wrapper": "must give a gymnasium.Env, gave 7",
+    "--env.wrappers odd_module:none": "'odd_module' has no 'none'",
+    "--env.wrappers TimeLimit(max_episode_steps=": "'(' was never closed",
     "--network.torso resnet": "unknown torso 'resnet'",
-    "--network.torso nomod:x": "nomod",
-    "--network.torso odd_module:x": "odd_module",
+    "--network.torso nomod:x": "there is no module 'nomod'",
+    "--network.torso odd_module:x": "odd_module has no function 'x'",
     "--network.torso odd_module:narrow --env.id odd_module:Odd-v0": "[2, 16]",
-    "--network.torso odd_module:lone --env.id odd_module:Odd-v0": "odd_module:lone",
+    "--network.torso odd_module:lone --env.id odd_module:Odd-v0": "must return a module and",
     "--network.torso odd_module:fails --env.id odd_module:Odd-v0": "no torso today",
-    "--network.torso nature": "pictures",
+    "--network.torso nature": "are no pictures: required",
     "--init-from nothing": "no run 'nothing'",
     "--address nonsense": "HOST:PORT",
-    "--address 127.0.0.1:1": "127.0.0.1:1",
+    "--address 127.0.0.1:1": "no Ray cluster at 127.0.0.1:1",
     "--address http://127.0.0.1:8265": "ray job submit",
-    "--workers.count 100000": "--workers.count",
-    "--replay.capacity 1000000000000": "replay.capacity",
-    "--learner.device cuda": "GPU",
-    "--learner.num-gpus 1": "GPU",
-    "--runs-dir mine.yaml": "--runs-dir",
-    "--config nothing.yaml": "nothing.yaml",
-    "--config .": "cannot read",
-    "--config bytes.yaml": "bytes.yaml",
+    "--workers.count 100000": "lower --workers.count to about",
+    "--replay.capacity 1000000000000": "lower --replay.capacity to about",
+    "--learner.device cuda": "learner.device is cuda but PyTorch sees 0 GPUs",
+    "--learner.num-gpus 1": "learner.num_gpus is 1 but PyTorch sees 0 GPUs",
+    "--runs-dir mine.yaml": "cannot make a folder in mine.yaml",
+    "--config nothing.yaml": "nothing.yaml: No such file",
+    "--config .": "cannot read the configuration .: Is a directory",
+    "--config bytes.yaml": "bytes.yaml: it is not UTF-8 text",
 }
 
 VERBS = {
     "": "usage: distdqn",
     "trian": "did you mean train?",
-    "evaluate": "RUN",
+    "evaluate": "RUN is missing",
     "evaluate nothing": "no run 'nothing'",
     "resume nothing": "no run 'nothing'",
-    "evaluate run --checkpoint step_5": "step_5",
-    "evaluate run --episodes 0": "at least 1",
-    "evaluate run --video yes": "yes",
-    "resume run": "finished",
+    "evaluate run --checkpoint step_5": "no checkpoint at step_5",
+    "evaluate run --episodes 0": "--episodes is 0, must be at least 1",
+    "evaluate run --video yes": "unexpected argument 'yes'",
+    "resume run": "run 'run' has finished",
     "train --run-name run": "run name 'run' is taken",
     "bench": "usage: distdqn bench NAME",
     "bench replya": "did you mean replay?",
-    "verify --env.id CartPole-v1": "CartPole-v1",
-    "doctor --fast": "--fast",
+    "bench pipeline --mode lockstep": "mode is lockstep, the benchmark needs async",
+    "verify --env.id CartPole-v1": "has no transition table",
+    "doctor --fast": "unknown option --fast",
 }
 
 
@@ -173,6 +177,8 @@ def folder(tmp_path, apart, monkeypatch):
     """The reader's own: a module, and files that are no configurations."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (tmp_path / "odd_module.py").write_text(MODULE)
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
@@ -220,15 +226,23 @@ def test_environments(name, folder, capfd):
 @pytest.mark.parametrize("words", OTHERS)
 def test_paths_networks_addresses_and_resources(words, folder, capfd):
     status, line = answer(["train", *words.split(" ")], capfd)
-    assert status in (USAGE, FAILED)
-    assert OTHERS[words] in line, line
+    assert (status, OTHERS[words] in line) == (USAGE, True), line
+    assert_left_nothing(folder)
 
 
-@pytest.fixture
-def run(folder):
-    """A finished run of a second, named run."""
+@pytest.mark.parametrize("words", FAILURES)
+def test_what_fails_after_it_has_begun(words, folder, capfd):
+    lockstep = ["--mode", "lockstep", "--workers.max-env-failures", "0"]
+    status, line = answer(["train", *words.split(" "), *lockstep], capfd)
+    assert (status, FAILURES[words] in line) == (FAILED, True), line
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run of a second."""
     values = {
         "mode": "lockstep",
+        "runs_dir": str(tmp_path_factory.mktemp("finished")),
         "run_name": "run",
         "total_env_steps": 300,
         "workers.envs_per_worker": 2,
@@ -241,24 +255,29 @@ def run(folder):
         "eval.final_episodes": 1,
         "eval.video_episodes": 0,
     }
-    return distdqn.train(load_config(values=values), display=False)
+    return distdqn.train(load_config(values=values), display=False).run_folder
+
+
+@pytest.fixture
+def run(folder, finished):
+    """Its copy, which the reader calls by its name."""
+    return shutil.copytree(finished, folder / "runs" / "run")
 
 
 @pytest.mark.parametrize("words", VERBS)
 def test_verbs(words, run, capfd):
     status, line = answer(words.split(), capfd)
-    assert status in (USAGE, FAILED)
-    assert VERBS[words] in line, line
+    assert (status, VERBS[words] in line) == (USAGE, True), line
 
 
 def test_a_run_name_that_is_taken_keeps_its_files(run, capfd):
-    before = sorted(Path(run.run_folder).rglob("*"))
+    before = sorted(run.rglob("*"))
     answer(["train", "--run-name", "run"], capfd)
-    assert sorted(Path(run.run_folder).rglob("*")) == before
+    assert sorted(run.rglob("*")) == before
 
 
 def test_a_truncated_checkpoint_is_named(run, capfd):
-    (weights,) = Path(run.run_folder).glob("checkpoints/*/online.safetensors")
+    (weights,) = run.glob("checkpoints/*/online.safetensors")
     weights.write_bytes(weights.read_bytes()[:-10])
     status, line = answer(["evaluate", "run", "--checkpoint", "newest"], capfd)
     assert status == USAGE

@@ -433,7 +433,7 @@ def test_a_run_keeps_its_wrappers_and_a_dict_goes_through_all_of_it(tmp_path):
         "TimeLimit(max_episode_steps=4)",
     )
     policy = load_policy("run", runs_dir=runs_dir)
-    with pytest.raises(RunError, match="with the function fake_envs.make_space_env: pass it as"):
+    with pytest.raises(RunError, match="function fake_envs.make_space_env.* call policy.make_env"):
         policy.make_env()
     env = policy.make_env(make_env)
     obs, info = env.reset(seed=0)

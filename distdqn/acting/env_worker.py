@@ -37,8 +37,8 @@ class EnvWorker:
     control, weight_server: handles.
     max_in_flight: unacknowledged blocks at most.
     env: its name, for the user.
-    construct_timeout_s, env_timeout_s: making the envs and a vector step may take this long
-      before they count as hung.
+    construct_limit: seconds that making the envs may take, and what to say if it took longer.
+    env_timeout_s: a vector step may take this long before it counts as hung.
     gives_most_way: whether the learner computes on several cores (see `give_most_way`).
     """
 
@@ -50,7 +50,7 @@ class EnvWorker:
         weight_server: Any,
         max_in_flight: int,
         env: str,
-        construct_timeout_s: float,
+        construct_limit: tuple[float, str],
         env_timeout_s: float,
         report_period_s: float,
         gives_most_way: bool = False,
@@ -61,7 +61,7 @@ class EnvWorker:
         self._weights = WeightClient(weight_server)
         self._window = PushWindow(max_in_flight, first_shard=stream[0])
         self._env, self._report_period_s = env, report_period_s
-        self._construct_timeout_s, self._env_timeout_s = construct_timeout_s, env_timeout_s
+        self._construct_limit, self._env_timeout_s = construct_limit, env_timeout_s
         self._rollout: Any  # the driver, which places workers, loads no torch for its type
         self._watched: tuple[float, float, str] | None = None  # since, limit, how it was missed
         self._asked: ray.ObjectRef | None = None
@@ -74,8 +74,7 @@ class EnvWorker:
         threading.Thread(target=self._watch, daemon=True).start()
         self._started, self._meter = time.monotonic(), Meter()
         try:
-            missed = "was not constructed within {:g} s (workers.construct_timeout_s)"
-            with self._in_env(self._construct_timeout_s, missed):
+            with self._in_env(*self._construct_limit):
                 self._rollout = self._build()
         except EnvFailure as failure:
             return failure
@@ -90,7 +89,7 @@ class EnvWorker:
 
     def _act(self, directive: WorkerDirective) -> None:
         rollout, window = self._rollout, self._window
-        missed = "did not return within {:g} s (workers.env_timeout_s)"
+        missed = f"did not return within {self._env_timeout_s:g} s (workers.env_timeout_s)"
         while not directive.stop:
             left = directive.allowance - rollout.stepped
             if left <= 0 and directive.finish:
@@ -173,7 +172,7 @@ class EnvWorker:
             time.sleep(min(1.0, self._env_timeout_s / 4))
             since, limit_s, missed = self._watched or (math.inf, 0.0, "")
             if time.monotonic() - since > limit_s:
-                failure = self._hung(missed.format(limit_s))
+                failure = self._hung(missed)
                 told = self._control.report_failure.remote(*self._stream, failure)
                 ray.wait([told], timeout=5)
                 os._exit(_HUNG_EXIT_STATUS)

@@ -173,15 +173,7 @@ class NStepAccumulator:
         versions: Sequence[WeightsVersion] | None,
     ) -> TransitionBlock:
         """The closed windows; arrays `[R, N]` as `_windows` returns them."""
-        first = closed.ravel().nonzero()[0]  # [B], positions in [R, N]; rows lie N apart
-        length = lengths.take(first)
-        end = first + (length - 1) * len(self._envs)
-        num_closed = len(first)
-        rows = self._rows.reshape(-1)  # of records: `take` is far faster than an index
-        if np.count_nonzero(causes := rows.take(end)["bad"]):
-            self.refused_by.update(CAUSES[cause] for cause in causes[causes > 0].tolist())
-            first, length, end = (column[causes == 0] for column in (first, length, end))
-        begins, ends = rows.take(first), rows.take(end)
+        first, length, begins, ends, refused = self._without_bad(lengths, closed)
         t_depth = np.minimum(ends["depth"] + 1, self._stack - 1).astype(np.uint8)
         used, renumbered = self._buffer.renumber(
             (begins["source"], ends["arrival"]), (begins["depth"], t_depth)
@@ -194,7 +186,7 @@ class NStepAccumulator:
             incarnation=0,
             sequence=0,
             collected=0,
-            refused=num_closed - len(first),
+            refused=refused,
             weights_version=acted,
             frames=frames,
             tm1=renumbered.take(begins["source"]),
@@ -206,6 +198,26 @@ class NStepAccumulator:
             discount_t=discount_t.astype(np.float32),
             action_mask=action_mask,
         )
+
+    def _without_bad(
+        self, lengths: np.ndarray, closed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+        """Of the closed windows those with no bad step, and how many others there were.
+
+        As columns `[B]`: the position of the first step in [R, N], the length, and the rows of the
+        first and the last step.
+        """
+        first = closed.ravel().nonzero()[0]  # rows lie N apart
+        length = lengths.take(first)
+        rows = self._rows.reshape(-1)  # of records: `take` is far faster than an index
+        begins, ends = rows.take(first), rows.take(first + (length - 1) * len(self._envs))
+        causes = ends["bad"]
+        if num_bad := np.count_nonzero(causes):
+            self.refused_by.update(CAUSES[cause] for cause in causes[causes > 0].tolist())
+            is_good = causes == 0
+            first, length = first[is_good], length[is_good]
+            begins, ends = begins[is_good], ends[is_good]
+        return first, length, begins, ends, int(num_bad)
 
     def _carry(self, open_: np.ndarray) -> None:
         """Keeps the rows from the first with an open window `[R, N]`, and their frames."""

@@ -36,7 +36,7 @@ from distdqn.bench import learner as bare
 from distdqn.bench.alone import bare_updates
 from distdqn.bench.result import Case, Result, new_result
 from distdqn.bench.synthetic import TASKS, Task, Torso, make_frames
-from distdqn.errors import RunError
+from distdqn.errors import RunError, begun
 from distdqn.learning.learner import Learner
 from distdqn.learning.publish import Publisher
 from distdqn.learning.training import learner_report
@@ -110,6 +110,7 @@ def run(options: Options, say: Callable[[str], None]) -> Result:
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(connect(None, "bench-broadcast", cpus, 0, Path(folder) / "ray_token")),
+        begun(),
         _started(BroadcastWorker, most) as workers,
         _started(BroadcastLearner) as (learner,),
     ):
@@ -295,7 +296,7 @@ class BroadcastWorker:
             weight_server=server,
             max_in_flight=1,
             env="WaitingEnv",
-            construct_timeout_s=_TIMEOUT_S,
+            construct_limit=(_TIMEOUT_S, "was not constructed"),
             env_timeout_s=_TIMEOUT_S,
             report_period_s=_REPORT_PERIOD_S,
         ).run(types.ShardMap())

@@ -16,8 +16,10 @@ from distdqn.bench.alone import Alone, measure_alone
 from distdqn.bench.live_run import LiveRun, Measured, Say, opened_ray, without_end
 from distdqn.bench.result import Case, Result, new_result, share_of
 from distdqn.config import Config, to_plain
+from distdqn.errors import begun
 from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory, make_factory
+from distdqn.run.joining import cluster_address
 from distdqn.run.record import setup_of
 from distdqn.telemetry.usage import Usage
 
@@ -104,6 +106,15 @@ def measure_systems(
     """
     factories = [make_factory(without_end(config), make_env) for config in configs]
     largest = max(factories, key=lambda f: (f.config.workers.count, f.config.replay.shards))
+    cluster_address(largest.config.address)  # refused before anything is measured
+    with begun():
+        return _measure_in_turn(factories, largest, options, say)
+
+
+def _measure_in_turn(
+    factories: Sequence[Factory], largest: Factory, options: Any, say: Say
+) -> tuple[list[tuple[Config, Measured]], list[Alone]]:
+    """largest: of the factories, whose parts are measured alone."""
     alone, found = [_parts_alone(largest, options, say)], []
     with opened_ray(largest, say) as name:
         for number, factory in enumerate(factories):

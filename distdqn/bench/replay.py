@@ -21,6 +21,7 @@ from distdqn.bench.children import Child
 from distdqn.bench.measure import cpu_clock_of, in_turn, peak_bytes, rate_case, reset_peak
 from distdqn.bench.result import Case, Result, Setting, new_result
 from distdqn.bench.synthetic import NUM_ENVS, TASKS, Task, filled_replay, make_block
+from distdqn.errors import begun
 from distdqn.replay.layout import (
     BUCKET,
     ITEM,
@@ -153,7 +154,7 @@ def _measure_shards(base: Point, shards: int, options: Options) -> Iterator[Case
     if shards * needed_bytes(point) > 1e6 * options.max_memory_mb:
         return
     settings = {**_settings(base, "sample"), "shards": shards}
-    with Shards(point, shards) as processes:
+    with begun(), Shards(point, shards) as processes:
         both = {
             "work": lambda: processes.run("sample", options.seconds),
             "limit": lambda: processes.run("sample_limit", options.seconds),

@@ -24,6 +24,7 @@ from distdqn.bench.synthetic import make_frames
 from distdqn.config import EnvConfig
 from distdqn.envs.make import BareEnv, make_stepper
 from distdqn.envs.stepper import VectorStepper
+from distdqn.errors import begun
 from distdqn.machine.cpu_threads import cpu_threads
 from distdqn.networks.q_network import make_network
 
@@ -86,7 +87,8 @@ def _measure(settings: EnvConfig, num_envs: int, options: Options) -> Iterator[C
         "rollout": _acting(stepper, num_envs, options),
     }
     try:
-        rates = in_turn(works, options.seconds, options.repeats)
+        with begun():
+            rates = in_turn(works, options.seconds, options.repeats)
     finally:
         stepper.close()
         bare.close()

@@ -5,12 +5,11 @@ and `run(options, say)`; one with a `DEFAULT_PRESET` is also given a configurati
 same flags as `distdqn train` has. It measures and judges nothing: the exit status is 0.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from distdqn.cli.flags import UsageError, make_options, print_help, read_flags
 from distdqn.cli.output import OutputFlags, json_only, listing, say
 from distdqn.config import Config, load_config
 from distdqn.config.suggestions import did_you_mean
-from distdqn.errors import DistDQNError, begun
-from distdqn.files.run_folder import make_folder
+from distdqn.errors import DistDQNError
+from distdqn.files.folders import results_folder
 from distdqn.plain_json import to_json
 
 BENCHMARKS = {
@@ -77,9 +76,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     options, wants_json, wanted, runs_dir, more = _read_flags(name, module, words)
     old = None if options.compare is None else _read(Path(options.compare), name)
-    with json_only(wants_json) as print_json, _folder(runs_dir, name) as folder:
-        with begun():
-            result = module.run(wanted, say, *more)
+    with json_only(wants_json) as print_json, results_folder(runs_dir, f"bench-{name}") as folder:
+        result = module.run(wanted, say, *more)
         _finish(folder, result, old, print_json)
     return 0
 
@@ -147,17 +145,6 @@ def _read(path: Path, name: str) -> Result:
         found = f"a result of {result.benchmark!r}; give one of {name!r}"
         raise UsageError(f"--compare {path} is {found}")
     return result
-
-
-@contextlib.contextmanager
-def _folder(runs_dir: str, name: str) -> Iterator[Path]:
-    """Made before anything is measured, gone again where nothing came of it."""
-    folder = make_folder(runs_dir, f"bench-{name}")
-    try:
-        yield folder
-    finally:
-        with contextlib.suppress(OSError):  # not empty: the results
-            folder.rmdir()
 
 
 def _unknown(word: str) -> UsageError:

@@ -17,7 +17,7 @@ from distdqn.cli.output import json_only, say
 from distdqn.config import EnvConfig
 from distdqn.config.values import Range
 from distdqn.errors import begun
-from distdqn.files.run_folder import make_folder
+from distdqn.files.folders import results_folder
 from distdqn.plain_json import to_json
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def run(arguments: Sequence[str]) -> int:
         from distdqn.tabular.verification import verify
 
         runs, seeds = plan_of(options)
-        folder = make_folder(options.runs_dir, "verify")
-        with begun(), one_ray(folder, runs):
-            make_run = functools.partial(train, display=False, by_force=True)
-            found = verify(folder, runs, seeds, options.seed, make_run, say)
-        document = found.to_json()
-        (folder / "verify.json").write_text(to_json(document, indent=2) + "\n")
-        (folder / "verify.html").write_text(to_html(found))
+        with results_folder(options.runs_dir, "verify") as folder:
+            with one_ray(folder, runs), begun():
+                make_run = functools.partial(train, display=False, by_force=True)
+                found = verify(folder, runs, seeds, options.seed, make_run, say)
+            document = found.to_json()
+            (folder / "verify.json").write_text(to_json(document, indent=2) + "\n")
+            (folder / "verify.html").write_text(to_html(found))
         _show(found)
         say(f"see {folder / 'verify.html'}")
         print_json(document)

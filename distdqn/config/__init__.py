@@ -27,6 +27,6 @@ from distdqn.config.sections import (
     ReplayConfig,
     WorkersConfig,
 )
-from distdqn.config.tree import Config
+from distdqn.config.tree import Config, construct_limit
 from distdqn.config.values import Schedule
 from distdqn.config.yaml_text import to_yaml

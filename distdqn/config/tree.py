@@ -69,7 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         settle(self, "")
-        for check in (_sizes, _band, _calls, _times, _resources, _combinations, _fifo):
+        for check in (_sizes, _band, _calls, _resources, _combinations, _fifo):
             for holds, refusal in check(self):
                 if not holds:
                     raise ConfigError(refusal)
@@ -85,6 +85,14 @@ def own_modules(config: Config) -> list[str]:
     """Names of the user's modules that a configuration names, in `module:function` and the like."""
     named = (config.env.id, config.network.torso, *config.env.wrappers)
     return [text.partition(":")[0] for text in map(str, named) if ":" in text.partition("(")[0]]
+
+
+def construct_limit(config: Config) -> tuple[float, str]:
+    """Seconds in which a worker's envs must be made, and what to say of envs that were not."""
+    keys = "workers.construct_timeout_s", "start_timeout_s"  # a start has its own limit
+    limits = [(operator.attrgetter(key)(config), key) for key in keys]
+    seconds, key = min(limits, key=operator.itemgetter(0))
+    return seconds, f"was not constructed within {seconds:g} s ({key})"
 
 
 def resolved_error_band(config: Config) -> float:
@@ -162,15 +170,6 @@ def _calls(config: Config) -> _Checks:
         config.run_name is None or bool(re.fullmatch(r"\w[\w.+-]*", config.run_name)),
         f"run_name is {config.run_name!r}, must be letters, digits and . _ + - only, and begin "
         "with one of the first two: it names a folder in runs_dir",
-    )
-
-
-def _times(config: Config) -> _Checks:
-    start_s, construct_s = config.start_timeout_s, config.workers.construct_timeout_s
-    yield (
-        start_s >= construct_s,
-        f"start_timeout_s is {start_s:g}, must be at least workers.construct_timeout_s "
-        f"{construct_s:g}: the start would be given up while envs may still be made",
     )
 
 

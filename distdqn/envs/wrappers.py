@@ -84,10 +84,10 @@ def _of_gymnasium(name: str) -> _Make:
     by_lower = {entry.lower(): entry for entry in known}
     plain = name.rpartition(".")[2].lower()
     close = difflib.get_close_matches(plain, by_lower, n=1, cutoff=0.5)
-    hint = f"did you mean {by_lower[close[0]]}? " if close else ""
+    one = f"did you mean {by_lower[close[0]]}? One" if close else "one"
     raise errors.ConfigError(
-        f"env.wrappers has {name}, no wrapper of Gymnasium {gymnasium.__version__}; {hint}One of "
-        "your own is written module:function"
+        f"env.wrappers has {name}, no wrapper of Gymnasium {gymnasium.__version__}; {one} of your "
+        "own is written module:function"
     )
 
 

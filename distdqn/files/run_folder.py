@@ -14,13 +14,12 @@ import datetime
 import errno
 import fcntl
 import functools
-import itertools
 import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import psutil
 from distdqn.config.sections import is_function, short_name
 from distdqn.errors import RunError
 from distdqn.files.durable import write_file
+from distdqn.files.folders import cannot_make, make_folder
 from distdqn.files.metrics_log import MetricsLog, is_up_to
 from distdqn.plain_json import to_json
 
@@ -68,7 +68,7 @@ class RunFolder:
             folder = cls(path)
             folder.tell(**_this_process(), state="starting", env_id=env_id, trained=False)
         except OSError as error:
-            raise _cannot_make(runs_dir, error) from error
+            raise cannot_make(runs_dir, error) from error
         folder._remove_left_tokens()
         return folder
 
@@ -128,11 +128,7 @@ class RunFolder:
 
         env_id: as the run records it.  call: what takes the function, `distdqn.evaluate`.
         """
-        if is_function(env_id) and make_env is None:
-            raise RunError(
-                f"run {self.name!r} was made with the {env_id}, and its files hold no environment: "
-                f"pass it from Python, {call}({self.argument!r}, make_env=...)"
-            )
+        require_function(env_id, make_env, f"{call}({self.argument!r}, make_env=...)")
 
     @property
     def argument(self) -> str:
@@ -193,8 +189,11 @@ class RunFolder:
         """
         self.close()
         self.remove_token()
-        if self._has_nothing and not self._logs():
-            shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError), _one_at_a_time(self.path.parent):
+            run = self.read_run_json()
+            is_ours = run.get("pid") == os.getpid()  # else another has taken the name since
+            if is_ours and self._has_nothing and not self._logs():
+                shutil.rmtree(self.path, ignore_errors=True)
 
     def remove_token(self) -> None:
         """Once Ray has ended, or is about to."""
@@ -285,6 +284,18 @@ class RunFolder:
         write_file(self.path / name, text.encode())
 
 
+def require_function(env_id: str, make_env: object, call: str) -> None:
+    """Raises RunError where a function made a run's envs and `make_env` is None.
+
+    call: what does without the run's files, `distdqn.evaluate('run', make_env=...)`.
+    """
+    if is_function(env_id) and make_env is None:
+        raise RunError(
+            f"the run was made with the {env_id}, and its files hold no environment: from Python, "
+            f"call {call}"
+        )
+
+
 def check_free(runs_dir: str | Path, run_name: str | None) -> None:
     """Raises RunError where `RunFolder.create` would; makes nothing."""
     path = Path(runs_dir).absolute()
@@ -293,9 +304,9 @@ def check_free(runs_dir: str | Path, run_name: str | None) -> None:
         raise _name_taken(named)
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
-        raise _cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        raise cannot_make(runs_dir, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise _cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise cannot_make(runs_dir, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def list_runs(runs_dir: str | Path) -> list[Path]:
@@ -305,32 +316,6 @@ def list_runs(runs_dir: str | Path) -> list[Path]:
     return [path for path in newest_first if not RunFolder(path).failed_to_start]
 
 
-def make_folder(runs_dir: str | Path, kind: str) -> Path:
-    """`<kind>-<YYYYmmdd-HHMMSS>`, with `-2` and so on where that is taken.
-
-    Creating it is what takes the name: of two commands at once each has its own. Raises
-    RunError where `runs_dir` cannot be written.
-    """
-    stem = f"{kind}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        Path(runs_dir).mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = Path(runs_dir) / (stem if number == 1 else f"{stem}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                break
-        return folder
-    except OSError as error:
-        raise _cannot_make(runs_dir, error) from error
-
-
-def _cannot_make(runs_dir: str | Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot make a folder in {runs_dir}: {error.strerror}; "
-        "choose another place with --runs-dir"
-    )
-
-
 def _take_name(path: Path) -> Path:
     """Creating the folder is what takes the name: of two processes one succeeds.
 
@@ -338,15 +323,39 @@ def _take_name(path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if RunFolder(path).failed_to_start:
-        gone = path.with_name(f".{path.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):  # another process may be faster
-            path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        with _one_at_a_time(path.parent):
+            if RunFolder(path).failed_to_start:  # still: no other process has taken the name
+                _remove_failed_start(path)
     try:
         path.mkdir()
     except FileExistsError as error:
         raise _name_taken(path) from error
     return path
+
+
+@contextlib.contextmanager
+def _one_at_a_time(runs_dir: Path) -> Iterator[None]:
+    """Of the processes that remove a failed start one goes ahead; where locks are, the others wait.
+
+    A file system without locks leaves it to the second look of `_remove_failed_start`.
+    """
+    lock = os.open(runs_dir, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_failed_start(path: Path) -> None:
+    """Out of the way first: a folder that has become another's meanwhile is put back."""
+    gone = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):  # its owner was faster
+        path.rename(gone)
+        if not RunFolder(gone).failed_to_start:
+            gone.rename(path)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _name_taken(path: Path) -> RunError:

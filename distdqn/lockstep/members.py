@@ -36,14 +36,18 @@ def local_member(member: Any) -> Callable[..., Done]:
 class LockstepWorker:
     """A `Rollout` that begins anew at every border.
 
-    make_stepper: makes the envs, once.
+    make_stepper: makes the envs, once, when `make_envs` is asked for.
     build: (round, stepper) -> a rollout whose incarnation is that round.
     """
 
     def __init__(self, make_stepper: Callable[[], Any], build: Callable[[int, Any], Any]):
-        self._build = build
-        self._stepper = make_stepper()
+        self._make_stepper, self._build = make_stepper, build
+        self._stepper: Any = None
         self._rollout: Any = None
+
+    def make_envs(self) -> None:
+        """Before anything else; a call of its own, since it takes longer than any other."""
+        self._stepper = self._make_stepper()
 
     def begin(self, number: int) -> None:
         """Resets envs and exploration with a seed from (seed, worker, `number`).

@@ -10,9 +10,17 @@ from typing import Any
 
 import ray
 
-from distdqn.config import Config
+from distdqn.config import Config, construct_limit
+from distdqn.errors import EnvFailure
 from distdqn.lockstep.schedule import vector_steps
-from distdqn.run.actors import actor_class, actor_name, answer, asked_for, wait_until_ready
+from distdqn.run.actors import (
+    actor_class,
+    actor_name,
+    answer,
+    asked_for,
+    wait_until_ready,
+    without_answer,
+)
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S
 
 _WAY_OUT = ": lockstep replaces nothing; `distdqn resume` goes on from the newest checkpoint"
@@ -75,23 +83,37 @@ def make_actors(
     size = at_once or len(planned)
     try:
         for begin in range(0, len(planned), size):
-            names = {}
+            names, workers_before = {}, len(made["worker"])
             for kind, build in planned[begin : begin + size]:
                 member = _make(kind, len(made[kind]), build, config)
                 made[kind].append(member)
                 names[member.actor.__ray_ready__.remote()] = member.name
             wait_until_ready(names, config, look)
+            _make_envs(made["worker"][workers_before:], config, look)
     except BaseException:
         end([member for those in made.values() for member in those])
         raise
     return made
 
 
+def _make_envs(workers: list[RemoteMember], config: Config, look: Callable[[], None]) -> None:
+    """Each worker's; raises EnvFailure where they take too long, and what making them raises."""
+    limit_s, missed = construct_limit(config)
+    asked = {worker.actor.ask.remote("make_envs"): worker.name for worker in workers}
+    missing = without_answer(asked, limit_s, look)
+    for ref, name in asked.items():
+        if ref not in missing:
+            answer(ref, name, limit_s, if_dead=_WAY_OUT)
+    if missing:
+        failure = EnvFailure(f"environment {config.env.id!r} {missed}")
+        failure.part = asked[missing[0]]
+        raise failure
+
+
 def _make(kind: str, index: int, build: Callable[[], Any], config: Config) -> RemoteMember:
     workers = config.workers
     timeouts = {
-        "worker": workers.construct_timeout_s
-        + workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
+        "worker": workers.env_timeout_s * (vector_steps(config) + 1),  # and the resets
         "evaluator": EVALUATION_TIMEOUT_S,
     }
     actor = actor_class(MemberActor, **asked_for(config).get(kind, {})).remote(

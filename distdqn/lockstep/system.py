@@ -43,6 +43,8 @@ class LockstepSystem:
             self._made = make_actors(builders, self._config, look, at_once)
         else:
             self._made = {k: [local_member(build()) for build in b] for k, b in builders.items()}
+            for worker in self._made["worker"]:
+                worker("make_envs")
         self.learner, self.shards = self._made["learner"][0], self._made["shard"]
         self._evaluator = self._made["evaluator"][0]
         self.lockstep: Lockstep

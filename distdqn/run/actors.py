@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ray
@@ -85,10 +85,7 @@ def wait_until_ready(names: Mapping[Any, str], config: Config, look: Callable[[]
     Raises RunError where one failed, ResourceError where one did not start within
     `start_timeout_s`, each in one line.
     """
-    missing, deadline = list(names), time.monotonic() + config.start_timeout_s
-    while missing and time.monotonic() < deadline:
-        look()
-        missing = ray.wait(missing, num_returns=len(missing), timeout=_LOOK_S)[1]
+    missing = without_answer(names, config.start_timeout_s, look)
     for ref, name in names.items():
         if ref not in missing:
             try:
@@ -97,6 +94,18 @@ def wait_until_ready(names: Mapping[Any, str], config: Config, look: Callable[[]
                 raise failed(name, "did not start: {}", error) from error
     if missing:
         raise _not_started([names[ref] for ref in missing], config)
+
+
+def without_answer(refs: Iterable[Any], timeout_s: float, look: Callable[[], None]) -> list[Any]:
+    """Waits for all; those that have no answer after `timeout_s`.
+
+    look: called meanwhile; raises to give up.
+    """
+    missing, deadline = list(refs), time.monotonic() + timeout_s
+    while missing and time.monotonic() < deadline:
+        look()
+        missing = ray.wait(missing, num_returns=len(missing), timeout=_LOOK_S)[1]
+    return missing
 
 
 def _not_started(names: list[str], config: Config) -> ResourceError:

@@ -13,6 +13,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distdqn.acting.env_worker import EnvWorker
+from distdqn.config import construct_limit
 from distdqn.control.control import Control
 from distdqn.errors import RunError
 from distdqn.evaluation.evaluator import Evaluator
@@ -105,7 +106,7 @@ class Placement:
             weight_server=self.server,
             max_in_flight=workers.max_in_flight,
             env="make_env()" if self._factory.make_env else self._config.env.id,
-            construct_timeout_s=workers.construct_timeout_s,
+            construct_limit=construct_limit(self._config),
             env_timeout_s=workers.env_timeout_s,
             report_period_s=_REPORT_PERIOD_S,
             gives_most_way=self._factory.updates_take_several_cores,

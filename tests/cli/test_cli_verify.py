@@ -109,6 +109,15 @@ def test_what_cannot_be_done_is_one_line(verified, tmp_path, capsys, words, line
     assert not (tmp_path / "runs").exists()  # nothing was begun
 
 
+def test_an_address_that_cannot_be_joined_is_refused_before_there_is_a_folder(
+    tmp_path, capsys, apart, monkeypatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    assert main(["verify", "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert "RAY_ADDRESS=nonsense" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(verified, tmp_path, capsys):
     (tmp_path / "file").write_text("")
 

@@ -16,6 +16,7 @@ from distdqn.config import (
     LearnerConfig,
     NetworkConfig,
     Schedule,
+    construct_limit,
     from_values,
     to_values,
 )
@@ -340,12 +341,19 @@ def test_plain_run_names_are_kept():
     assert from_values({"run_name": "cartpole-2.seed_3"}).run_name == "cartpole-2.seed_3"
 
 
-def test_envs_may_be_made_for_as_long_as_a_start_may_take():
-    assert refusal(workers__construct_timeout_s=200).startswith(
-        "start_timeout_s is 120, must be at least workers.construct_timeout_s 200: the start would"
-    )
-    changes = {"start_timeout_s": 200, "workers.construct_timeout_s": 200}
-    assert from_values(changes).start_timeout_s == 200
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ({}, (120.0, "workers.construct_timeout_s")),
+        ({"start_timeout_s": 60}, (60.0, "start_timeout_s")),  # as runs of earlier versions have
+        ({"workers.construct_timeout_s": 200}, (120.0, "start_timeout_s")),
+        ({"workers.construct_timeout_s": 5}, (5.0, "workers.construct_timeout_s")),
+    ],
+)
+def test_envs_may_be_made_within_the_lower_of_two_limits(values, limit):
+    seconds, key = limit
+    missed = f"was not constructed within {seconds:g} s ({key})"
+    assert construct_limit(from_values(values)) == (seconds, missed)
 
 
 @pytest.mark.parametrize(

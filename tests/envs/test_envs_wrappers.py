@@ -113,7 +113,7 @@ def test_a_rendered_env_is_wrapped_too():
         ("TimeAware", errors.ConfigError, "has TimeAware, no wrapper of Gymnasium"),
         ("timeawareobservation", errors.ConfigError, "did you mean TimeAwareObservation? One of"),
         ("gymnasium.wrappers.TimeLimit", errors.ConfigError, "did you mean TimeLimit? One of your"),
-        ("Qqqqq", errors.ConfigError, "; One of your own is written module:function"),
+        ("Qqqqq", errors.ConfigError, "; one of your own is written module:function"),
         ("vector", errors.ConfigError, "has vector, no wrapper of Gymnasium"),
         ("no_such_wrappers:f", errors.ConfigError, "no module 'no_such_wrappers' to import"),
         ("own_wrappers:f.g", errors.ConfigError, "'own_wrappers' has no 'f.g'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,3 +392,51 @@ def test_the_log_of_tracebacks_does_not_grow_without_end(tmp_path):
     text = (folder.path / "errors.log").read_text()
     assert 900_000 < len(text) < 1_050_000
     assert text.count("This file is full: what fails from now on is not written down.") == 1
+
+
+def failed_start(tmp_path):
+    """A folder that a start has left, which its log keeps."""
+    failed = create(tmp_path, "one")
+    (failed.path / "errors.log").write_text("why")
+    failed.tell(state="failed")
+
+
+def assert_the_other_run_is_whole(tmp_path):
+    folder = RunFolder(tmp_path / "one")
+    assert folder.is_live and not folder.failed_to_start
+    assert not (folder.path / "errors.log").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+def test_a_run_that_takes_the_name_of_a_failed_start_first_keeps_its_folder(tmp_path, monkeypatch):
+    failed_start(tmp_path)
+    flock = fcntl.flock
+
+    def other_was_faster(*arguments):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        create(tmp_path, "one")
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", other_was_faster)
+    with pytest.raises(RunError, match="run name 'one' is in use by process"):
+        create(tmp_path, "one")
+    assert_the_other_run_is_whole(tmp_path)
+
+
+def test_where_nothing_locks_a_folder_that_became_live_is_put_back(tmp_path, monkeypatch):
+    failed_start(tmp_path)
+    rename = Path.rename
+
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    def other_was_faster(path, target):
+        monkeypatch.setattr(Path, "rename", rename)
+        create(tmp_path, "one")
+        return rename(path, target)
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(Path, "rename", other_was_faster)
+    with pytest.raises(RunError, match="run name 'one' is in use by process"):
+        create(tmp_path, "one")
+    assert_the_other_run_is_whole(tmp_path)

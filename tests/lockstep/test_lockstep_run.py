@@ -458,10 +458,19 @@ def test_a_dead_actor_ends_a_lockstep_run_in_one_line(ray_cluster, tmp_path):
 
 
 def test_actors_that_find_no_place_are_named_and_none_is_left(ray_cluster, tmp_path):
-    times = {"start_timeout_s": 5.0, "workers__construct_timeout_s": 5.0}
-    config = lockstep(tmp_path, mode="lockstep_ray", workers__num_cpus=1_000.0, **times)
+    config = lockstep(tmp_path, mode="lockstep_ray", workers__num_cpus=1_000.0, start_timeout_s=5.0)
     with pytest.raises(ResourceError, match="still not started: worker 0, worker 1"):
         train(config)
+
+    wait_for(lambda: not nodes_of_actors("MemberActor"))
+
+
+def test_an_env_that_is_never_made_over_actors_is_named_with_the_limit(ray_cluster, tmp_path):
+    limits = {"workers__construct_timeout_s": 1.5, "workers__num_cpus": 0.0}
+    missed = r"_make_slow' was not constructed within 1\.5 s \(workers\.construct_timeout_s\)"
+    with pytest.raises(EnvFailure, match=missed):
+        config = lockstep(tmp_path, mode="lockstep_ray", **limits, **LONE)
+        train(config, make_env=fake_envs.slow_maker(3600.0))
 
     wait_for(lambda: not nodes_of_actors("MemberActor"))
 

@@ -55,8 +55,8 @@ def test_evaluate_plays_the_functions_env(made):
 def test_evaluate_without_the_function_is_refused(made, capsys):
     folder, _ = made
     line = (
-        f"run '{folder.name}' was made with the function ray_parts.make_cartpole, and its files "
-        f"hold no environment: pass it from Python, distdqn.evaluate('{folder}', make_env=...)"
+        "the run was made with the function ray_parts.make_cartpole, and its files "
+        f"hold no environment: from Python, call distdqn.evaluate('{folder}', make_env=...)"
     )
     with pytest.raises(RunError) as caught:
         distdqn.evaluate(folder, make_network=linear_network)
