@@ -28,14 +28,13 @@ from distdqn.errors import (
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder, check_free
 from distdqn.machine.commands import python_path
-from distdqn.machine.joined import which_ray
 from distdqn.reporting.closing import print_summary
 from distdqn.reporting.progress import Progress
 from distdqn.reporting.summary import Summary
 from distdqn.run.checkpointer import initial_parameters
 from distdqn.run.factory import Factory, make_factory
 from distdqn.run.interruption import Interruption
-from distdqn.run.refusals import check_arguments
+from distdqn.run.refusals import check_address, check_arguments
 
 # What Ray prints, a kilobyte each, of dead processes and of many: the run has its own lines.
 # Ray reads this when it is imported.
@@ -113,7 +112,7 @@ def resume(
                 )
             check_arguments(config, make_env, make_network)
             folder.require_make_env(config.env.id, make_env, "distdqn.resume")
-            _check_address(config)
+            check_address(config)
             factory = make_factory(config, make_env, make_network)
         return _carry_out(factory, folder, display, interruption, lambda run: run.resume())
 
@@ -127,7 +126,7 @@ def dry_run(config: Config) -> dict[str, str]:
 
     factory = make_factory(config)
     factory.check_network(initial_parameters(config))
-    _check_address(config)
+    check_address(config)
     check_free(config.runs_dir, config.run_name)
     return plan(factory)
 
@@ -144,19 +143,11 @@ def _checked(
         Progress(enabled=display) as progress,
         progress.stage("checking configuration and environment"),
     ):
-        _check_address(config)
+        check_address(config)
         factory = make_factory(config, make_env, make_network)
         initial = initial_parameters(config)
         factory.check_network(initial)
     return factory, initial
-
-
-def _check_address(config: Config) -> None:
-    """Raises RunError where a cluster is named that cannot be joined."""
-    if config.mode != "lockstep" and (choice := which_ray(config.address)).kind == "cluster":
-        from distdqn.run.joining import check_cluster
-
-        check_cluster(choice)
 
 
 def _carry_out(

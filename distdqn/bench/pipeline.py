@@ -19,8 +19,8 @@ from distdqn.config import Config, to_plain
 from distdqn.errors import begun
 from distdqn.reporting.verdict import judge
 from distdqn.run.factory import Factory, make_factory
-from distdqn.run.joining import cluster_address
 from distdqn.run.record import setup_of
+from distdqn.run.refusals import check_address
 from distdqn.telemetry.usage import Usage
 
 DEFAULT_PRESET = "cartpole-cleanrl"
@@ -106,7 +106,7 @@ def measure_systems(
     """
     factories = [make_factory(without_end(config), make_env) for config in configs]
     largest = max(factories, key=lambda f: (f.config.workers.count, f.config.replay.shards))
-    cluster_address(largest.config.address)  # refused before anything is measured
+    check_address(largest.config)  # refused before anything is measured
     with begun():
         return _measure_in_turn(factories, largest, options, say)
 

@@ -17,6 +17,7 @@ from distdqn.config import Config
 from distdqn.config.files import preset_names
 from distdqn.config.sections import function_name
 from distdqn.errors import ConfigError, ResourceError, one_line, shorten
+from distdqn.machine.joined import which_ray
 
 if TYPE_CHECKING:
     import torch
@@ -99,3 +100,11 @@ def check_arguments(config: object, make_env: object, make_network: object) -> N
             f"make_network is {shorten(repr(make_network))}, must be a function "
             "(observation space, number of actions) -> module giving [B, A]"
         )
+
+
+def check_address(config: Config) -> None:
+    """Raises RunError where a cluster is named that cannot be joined."""
+    if config.mode != "lockstep" and (choice := which_ray(config.address)).kind == "cluster":
+        from distdqn.run.joining import check_cluster
+
+        check_cluster(choice)
