@@ -30,7 +30,7 @@ def test_an_interrupt_while_the_environment_is_made_ends_at_once_and_leaves_no_f
     assert not (tmp_path / "runs" / "run").exists()
 
 
-@pytest.mark.parametrize("place", [(api, "_check_address"), (api, "initial_parameters")])
+@pytest.mark.parametrize("place", [(api, "check_address"), (api, "initial_parameters")])
 def test_so_does_one_in_any_other_check(tmp_path, monkeypatch, place):
     monkeypatch.setattr(*place, interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -60,10 +60,12 @@ def run(arguments: Sequence[str]) -> int:
         raise UsageError("--env.kwargs is given, --env.id must be too")
     with json_only(wants_json) as print_json:
         from distdqn.api import train
+        from distdqn.run.refusals import check_address
         from distdqn.tabular.page import to_html
         from distdqn.tabular.verification import verify
 
         runs, seeds = plan_of(options)
+        check_address(runs[0].config(options.runs_dir, 0))  # before there is a folder
         with results_folder(options.runs_dir, "verify") as folder:
             with one_ray(folder, runs), begun():
                 make_run = functools.partial(train, display=False, by_force=True)

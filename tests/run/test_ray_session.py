@@ -1,6 +1,7 @@
 """An embedded Ray that does not come up is tried once more, and then named in one line."""
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -216,3 +217,11 @@ def test_a_signal_that_came_while_ray_started_leaves_no_ray(inits, tmp_path):
         open_session(Config(), folder, print, look)
 
     assert inits.events == ["init", "shutdown"]
+
+
+def test_no_garbage_is_collected_while_ray_ends(monkeypatch):
+    """Ray's core ends the process where a collection frees an ObjectRef meanwhile."""
+    was = []
+    monkeypatch.setattr(ray_session.ray, "shutdown", lambda: was.append(gc.isenabled()))
+    ray_session.RaySession("", "run", "", connected=True).close()
+    assert was == [False] and gc.isenabled()

@@ -201,7 +201,13 @@ def test_a_name_in_use_is_refused(ray_cluster, tmp_path):
 
 
 def test_a_cluster_with_too_few_resources_says_what_is_missing(ray_cluster, tmp_path):
-    config = small(tmp_path, workers__count=10, workers__num_cpus=3.0, start_timeout_s=5.0)
+    config = small(
+        tmp_path,
+        workers__count=10,
+        workers__num_cpus=3.0,
+        total_env_steps=50_000_000,
+        start_timeout_s=5.0,
+    )
     with pytest.raises(ResourceError, match=r"more; the run needs 31 CPUs .*--workers\.count"):
         distdqn.train(config, display=False)
     assert not (tmp_path / "runs" / "run").exists()
