@@ -79,13 +79,16 @@ class AsyncRun:
         return system
 
     def _train(self, system: System, initial: dict[str, np.ndarray] | None) -> Summary:
+        has_started = False
         try:
             with self.interruption.until(0), self._progress.stage(self._starting_line()):
                 system.start(initial)
+            has_started = True
             self._record.started()
             return self._finish(system, self._loop(system))
         except (DistDQNError, KeyboardInterrupt) as error:
-            self._save_what_is_there(system, error)
+            if has_started or self.interruption.name:  # a start that fails leaves nothing
+                self._save_what_is_there(system, error)
             raise
 
     def _starting_line(self) -> str:
