@@ -50,7 +50,7 @@ def test_a_second_interrupt_ends_at_once(ray_cluster, tmp_path):
     wait_until_training(tmp_path, process)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
+        time.sleep(0.3)
     process.communicate(timeout=300)
     assert process.returncode == 130
 
