@@ -140,8 +140,8 @@ class Evaluation:
     episodes: int
     seed: int
     epsilon: float
-    returns: np.ndarray
-    lengths: np.ndarray
+    returns: np.ndarray = dataclasses.field(repr=False)
+    lengths: np.ndarray = dataclasses.field(repr=False)
     num_cut: int
     videos: list[str]
     warnings: list[str]

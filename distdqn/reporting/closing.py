@@ -49,18 +49,29 @@ def print_summary(
     told |= _times(summary)
     told["diverged"] = ": soft divergence" if summary.get("soft_divergence") else ""
     measured = (summary.get("verdict_detail") or {}).get("limit")
-    told["eagerly"] = "" if summary.get("compiled", True) else " (eager, not compiled)"
+    told["eagerly"] = "" if summary.get("compiled", True) else " (eager)"
     told["while_learning"] = "while learning, " if measured else ""
     left_out = () if summary.get("eval_episodes") else _EVALUATION
     facts = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
     is_stopped = str(summary.get("stopped_by")).startswith("SIG")
     console.print("", Text(folder.name, style="bold"), sep="\n")
+    if restarts := _restarts(summary, folder):
+        facts["restarts"] = restarts
     if refused := refused_line(summary):
         facts["refused"] = refused
     is_trained = summary.get("gradient_steps") != 0
     calls = _calls(folder, summary.get("made_with") or (), found_by)
     leads = _leads(folder, calls, is_trained, resumable and is_stopped)
     print_facts(facts | leads, console, whole=leads)
+
+
+def _restarts(summary: Mapping[str, Any], folder: Path) -> str:
+    """What was replaced while the run went on; "" for nothing."""
+    kinds = {"worker": "workers", "shard": "shards", "learner": "learner"}
+    numbers = {name: summary.get(f"{kind}_restarts") or 0 for kind, name in kinds.items()}
+    told = ", ".join(f"{name} {number:,}" for name, number in numbers.items() if number)
+    log = folder / "errors.log"
+    return f"{told}; see {log}" if told and log.exists() else told
 
 
 def _times(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -100,6 +111,8 @@ def _calls(folder: Path, makers: Sequence[str], found_by: str) -> dict[str, str]
     run = folder.name if folder == Path("runs") / folder.name else str(folder)
     if makers:
         given = ", ".join(f"{name}=..." for name in makers)
-        return {verb: f"distdqn.{verb}({run!r}, {given})" for verb in ("evaluate", "resume")}
+        return {
+            verb: f"in Python, distdqn.{verb}({run!r}, {given})" for verb in ("evaluate", "resume")
+        }
     command = f"{found_by}{typed('distdqn', 'distdqn')}"
     return {verb: f"{command} {verb} {shlex.quote(run)}" for verb in ("evaluate", "resume")}

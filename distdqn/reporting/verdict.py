@@ -259,7 +259,7 @@ def _evidence(verdict: Verdict, spent: Usage) -> str:
 
 def _missing(spent: Usage, shortest_s: float) -> str:
     """Why no limit is known."""
-    if spent.gradient_steps <= 0 or spent.env_steps <= 0:
+    if spent.at_s >= shortest_s and (spent.gradient_steps <= 0 or spent.env_steps <= 0):
         return f"not measured (no {'update' if spent.env_steps > 0 else 'env step'} was made)"
     return (
         f"not measured (the run was too short: {spent.at_s:.1f} s of updates, "

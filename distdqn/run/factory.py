@@ -16,6 +16,7 @@ from distdqn.config import Config
 from distdqn.config.schedules import in_env_steps
 from distdqn.config.sections import function_name
 from distdqn.config.tree import resolved_error_band
+from distdqn.errors import UnknownEnvError
 from distdqn.files.replay_files import saving_bytes
 from distdqn.networks.pictures import check_torso, suited_torso
 from distdqn.replay.layout import (
@@ -139,7 +140,14 @@ class Factory:
         from distdqn.envs.make import make_stepper
 
         env = self.config.env
-        return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
+        try:
+            return make_stepper(env, num_envs, make_env=self.make_env, render_mode=render_mode)
+        except UnknownEnvError as error:  # the process that made this factory knew it
+            raise UnknownEnvError(
+                f"environment {env.id!r} is registered in the process that began the run alone, "
+                f"not in those of its parts: set env.id to MODULE:{env.id}, which imports the "
+                "module that registers it"
+            ) from error
 
     def rollout(self, worker: int, incarnation: int, stepper: Any = None) -> Rollout:
         """stepper: to go on with, None to make the envs."""

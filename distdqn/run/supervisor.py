@@ -299,8 +299,7 @@ class System:
 
     def _restart_later(self, member: _Member) -> None:
         if not self._stopping:
-            pause = min(0.5 * 2 ** min(member.deaths_in_a_row, 10), _MAX_BACKOFF_S)
-            member.restart_at = time.monotonic() + pause
+            member.restart_at = time.monotonic() + _pause_s(member)
 
     def _count_death(self, member: _Member) -> None:
         long_life = time.monotonic() - member.born > _LONG_LIFE_S
@@ -313,7 +312,8 @@ class System:
         is_last = (failures > limit or never) and not self._stopping
         line, times = f"{failure} ({member.name})", "once" if failures == 1 else f"{failures} times"
         if not is_last:
-            self._say(f"{line}; failure {failures} of {limit} allowed")
+            pause = f", restarted in {_pause_s(member):g} s" if member.restart_at else ""
+            self._say(f"{line}; failure {failures} of {limit} allowed{pause}")
         self._log(member.name, failure.details or str(failure))
         if is_last:
             limit_text = f"workers.max_env_failures is {limit}"
@@ -363,3 +363,8 @@ def _replaced(member: _Member) -> str:
         return f"replaced in {max(pause, 0):.0f} s, with another seed"
     by = {"shard": " by an empty one", "learner": " from its newest state"}
     return "replaced" + by.get(member.kind, "")
+
+
+def _pause_s(member: _Member) -> float:
+    """Before it comes back; longer with each death in a row."""
+    return min(0.5 * 2 ** min(member.deaths_in_a_row, 10), _MAX_BACKOFF_S)

@@ -132,8 +132,8 @@ def test_a_run_made_with_functions_is_played_and_resumed_from_python(tmp_path):
     stopped = SUMMARY | {"stopped_by": "SIGINT", "made_with": ["make_env", "make_network"]}
     text = shown(stopped, folder, resumable=True)
     functions = "make_env=..., make_network=..."
-    assert f"play        distdqn.evaluate('{folder}', {functions})\n" in text
-    assert f"go on       distdqn.resume('{folder}', {functions})\n" in text
+    assert f"play        in Python, distdqn.evaluate('{folder}', {functions})\n" in text
+    assert f"go on       in Python, distdqn.resume('{folder}', {functions})\n" in text
 
 
 def test_a_name_with_a_space_is_quoted(tmp_path, monkeypatch):
@@ -149,3 +149,11 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_out_what_it_has_not(tmp
     assert "go on" not in weights_alone
     assert f"distdqn resume {tmp_path}" in resumable
     assert "best" not in resumable and "512 env steps" in resumable
+
+
+def test_restarts_are_counted_with_where_their_causes_stand(tmp_path):
+    folder = finished(tmp_path)
+    assert "restarts" not in shown(SUMMARY, folder)
+    (folder / "errors.log").touch()
+    text = " ".join(shown(SUMMARY | {"worker_restarts": 7, "shard_restarts": 1}, folder).split())
+    assert f"restarts workers 7, shards 1; see {folder / 'errors.log'}" in text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 import threading
 
+import gymnasium
 import pytest
 import torch
 from fake_envs import register_scripted
@@ -15,7 +17,7 @@ from run_parts import lockstep, small
 
 import distdqn
 from distdqn.cli.main import main
-from distdqn.errors import ConfigError, EnvFailure, ResourceError
+from distdqn.errors import ConfigError, EnvFailure, ResourceError, UnknownEnvError
 from distdqn.run.factory import make_factory
 
 
@@ -149,3 +151,12 @@ def test_a_plain_run_loads_no_torch_to_be_checked(tmp_path):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
+
+
+def test_an_id_that_the_processes_of_the_parts_do_not_know(tmp_path, monkeypatch):
+    spec = copy.copy(gymnasium.spec("CartPole-v1"))
+    monkeypatch.setitem(gymnasium.registry, "Mine-v0", spec)
+    factory = make_factory(small(tmp_path, env__id="Mine-v0"))
+    monkeypatch.delitem(gymnasium.registry, "Mine-v0")
+    with pytest.raises(UnknownEnvError, match="set env.id to MODULE:Mine-v0"):
+        factory.stepper(1)
