@@ -151,7 +151,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_out_what_it_has_not(tmp
     assert "best" not in resumable and "512 env steps" in resumable
 
 
-def test_restarts_are_counted_with_where_their_causes_stand(tmp_path):
+def test_what_was_replaced_is_counted_with_where_the_causes_stand(tmp_path):
     folder = finished(tmp_path)
     assert "restarts" not in shown(SUMMARY, folder)
     (folder / "errors.log").touch()
