@@ -109,7 +109,7 @@ def assert_closed(summary):
 def assert_verdict(summary):
     """Every stage has told what it spent, and the summary says what follows."""
     detail = summary.verdict_detail
-    assert detail["limit"] in {"workers", "learner", "shards", "cores", "transfer"}
+    assert detail["limit"] in {"workers", "learner", "shards", "cores", "absence", "transfer"}
     assert set(detail["capacities"]) == {"workers", "learner", "shards", "cores"}
     assert all(value > 0 for value in detail["capacities"].values())
     assert all(0 < share <= 1 for share in detail["busy"].values())

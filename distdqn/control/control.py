@@ -332,6 +332,7 @@ class Control:
             learner=sum_of(min(len(learners), 1), (r.spent for r in learners)),
             at_s=time.monotonic(),
             env_steps=self.env_steps,
+            workers_s=sum(report.elapsed_s for report in workers),
             env_s=sum(report.env_s for report in workers),
             inference_s=sum(report.inference_s for report in workers),
             adding_s=sum(report.adding_s for report in shards),

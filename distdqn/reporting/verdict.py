@@ -16,6 +16,7 @@ from distdqn.telemetry.usage import MIN_WINDOW_S, Spent, Usage
 _MOST_TIMES = 4  # as many parts at once; what comes beyond is to be measured first
 _NOTHING_BUSY = 0.65  # of the smallest capacity: the parts wait on the way between them
 _BUSY = 0.9  # of its time: no way between them is to blame
+_AWAY = 0.2  # of the workers' time: they are missed
 _SPARE = 1.2  # fewer workers would do where they keep this much above what is reached
 _SMALLER_RATIO = 0.5
 _FAR = 1.25  # more of a part is held back by the cores alone
@@ -72,8 +73,9 @@ class Change:
 class Verdict:
     """What limits a run.
 
-    limit: "workers", "learner", "shards", "cores" (all are busy), "transfer" (none is),
-      "turns" (lockstep), or "" where the run was too short to be sure.
+    limit: "workers", "learner", "shards", "cores" (all are busy), "absence" (workers are
+      missed), "transfer" (nothing is busy), "turns" (lockstep), or "" where the run was too
+      short to be sure.
     bottleneck: as `summary.json` has it: "env", "inference", "replay", "transfer", "learner".
     env_steps_per_s: measured.  capacities: by stage, in env steps per second.
     busy: by stage, share of the time in which it works; of all cores, share in use. Of
@@ -109,9 +111,9 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     found, rate, shortest_s = capacities(spent, setup), reached(spent, setup), MIN_WINDOW_S
     busy = {name: kind.busy(spent.at_s) for name, kind in spent.kinds.items()}
     busy["cores"] = min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)
-    limit, busiest = (min(found, key=found.__getitem__), max(busy, key=busy.__getitem__))
+    limit = min(found, key=found.__getitem__)
     if rate < _NOTHING_BUSY * found[limit]:
-        limit = busiest if busy[busiest] >= _BUSY else "transfer"
+        limit = _idle(busy, _away(spent, setup))
     cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
     used = {name: _ratio(max(seconds, 0.0), spent.at_s) for name, seconds in cpu_s.items()}
     if setup.in_turns:
@@ -123,7 +125,7 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     return dataclasses.replace(
         verdict,
         changes=_changes(verdict, spent, setup),
-        evidence=_evidence(verdict, spent),
+        evidence=_evidence(verdict, spent, setup),
         spare=_spare(verdict, setup),
     )
 
@@ -161,6 +163,23 @@ def reached(spent: Usage, setup: Setup) -> float:
     """
     by_updates = spent.gradient_steps / setup.updates_per_env_step
     return _ratio(min(spent.env_steps, by_updates or spent.env_steps), spent.at_s)
+
+
+def _away(spent: Usage, setup: Setup) -> float:
+    """Share of the workers' time in which they were not there; 0 where it is not known."""
+    if spent.workers_s <= 0.0:
+        return 0.0
+    return max(1.0 - _ratio(spent.workers_s, spent.at_s) / setup.workers, 0.0)
+
+
+def _idle(busy: Mapping[str, float], away: float) -> str:
+    """The limit of a run that is far below every capacity."""
+    busiest = max(busy, key=busy.__getitem__)
+    if busiest != "workers" and busy[busiest] >= _BUSY:
+        return busiest
+    if away >= _AWAY:
+        return "absence"
+    return busiest if busy[busiest] >= _BUSY else "transfer"
 
 
 def _stage(limit: str, spent: Usage) -> str:
@@ -226,7 +245,7 @@ def _enough(limit: str, spent: Usage, setup: Setup) -> int:
 
 def _spare(verdict: Verdict, setup: Setup) -> str:
     """Whether fewer workers would do."""
-    if verdict.limit in ("workers", "transfer", "turns"):
+    if verdict.limit in ("workers", "absence", "transfer", "turns"):
         return ""
     share = _SPARE * verdict.env_steps_per_s / verdict.capacities["workers"]
     enough = max(math.ceil(share * setup.workers), 1)
@@ -234,7 +253,7 @@ def _spare(verdict: Verdict, setup: Setup) -> str:
     return f"{enough} {would} do" if enough < setup.workers else ""
 
 
-def _evidence(verdict: Verdict, spent: Usage) -> str:
+def _evidence(verdict: Verdict, spent: Usage, setup: Setup) -> str:
     """How the limit is known, the rate, and the stage that would be the limit next."""
     limit, busy, rate = verdict.limit, verdict.busy, _rate(verdict.env_steps_per_s)
     if limit == "turns":
@@ -242,6 +261,9 @@ def _evidence(verdict: Verdict, spent: Usage) -> str:
     if limit == "transfer":
         shares = _percents({NAMES[name]: share for name, share in busy.items()})
         told = f"nothing is busy ({shares} percent), the parts wait for messages"
+    elif limit == "absence":
+        away = f"{100 * _away(spent, setup):.0f} percent of their time"
+        told = f"the workers were away for {away} (started late, or died and were replaced)"
     else:
         told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
     if limit == "workers":

@@ -98,7 +98,7 @@ def test_every_point_says_what_limits_it(events):
     result = scaling.run(OPTIONS, str, config())
 
     words = {case.details["limited_by"] for case in result.cases}
-    assert words <= {"workers", "learner", "shards", "cores", "transfer"}
+    assert words <= {"workers", "learner", "shards", "cores", "absence", "transfer"}
     for case, note in zip(result.cases, result.notes, strict=False):
         assert note.startswith("workers {workers}, shards {shards}: ".format(**case.settings))
         assert note.endswith(f"limited by {case.details['limited_by']}")

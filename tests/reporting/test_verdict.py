@@ -36,6 +36,7 @@ SLOW_LEARNER = window(learner=9.6, workers=(4, 4.0))
 SLOW_SHARD = window(shards=(1, 9.0))
 FULL_CORES = window(workers=(1, 5.0), learner=9.0, cpu=(5.0, 10.0, 2.0), rest=2.0, cores=2)
 NOTHING_BUSY = window(workers=(1, 4.0), learner=5.0)
+MISSED = dataclasses.replace(NOTHING_BUSY, workers_s=4.0)
 
 
 def changes(verdict):
@@ -50,6 +51,8 @@ def changes(verdict):
         (SLOW_LEARNER, "learner", "learner"),
         (SLOW_SHARD, "shards", "replay"),
         (NOTHING_BUSY, "transfer", "transfer"),
+        (MISSED, "absence", "env"),
+        (dataclasses.replace(MISSED, learner=Spent(1, 9.5)), "learner", "learner"),
         (FULL_CORES, "cores", "learner"),
         (window(cpu=(15.0, 2.0, 1.0), cores=2), "cores", "env"),
         (window(cpu=(2.0, 1.0, 15.0), cores=2), "cores", "replay"),
@@ -153,7 +156,7 @@ def test_a_queue_for_a_core_is_not_taken_for_work():
 @pytest.mark.parametrize(
     ("spent", "bottleneck", "why"),
     [
-        (Usage(), "transfer", "no env step was made"),
+        (Usage(), "transfer", "the run was too short: 0.0 s of updates, 1 s needed"),
         (Usage(at_s=1.0), "transfer", "no env step was made"),
         (dataclasses.replace(SLOW_ENV, gradient_steps=0), "env", "no update was made"),
         (
@@ -204,6 +207,11 @@ def test_parts_that_tell_nothing_divide_nothing_by_zero():
             NOTHING_BUSY,
             "nothing is busy (workers 40, learner 50, replay shards 10, cores 3 percent), the "
             "parts wait for messages: 800 env steps/s",
+        ),
+        (
+            MISSED,
+            "the workers were away for 60 percent of their time (started late, or died and were "
+            "replaced): 800 env steps/s, the learner could do 1,600",
         ),
     ],
 )
