@@ -44,12 +44,12 @@ class Policy:
     env: settings of the run's environment, None without a run.
     """
 
-    network: torch.nn.Module
+    network: torch.nn.Module = dataclasses.field(repr=False)
     observation: ObservationSpec
     num_actions: int
     action_start: int = 0
     observation_space: Any = None
-    env: EnvConfig | None = None
+    env: EnvConfig | None = dataclasses.field(default=None, repr=False)
 
     def __call__(self, obs: Any, action_mask: Any = None) -> int | np.ndarray:
         """The best action, as the env numbers it: an int, or `[B]` int64 for a batch.

@@ -85,7 +85,7 @@ def _end(statuses: list[int]) -> None:
 def _run(verb: str, arguments: list[str], debug: bool) -> int:
     """Runs a verb; whatever it raises becomes one line and an exit status."""
     try:
-        with _sigterm_exits():
+        with _ended_by_signals():
             with told_if_slow(f"distdqn {verb}: loading"):
                 command = importlib.import_module(f"distdqn.cli.{verb}")
             status = command.run(arguments)
@@ -159,8 +159,11 @@ exit status:
 
 
 @contextlib.contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """SIGTERM ends the process through its `finally` clauses; training puts its own in place."""
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the process through its `finally` clauses; training has its own.
+
+    What is ignored stays so, as SIGHUP is under `nohup`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -168,8 +171,12 @@ def _sigterm_exits() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    obeyed = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in obeyed:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in obeyed:
+            signal.signal(number, before[number])

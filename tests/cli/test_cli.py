@@ -99,7 +99,8 @@ def test_every_command_has_help(verb):
     assert done.stderr == ""
 
 
-def test_sigterm_ends_a_command_with_143():
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_with_its_status(number, status):
     code = (
         "import types, time, distdqn.cli.main as m; v = types.ModuleType('v'); "
         "v.run = lambda a: (print('up', flush=True), time.sleep(30)); "
@@ -110,8 +111,18 @@ def test_sigterm_ends_a_command_with_143():
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=300) == 143
+        process.send_signal(number)
+        assert process.wait(timeout=300) == status
+
+
+def test_a_command_under_nohup_hears_no_hangup():
+    code = (
+        "import os, signal, sys, types, distdqn.cli.main as m; v = types.ModuleType('v'); "
+        "v.run = lambda a: os.kill(os.getpid(), signal.SIGHUP) or 0; "
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "sys.modules['distdqn.cli.doctor'] = v; sys.exit(m.main(['doctor']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 # --- evaluate ------------------------------------------------------------------------
