@@ -130,7 +130,7 @@ class Interruption:
         """In the main thread. Always KeyboardInterrupt: Ray's waits let nothing else out."""
         if number != _BREAK:
             self._note(number)
-        if self._must_break:
+        if self._must_break and not _would_be_lost(frame):
             self._has_broken, self._breaks_now = True, False
             raise KeyboardInterrupt
 
@@ -186,3 +186,15 @@ class Interruption:
         for act in self.last_acts:
             with contextlib.suppress(Exception):
                 act()
+
+
+def _would_be_lost(frame: Any) -> bool:
+    """Whether Python prints and forgets what is raised in this frame: the thread asks again.
+
+    So it does in code that a fork calls (`os.register_at_fork`), and in destructors.
+    """
+    while frame is not None:
+        if frame.f_code.co_name in ("_execute_child", "__del__"):
+            return True
+        frame = frame.f_back
+    return False

@@ -95,7 +95,8 @@ def end(process, tmp_path, *numbers):
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "bound_s"), [(signal.SIGINT, 130, 10), (signal.SIGTERM, 143, 20)]
+    ("number", "status", "bound_s"),
+    [(signal.SIGINT, 130, 10), pytest.param(signal.SIGTERM, 143, 20, marks=pytest.mark.long)],
 )
 def test_a_signal_while_forty_workers_start_ends_the_run_in_time(
     forty, tmp_path, number, status, bound_s

@@ -138,6 +138,46 @@ def test_under_nohup_a_closed_terminal_is_not_heard():
     assert not interruption.name
 
 
+def test_no_interrupt_is_lost_in_a_destructor(monkeypatch):
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    class Ends:
+        def __del__(self):
+            send("SIGINT")
+            time.sleep(0.05)
+
+    interruption = Interruption()
+    with pytest.raises(KeyboardInterrupt), interruption.heard(), interruption.until(0):
+        Ends()
+        time.sleep(LONG_S)
+    assert not lost
+
+
+FORKING = """
+import os, signal, subprocess, time
+from distdqn.run.interruption import Interruption
+
+def hook():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.05)
+
+os.register_at_fork(after_in_parent=hook)
+interruption = Interruption()
+with interruption.heard(), interruption.until(0):
+    subprocess.Popen(["true"], preexec_fn=int).wait()  # forks, as Ray's start does
+    time.sleep(60)
+"""
+
+
+def test_no_interrupt_is_lost_in_what_a_fork_calls():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=LONG_S
+    )
+    assert done.returncode == -signal.SIGINT
+    assert "Exception ignored" not in done.stderr
+
+
 STUCK = """
 import hashlib, signal, sys
 from distdqn.run.interruption import BOUNDS_S, Interruption
