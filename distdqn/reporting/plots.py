@@ -117,7 +117,9 @@ def _draw_evaluations(axes: Axes, evaluations: np.ndarray) -> Legend:
         return {}
     env_steps, mean, low, high = evaluations.T
     if len(env_steps) <= _MOST_MARKERS:
-        spread: dict[str, Any] = {"yerr": [mean - low, high - mean], "elinewidth": 1.2}
+        # Rounding may put the mean of equal returns beside them.
+        reach = np.maximum([mean - low, high - mean], 0.0)
+        spread: dict[str, Any] = {"yerr": reach, "elinewidth": 1.2}
         line: Any = axes.errorbar(env_steps, mean, fmt="o-", capsize=2.5, **spread, **_EVALUATED)
     else:
         band = axes.fill_between(env_steps, low, high, color=ACCENT, alpha=0.2, linewidth=0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import Config, to_plain, to_yaml
-from distdqn.errors import DistDQNError
+from distdqn.errors import DistDQNError, one_line, traceback_of
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import tree_pss_bytes
 from distdqn.reporting.plots import plot_learning_curve, thinned
@@ -167,9 +167,15 @@ class RunRecord:
             self._train_curve = list(map(tuple, thinned(self._train_array()).tolist()))
 
     def plot(self) -> None:
-        """`learning_curve.png`, where anything has been heard."""
-        if self._poll is None:
-            return
+        """`learning_curve.png`, where anything has been heard; a failure costs it alone."""
+        if self._poll is not None:
+            try:
+                self._draw()
+            except Exception as error:
+                self._progress.say(f"learning_curve.png could not be drawn: {one_line(error)}")
+                self.log_error("plot", traceback_of(error))
+
+    def _draw(self) -> None:
         preset = self._folder.read_run_json().get("preset")
         told = [self._folder.name, self._config.env.id, preset and f"preset {preset}"]
         plot_learning_curve(

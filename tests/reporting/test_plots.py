@@ -78,6 +78,14 @@ def test_a_constant_return_has_an_axis_with_room_around_it(tmp_path, drawn):
     assert drawn[0].get_ylim() == (0.0, 2.0)
 
 
+def test_equal_returns_whose_mean_is_rounded_have_no_spread(tmp_path, drawn):
+    returns = np.full(20, 0.93)
+    mean = returns.mean() + np.spacing(0.93)
+    evaluations = [(10, mean, returns.min(), returns.max()), (20, 0.5, 0.5, 0.5)]
+    plot_learning_curve(tmp_path / "curve.png", np.zeros((0, 2)), evaluations, "t")
+    assert len(drawn) == 1
+
+
 def test_what_is_not_finite_is_left_out(tmp_path, drawn):
     train = np.array([[10.0, np.nan], [20.0, np.inf], [30.0, 5.0]])
     evaluations = [(10, np.nan, 0.0, 1.0), (40, 2.0, 1.0, 3.0)]

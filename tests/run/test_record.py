@@ -81,6 +81,17 @@ def test_the_display_counts_from_the_start_of_the_run(tmp_path, monkeypatch):
     assert shown == [15.0]
 
 
+def test_a_plot_that_fails_costs_the_plot_alone(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(Progress, "say", lambda self, line: said.append(line))
+    monkeypatch.setattr(record_module, "plot_learning_curve", lambda *_, **__: 1 / 0)
+    record, folder = make_record(tmp_path)
+    record.hear(poll())
+    record.plot()
+    assert "learning_curve.png could not be drawn: ZeroDivisionError: division by zero" in said
+    assert "1 / 0" in (folder.path / "errors.log").read_text()
+
+
 def test_the_plot_is_named_after_run_env_and_preset(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr(
