@@ -122,7 +122,7 @@ class Policy:
         return mask
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """Greedy episodes with a run's policy.
 
@@ -140,8 +140,8 @@ class Evaluation:
     episodes: int
     seed: int
     epsilon: float
-    returns: np.ndarray = dataclasses.field(repr=False)
-    lengths: np.ndarray = dataclasses.field(repr=False)
+    returns: np.ndarray
+    lengths: np.ndarray
     num_cut: int
     videos: list[str]
     warnings: list[str]
@@ -153,6 +153,10 @@ class Evaluation:
     @property
     def return_std(self) -> float:
         return float(self.returns.std())
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.to_json().items())
+        return f"Evaluation({told})"
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, of returns and lengths the figures alone."""

@@ -351,6 +351,7 @@ def test_evaluating_a_run_gives_its_figures_and_is_repeatable(tmp_path):
     assert 1 <= first["return_min"] <= first["return_mean"] <= first["return_max"] <= 30
     assert first["return_mean"] == first["length_mean"]  # CartPole gives 1 a step
     assert first["videos"] == [] and first["warnings"] == []
+    assert f"return_mean={result.return_mean}" in repr(result) and "array" not in repr(result)
 
 
 def test_episodes_that_are_cut_are_counted(tmp_path):

@@ -52,7 +52,8 @@ def find_spec(env_id: str) -> EnvSpec:
             _REGISTER[namespace]()
     spec = gymnasium.registry.get(name)
     if spec is None:
-        raise errors.UnknownEnvError(f"no environment {env_id!r} is registered{_closest(name)}")
+        hint = _closest(name, env_id.removesuffix(name))
+        raise errors.UnknownEnvError(f"no environment {env_id!r} is registered{hint}")
     return spec
 
 
@@ -77,10 +78,12 @@ def _import_module(module: str, env_id: str) -> None:
             ) from error
 
 
-def _closest(name: str) -> str:
+def _closest(name: str, module: str) -> str:
     """The registered ids nearest to a name, as the end of a message.
 
     Those in its namespace, if it has one; none that would be refused in turn.
+
+    module: what stood before the name, colon included, and must stand there again.
     """
     prefix = "".join(name.lower().rpartition("/")[:2])
     by_lower = {
@@ -91,7 +94,7 @@ def _closest(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), by_lower, n=MAX_SUGGESTIONS, cutoff=0.5)
     if not close:
         return "; an id from another package is written module:Id-v0"
-    return "; closest: " + ", ".join(by_lower[match] for match in close)
+    return "; closest: " + ", ".join(module + by_lower[match] for match in close)
 
 
 def _old_id(name: str) -> re.Match[str] | None:

@@ -73,7 +73,7 @@ class Change:
 class Verdict:
     """What limits a run.
 
-    limit: "workers", "learner", "shards", "cores" (all are busy), "absence" (workers are
+    limit: "workers", "learner", "shards", "cores" (all are busy), "absence" (parts are
       missed), "transfer" (nothing is busy), "turns" (lockstep), or "" where the run was too
       short to be sure.
     bottleneck: as `summary.json` has it: "env", "inference", "replay", "transfer", "learner".
@@ -113,7 +113,7 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     busy["cores"] = min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)
     limit = min(found, key=found.__getitem__)
     if rate < _NOTHING_BUSY * found[limit]:
-        limit = _idle(busy, _away(spent, setup))
+        limit = _idle(busy, spent.restarts > 0 or _away(spent, setup) >= _AWAY)
     cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
     used = {name: _ratio(max(seconds, 0.0), spent.at_s) for name, seconds in cpu_s.items()}
     if setup.in_turns:
@@ -172,12 +172,12 @@ def _away(spent: Usage, setup: Setup) -> float:
     return max(1.0 - _ratio(spent.workers_s, spent.at_s) / setup.workers, 0.0)
 
 
-def _idle(busy: Mapping[str, float], away: float) -> str:
+def _idle(busy: Mapping[str, float], are_missed: bool) -> str:
     """The limit of a run that is far below every capacity."""
     busiest = max(busy, key=busy.__getitem__)
     if busiest != "workers" and busy[busiest] >= _BUSY:
         return busiest
-    if away >= _AWAY:
+    if are_missed:
         return "absence"
     return busiest if busy[busiest] >= _BUSY else "transfer"
 
@@ -262,8 +262,8 @@ def _evidence(verdict: Verdict, spent: Usage, setup: Setup) -> str:
         shares = _percents({NAMES[name]: share for name, share in busy.items()})
         told = f"nothing is busy ({shares} percent), the parts wait for messages"
     elif limit == "absence":
-        away = f"{100 * _away(spent, setup):.0f} percent of their time"
-        told = f"the workers were away for {away} (started late, or died and were replaced)"
+        away = f"workers {100 * _away(spent, setup):.0f} percent of their time"
+        told = f"parts were missing ({away}; {spent.restarts:,} died and were replaced)"
     else:
         told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
     if limit == "workers":

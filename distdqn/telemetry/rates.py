@@ -18,7 +18,9 @@ class RateMeter:
         self._seen: collections.deque[tuple[float, float]] = collections.deque()
 
     def rate(self, now: float, total: float) -> float:
-        """With one more observation; NaN with one alone."""
+        """With one more observation; NaN with one alone, as after a total that has fallen."""
+        if self._seen and total < self._seen[-1][1]:  # a learner went on from its last snapshot
+            self._seen.clear()
         self._seen.append((now, total))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_S:
             self._seen.popleft()

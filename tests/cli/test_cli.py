@@ -60,9 +60,10 @@ def test_a_terminal_gets_a_word_where_loading_lasts(is_terminal, is_slow, told, 
     assert said == ["loading"] * told
 
 
-def test_an_unknown_command_is_refused_with_the_nearest(capsys):
-    assert main(["trian"]) == 2
-    assert capsys.readouterr().err == "distdqn: unknown command 'trian'; did you mean train?\n"
+@pytest.mark.parametrize(("word", "meant"), [("trian", "train"), ("play", "evaluate")])
+def test_an_unknown_command_is_refused_with_what_was_meant(capsys, word, meant):
+    assert main([word]) == 2
+    assert capsys.readouterr().err == f"distdqn: unknown command {word!r}; did you mean {meant}?\n"
 
 
 def test_a_flag_before_the_command_is_refused(capsys):

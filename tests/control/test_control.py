@@ -348,8 +348,12 @@ def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
     control.report_learner(learner_report(1, 40, spent(3.0, 4.0)), -1)
     control.report_learner(learner_report(2, 35, spent(0.5, 0.25), compiled=True), -1)
     for report in (
-        WorkerReport(0, 0, collected=10, env_s=2.0, inference_s=1.0, spent=spent(4.0, 3.0)),
-        WorkerReport(0, 1, collected=5, env_s=0.5, inference_s=0.25, spent=spent(1.0, 1.0)),
+        WorkerReport(
+            0, 0, collected=10, elapsed_s=6.0, env_s=2.0, inference_s=1.0, spent=spent(4.0, 3.0)
+        ),
+        WorkerReport(
+            0, 1, collected=5, elapsed_s=1.5, env_s=0.5, inference_s=0.25, spent=spent(1.0, 1.0)
+        ),
         WorkerReport(1, 0),
     ):
         control.report_worker(report, -1)
@@ -370,6 +374,7 @@ def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
     assert (total.env_steps, total.gradient_steps, total.compiled) == (15, 35, True)
     assert (total.env_s, total.inference_s) == (2.5, 1.25)
     assert (total.replay_s, total.adding_s, total.cores) == (3.0, 0.75, 4)
+    assert (total.workers_s, total.restarts) == (7.5, 2)
     assert total.rest_cpu_s == 50.0 - (4.0 + 3.75 + 4.25)
 
 

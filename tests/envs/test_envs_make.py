@@ -79,6 +79,11 @@ def test_an_unknown_id_names_the_closest(env_id, closest):
     assert message.startswith(f"no environment '{env_id}' is registered; closest: {closest}")
 
 
+def test_an_id_of_a_module_is_proposed_with_the_module():
+    message = message_of(errors.UnknownEnvError, EnvConfig("gymnasium:CartPol-v1"))
+    assert "; closest: gymnasium:CartPole-v1, " in message + ", "
+
+
 def test_an_id_like_no_other_says_how_to_name_a_module():
     message = message_of(errors.UnknownEnvError, EnvConfig("Zzzzzz-v7"))
     assert message.endswith("an id from another package is written module:Id-v0")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distdqn.telemetry.histograms import LogHistogram
-from distdqn.telemetry.rates import Sparingly
+from distdqn.telemetry.rates import RateMeter, Sparingly
 from distdqn.telemetry.status import SCALARS, RunStatus, scalars
 
 VALUES = st.lists(st.floats(1e-5, 1e5), min_size=1, max_size=60)
@@ -72,6 +72,14 @@ def test_a_sample_scaled_to_its_shard_weighs_as_much_as_the_shard():
     assert merged.total == pytest.approx(1_000)
     assert merged.quantile(0.89) == pytest.approx(1.0, rel=0.1)
     assert merged.quantile(0.91) == pytest.approx(8.0, rel=0.1)
+
+
+def test_a_total_that_falls_begins_a_new_window():
+    meter = RateMeter()
+    assert math.isnan(meter.rate(0.0, 100))
+    assert meter.rate(1.0, 300) == 200.0
+    assert math.isnan(meter.rate(2.0, 150)), "a learner went on from its last snapshot"
+    assert meter.rate(4.0, 350) == 100.0
 
 
 def test_sparingly_takes_a_hundredth_of_the_time_and_repeats_the_last_value(monkeypatch):
