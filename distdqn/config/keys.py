@@ -108,7 +108,9 @@ def _walk(
         elif any(other.startswith(f"{key}.") for other in known):
             yield from _walk(value, kind, entries, f"{key}.", source)
         else:
-            hint = did_you_mean_key(key, known, "`distdqn train --help` lists all keys")
+            sections = {other.rpartition(".")[0] for other in known} - {""}
+            words = [*known, *sorted(sections)]
+            hint = did_you_mean_key(key, words, "`distdqn train --help` lists all keys")
             raise ConfigError(f"{begin(source, place)}unknown key {key!r}; {hint}")
 
 

@@ -121,6 +121,8 @@ def test_exponents_without_a_dot_are_numbers_in_yaml():
             "values; did you mean env.id?",
         ),
         ("workers: {epsilon: 0.1}", "did you mean workers.epsilon.value?"),
+        ("lerner: {batch_size: 8}", "unknown key 'lerner'; did you mean learner?"),
+        ("workers: {epsilom: {value: 0.1}}", "did you mean workers.epsilon?"),
         ("? [1, 2]\n: 3", "line 1: unknown key '[1, 2]'"),
         ("on: 1", "line 1: unknown key 'on'"),
         ("env.kwargs: {? [1, 2] : 3}", "line 1: not YAML: found unhashable key"),
