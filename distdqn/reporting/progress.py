@@ -90,7 +90,8 @@ class Progress:
             self._is_over.set()
             self._counting.join()
         if self._status is not None:
-            self._status = dataclasses.replace(self._status, state="ended")
+            elapsed_s = self._status.elapsed_s + time.monotonic() - self._heard_at
+            self._status = dataclasses.replace(self._status, state="ended", elapsed_s=elapsed_s)
         self._show()
         if self._live is not None:
             self._live.stop()

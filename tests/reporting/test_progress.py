@@ -180,11 +180,13 @@ def test_a_log_gets_one_plain_line_every_five_seconds(clock):
         for _ in range(101):
             progress.update(STATUS)
             clock.now += 0.1
+        clock.now += 8.0  # of final evaluation, say
     lines = shown(output).splitlines()
     assert len(lines) == 4  # at 0, 5 and 10 s, and the last state at the end
     assert lines[0].startswith("running 1:15: 312,448 of 500,000 env steps (62%, 0:09 left)")
     assert "return 431.2 (evaluation 487.5, best 500.0)" in lines[0]
     assert "now 20,000 env steps/s and 1,893 updates/s" in lines[0]
+    assert lines[-1].startswith("ended 1:23: ")
     assert "12.79 samples per insert" in lines[0] and "\x1b" not in shown(output)
 
 
