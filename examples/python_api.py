@@ -4,8 +4,6 @@ python python_api.py
 """
 
 import argparse
-import json
-from pathlib import Path
 
 import distdqn
 
@@ -17,24 +15,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # The keys are those of YAML files and flags; `distdqn train --help` lists them all.
-    config = distdqn.load_config(
-        preset="cartpole",
-        values={
-            "total_env_steps": arguments.total_env_steps,
-            "mode": arguments.mode,
-            "env.wrappers": ["TimeLimit(max_episode_steps=200)"],
-            "eval.stop_at_return": 195,
-        },
-    )
+    values = {"total_env_steps": arguments.total_env_steps, "eval.stop_at_return": 195}
+    values |= {"env.wrappers": ["TimeLimit(max_episode_steps=200)"], "mode": arguments.mode}
+    config = distdqn.load_config(preset="cartpole", values=values)
     summary = distdqn.train(config)
     print(f"{summary.env_steps:,} env steps, {summary.env_steps_per_s:,.0f} each second")
     print(f"mean return of the best weights: {summary.best_eval_return_mean:.1f}")
 
-    # A run's folder holds the same figures for programs, its curves and its checkpoints.
-    folder = Path(summary.run_folder)
-    assert json.loads((folder / "summary.json").read_text())["seed"] == config.seed
-
-    policy = distdqn.load_policy(folder)
+    policy = distdqn.load_policy(summary.run_folder)  # its summary.json has all figures
     env = policy.make_env()  # as in training, wrapper included
     for seed in range(3):
         obs, _ = env.reset(seed=seed)
