@@ -103,7 +103,8 @@ def test_every_command_has_help(verb):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_command_with_its_status(number, status):
     code = (
-        "import types, time, distdqn.cli.main as m; v = types.ModuleType('v'); "
+        "import signal, types, time, distdqn.cli.main as m; v = types.ModuleType('v'); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # these tests may run under nohup
         "v.run = lambda a: (print('up', flush=True), time.sleep(30)); "
         "sys.modules['distdqn.cli.doctor'] = v; sys.exit(m.main(['doctor']))"
     )
