@@ -108,7 +108,7 @@ def _walk(
         elif any(other.startswith(f"{key}.") for other in known):
             yield from _walk(value, kind, entries, f"{key}.", source)
         else:
-            sections = {other.rpartition(".")[0] for other in known} - {""}
+            sections = {other.rpartition(".")[0] for other in known} - {"", prefix.rstrip(".")}
             words = [*known, *sorted(sections)]
             hint = did_you_mean_key(key, words, "`distdqn train --help` lists all keys")
             raise ConfigError(f"{begin(source, place)}unknown key {key!r}; {hint}")

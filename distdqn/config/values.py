@@ -25,6 +25,7 @@ else:  # typing's own came with Python 3.11
 
 
 _T = TypeVar("_T")
+_MEANT = {"gpu": "cuda", "sync": "lockstep", "deterministic": "lockstep", "per": "prioritized"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +213,8 @@ def _choice(value: Any, bare: Any, key: str) -> str:
     options = get_args(bare)
     if value in options:
         return value
-    hint = did_you_mean(str(value), options, "")
+    word = str(value)
+    hint = did_you_mean(_MEANT.get(word, word), options, "")
     raise _Refused("; ".join(filter(None, (" or ".join(options), hint))))
 
 

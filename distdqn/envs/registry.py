@@ -74,7 +74,7 @@ def _import_module(module: str, env_id: str) -> None:
                 raise
             raise errors.UnknownEnvError(
                 f"there is no module {module!r} to import for environment {env_id!r}: install it, "
-                "or correct the part of env.id before the colon"
+                "name its folder in PYTHONPATH, or correct the part of env.id before the colon"
             ) from error
 
 

@@ -228,7 +228,10 @@ def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]
     elif limit == "transfer":
         add("", "", "more on the way (workers.max_in_flight, learner.prefetch)", spent)
     elif setup.in_turns:
-        add("mode", "async", "mode async lets them overlap", endless)
+        # There the update is compiled, whose speed is not known.
+        unknown = spent.learner if spent.compiled or spent.device == "cuda" else Spent()
+        bound = dataclasses.replace(endless, learner=unknown)
+        add("mode", "async", "mode async lets them overlap", bound)
     if limit in ("learner", "shards", "cores"):
         ratio, now = setup.samples_per_insert * _SMALLER_RATIO, setup.samples_per_insert
         add("samples_per_insert", ratio, f"samples_per_insert {ratio:g} for {now:g}")
@@ -262,8 +265,8 @@ def _evidence(verdict: Verdict, spent: Usage, setup: Setup) -> str:
         shares = _percents({NAMES[name]: share for name, share in busy.items()})
         told = f"nothing is busy ({shares} percent), the parts wait for messages"
     elif limit == "absence":
-        away = f"workers {100 * _away(spent, setup):.0f} percent of their time"
-        told = f"parts were missing ({away}; {spent.restarts:,} died and were replaced)"
+        away = f"the workers {100 * _away(spent, setup):.0f} percent of their time"
+        return f"parts were missing, {away}: {rate}; errors.log has what ended them"
     else:
         told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
     if limit == "workers":

@@ -43,8 +43,8 @@ class StartBudget:
         """One line for a person."""
         return (
             f"{self.processes:,} processes with about {self.threads:,} threads and "
-            f"{_gibibytes(self.process_bytes)}, {_gibibytes(self.in_all)} with the replay; "
-            f"environments come on top; {_gibibytes(_free())} are free, swap included"
+            f"{_gibibytes(self.in_all)}, the replay included; environments come on top; "
+            f"{_gibibytes(_free())} are free, swap included"
         )
 
 

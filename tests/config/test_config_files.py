@@ -121,6 +121,12 @@ def test_exponents_without_a_dot_are_numbers_in_yaml():
             "values; did you mean env.id?",
         ),
         ("workers: {epsilon: 0.1}", "did you mean workers.epsilon.value?"),
+        (
+            "workers: {epsilon: {start: 1.0, end: 0.1}}",
+            "unknown key 'workers.epsilon.start'; did you mean workers.epsilon.value?",
+        ),
+        ("learner: {device: gpu}", "must be auto or cpu or cuda; did you mean cuda?"),
+        ("mode: sync", "did you mean lockstep?"),
         ("lerner: {batch_size: 8}", "unknown key 'lerner'; did you mean learner?"),
         ("workers: {epsilom: {value: 0.1}}", "did you mean workers.epsilon?"),
         ("? [1, 2]\n: 3", "line 1: unknown key '[1, 2]'"),
