@@ -18,7 +18,7 @@ import torch
 from distdqn.config import Config, EnvConfig, load_config
 from distdqn.envs.make import describe, make_playing_env, make_stepper
 from distdqn.envs.observations import ObservationEncoder
-from distdqn.envs.spaces import from_plain, space_of
+from distdqn.envs.spaces import from_plain, seen_space, space_of
 from distdqn.errors import CheckpointError, ConfigError, RunError, begun, shorten
 from distdqn.evaluation.play import MAX_ENVS, EvaluationResult, play_episodes
 from distdqn.evaluation.video import record_video, require_pictures
@@ -319,9 +319,10 @@ def _build(
         if make_network is not None:
             return make_network(observation_space, kind["num_actions"])
         hidden, dueling = tuple(kind["hidden"]), kind["dueling"]
+        seen = seen_space(observation, observation_space)
         try:
             return make_own_network(
-                observation, kind["num_actions"], kind["torso"], hidden, dueling, observation_space
+                observation, kind["num_actions"], kind["torso"], hidden, dueling, seen
             )
         except ConfigError as error:
             raise RunError(f"the network cannot be rebuilt: {error}") from error

@@ -22,6 +22,20 @@ from gymnasium import spaces
 from distdqn.types import ObservationSpec
 
 
+def seen_space(observation: ObservationSpec, space: spaces.Space[Any] | None) -> spaces.Box:
+    """The space of what a torso is given: the env's own where that has its shape.
+
+    Else, of `Dict` and the like of the flat vector, of an index of its one-hot vector.
+    """
+    shape = observation.obs_shape
+    if observation.num_categories:
+        shape = (*shape, observation.num_categories)
+    shape = shape or (1,)
+    if isinstance(space, spaces.Box) and space.shape == shape:
+        return space
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
 def to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
     """Of a space that `ObservationEncoder` supports."""
     if isinstance(space, spaces.Dict):

@@ -174,17 +174,6 @@ def preprocess(obs: torch.Tensor, observation: ObservationSpec, dtype: torch.dty
     return x.unsqueeze(1) if x.ndim == 1 else x
 
 
-def seen_space(observation: ObservationSpec, observation_space: Any = None) -> Any:
-    """The `Box` of preprocessed observations: the env's own where that has their shape."""
-    from gymnasium import spaces  # only this needs it
-
-    zeros = torch.zeros(1, *observation.obs_shape)
-    shape = tuple(preprocess(zeros, observation, zeros.dtype).shape[1:])
-    if isinstance(observation_space, spaces.Box) and observation_space.shape == shape:
-        return observation_space
-    return spaces.Box(-np.inf, np.inf, shape, np.float32)
-
-
 def mlp(observation: ObservationSpec, hidden: Sequence[int]) -> tuple[nn.Module, int]:
     """Linear layers with ReLU on the flattened observation; returns it and its width.
 
@@ -212,9 +201,9 @@ def make_network(
 
     observation: how observations are stored.
     torso: "mlp", "nature", "minatar", "auto" for the one that suits the observations
-      (`suited_torso`), or "module:function". The function gets the space of what the module is
-      given, and returns the module and its output size H; the module maps preprocessed
-      observations to `[B, H]`.
+      (`suited_torso`), or "module:function". The function gets `observation_space` (see
+      `envs.spaces.seen_space`) where one is given and else `observation`, and returns a module
+      and its output size H; the module maps preprocessed observations to `[B, H]`.
     hidden: widths of the mlp's layers.  dueling: a dueling head in place of a linear one.
     Raises ConfigError for an unknown torso, pictures that are none or too small for it, or a
     torso that cannot be imported, raises, or whose output is not `[B, H]`.
@@ -226,8 +215,8 @@ def make_network(
     elif torso in SMALLEST:
         body, width = picture_torso(torso, observation)
     else:
-        space = seen_space(observation, observation_space)
-        body, width = _custom_torso(torso, space, observation)
+        argument = observation if observation_space is None else observation_space
+        body, width = _custom_torso(torso, argument, observation)
     head = DuelingHead if dueling else nn.Linear
     return QNetwork(observation, body, head(width, num_actions))
 

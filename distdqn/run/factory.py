@@ -78,6 +78,7 @@ class Factory:
         """
         import torch
 
+        from distdqn.envs.spaces import seen_space
         from distdqn.networks.q_network import check_network, make_network, users_code
 
         torch.manual_seed(self.config.seed)
@@ -93,7 +94,7 @@ class Factory:
                 torso=net.torso,
                 hidden=tuple(net.hidden),
                 dueling=net.dueling,
-                observation_space=self.observation_space,
+                observation_space=seen_space(self.observation, self.observation_space),
             )
         is_double = self.config.learner.precision == "float64"
         if is_double and isinstance(module, torch.nn.Module):

@@ -10,7 +10,8 @@ import pytest
 from fake_envs import NESTED_SPACE
 
 from distdqn.envs.observations import ObservationEncoder
-from distdqn.envs.spaces import from_plain, space_of, to_plain
+from distdqn.envs.spaces import from_plain, seen_space, space_of, to_plain
+from distdqn.types import ObservationSpec
 
 spaces: Any = gymnasium.spaces
 SPACES = [
@@ -47,3 +48,22 @@ def test_what_is_stored_as_it_is_tells_its_space(space):
         spec.dtype,
         spec.num_categories,
     )
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "seen"),
+    [
+        (spaces.Box(0, 255, (2, 3, 3), np.uint8), ObservationSpec((2, 3, 3), "uint8"), (2, 3, 3)),
+        (
+            spaces.Dict(a=spaces.Box(0, 1, (3,)), b=spaces.Discrete(1)),
+            ObservationSpec((4,), "float32"),
+            (4,),
+        ),
+        (spaces.Discrete(5), ObservationSpec((), "int32", num_categories=5), (5,)),
+    ],
+)
+def test_a_users_torso_gets_the_space_of_what_its_module_is_given(space, observation, seen):
+    shape = seen_space(observation, space).shape
+    assert shape == seen and seen_space(observation, None).shape == seen
+    is_own = isinstance(space, spaces.Box)
+    assert (seen_space(observation, space) is space) == is_own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from torch import nn
 
 from distdqn.errors import ConfigError
@@ -14,7 +13,6 @@ from distdqn.networks.q_network import (
     check_network,
     make_network,
     preprocess,
-    seen_space,
 )
 from distdqn.types import ObservationSpec
 
@@ -124,23 +122,14 @@ def test_a_network_in_float64_computes_in_float64(dueling):
 
 def test_a_users_torso_is_found_by_its_name_and_gets_the_observation():
     network = make_network(IMAGE, 3, torso=f"{__name__}:torso", dueling=True)
-    assert seen_by_torso[-1].shape == (2, 3, 3)
+    assert seen_by_torso[-1] == IMAGE
     assert network(torch.zeros((2, 2, 3, 3), dtype=torch.uint8)).shape == (2, 3)
 
 
-@pytest.mark.parametrize(
-    ("space", "observation", "seen"),
-    [
-        (spaces.Box(0, 255, (2, 3, 3), np.uint8), IMAGE, (2, 3, 3)),
-        (spaces.Dict(a=spaces.Box(0, 1, (3,)), b=spaces.Discrete(1)), VECTOR, (4,)),
-        (spaces.Discrete(5), INDEX, (5,)),
-    ],
-)
-def test_a_users_torso_gets_the_space_of_what_its_module_is_given(space, observation, seen):
-    shape = seen_space(observation, space).shape
-    assert shape == seen and seen_space(observation).shape == seen
-    is_own = isinstance(space, spaces.Box)
-    assert (seen_space(observation, space) is space) == is_own
+def test_a_users_torso_gets_the_observation_space_where_there_is_one():
+    space = object()
+    make_network(IMAGE, 3, torso=f"{__name__}:torso", observation_space=space)
+    assert seen_by_torso[-1] is space
 
 
 @pytest.mark.parametrize(
