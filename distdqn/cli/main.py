@@ -29,7 +29,6 @@ VERBS = {
     "bench": "measure throughput",
     "doctor": "check this machine and say what to do",
 }
-_MEANT = {"play": "evaluate", "enjoy": "evaluate", "run": "train", "learn": "train"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,7 +134,7 @@ def _unknown_verb(word: str) -> str:
 
     if word.startswith("-"):
         return f"name a command before {word}: {', '.join(VERBS)}"
-    hint = did_you_mean(_MEANT.get(word, word), VERBS, "the commands are " + ", ".join(VERBS))
+    hint = did_you_mean(word, VERBS, "the commands are " + ", ".join(VERBS))
     return f"unknown command {word!r}; {hint}"
 
 

@@ -14,6 +14,7 @@ from distdqn.config import Config, to_plain
 from distdqn.config.files import build_named, gather, preset_names, read_preset
 from distdqn.config.schedules import outlasting
 from distdqn.config.yaml_text import annotated_yaml
+from distdqn.plain_json import to_json
 
 _PROG = "distdqn train"
 _ABOUT = """Trains a deep Q-network: env workers, replay shards and a learner on Ray.
@@ -45,7 +46,8 @@ def run(arguments: Sequence[str]) -> int:
     own, output, given = read_flags(_PROG, words, Options, OutputFlags, Config)
     options = make_options(Options, own)
     if options.list_presets:
-        print(_presets())
+        presets = _presets()
+        print(to_json(presets, indent=2) if "json" in output else listing(presets))
         return 0
     values, origins = gather(options.config, options.preset, given)
     config = build_named(values, origins)
@@ -88,7 +90,7 @@ def _look(
     return document
 
 
-def _presets() -> str:
-    """The presets by name, each with the first comment of its file."""
+def _presets() -> dict[str, str]:
+    """The first comment of each preset's file by its name."""
     first_lines = {name: read_preset(name).partition("\n")[0] for name in preset_names()}
-    return listing({name: line.removeprefix("# ") for name, line in first_lines.items()})
+    return {name: line.removeprefix("# ") for name, line in first_lines.items()}

@@ -152,13 +152,19 @@ TABLE = (  # our key, "" where there is none; the others' names; what to know
 )
 
 _BY_NAME = {name: (key, note) for key, names, note in TABLE for name in names.split()}
+_MEANT = {  # commands and values that others have, by ours
+    **{"play": "evaluate", "enjoy": "evaluate", "run": "train", "learn": "train"},
+    **{"gpu": "cuda", "sync": "lockstep", "deterministic": "lockstep", "per": "prioritized"},
+}
 _A_KEY = "replay.capacity"  # which only what has all keys has
 _ALIKE, _CLOSE = 0.6, 0.8  # likeness of a word to ours, and to those of others, which are many
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """The known word most like `word`, or what to say `otherwise`, where nothing is alike."""
-    best = max(known, key=lambda candidate: _likeness(word, candidate))
+    """The known word that `word` means or is most like; `otherwise`, where nothing is alike."""
+    words = list(known)
+    word = _MEANT[word] if _MEANT.get(word) in words else word
+    best = max(words, key=lambda candidate: _likeness(word, candidate))
     return f"did you mean {best}?" if _likeness(word, best)[0] >= _ALIKE else otherwise
 
 

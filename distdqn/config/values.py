@@ -25,7 +25,6 @@ else:  # typing's own came with Python 3.11
 
 
 _T = TypeVar("_T")
-_MEANT = {"gpu": "cuda", "sync": "lockstep", "deterministic": "lockstep", "per": "prioritized"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,8 +212,7 @@ def _choice(value: Any, bare: Any, key: str) -> str:
     options = get_args(bare)
     if value in options:
         return value
-    word = str(value)
-    hint = did_you_mean(_MEANT.get(word, word), options, "")
+    hint = did_you_mean(str(value), options, "")
     raise _Refused("; ".join(filter(None, (" or ".join(options), hint))))
 
 

@@ -333,7 +333,7 @@ class Control:
             at_s=time.monotonic(),
             env_steps=self.env_steps,
             workers_s=sum(report.elapsed_s for report in workers),
-            restarts=self._restarts.total(),
+            learner_s=sum(report.elapsed_s for report in learners),
             env_s=sum(report.env_s for report in workers),
             inference_s=sum(report.inference_s for report in workers),
             adding_s=sum(report.adding_s for report in shards),

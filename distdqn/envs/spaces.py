@@ -1,4 +1,4 @@
-"""Observation spaces as plain values, so that a checkpoint can hold them.
+"""Observation spaces: of what is stored and of what a torso sees; as plain values, for checkpoints.
 
     Box            {"kind": "Box", "shape": [4], "dtype": "float32", "low": [...], "high": [...]}
     Discrete       {"kind": "Discrete", "n": 16, "start": 0}
@@ -20,20 +20,6 @@ import numpy as np
 from gymnasium import spaces
 
 from distdqn.types import ObservationSpec
-
-
-def seen_space(observation: ObservationSpec, space: spaces.Space[Any] | None) -> spaces.Box:
-    """The space of what a torso is given: the env's own where that has its shape.
-
-    Else, of `Dict` and the like of the flat vector, of an index of its one-hot vector.
-    """
-    shape = observation.obs_shape
-    if observation.num_categories:
-        shape = (*shape, observation.num_categories)
-    shape = shape or (1,)
-    if isinstance(space, spaces.Box) and space.shape == shape:
-        return space
-    return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 def to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -85,6 +71,20 @@ def space_of(observation: ObservationSpec) -> spaces.Space[Any]:
     limits = np.iinfo(dtype) if dtype.kind in "iu" else None
     low, high = (limits.min, limits.max) if limits else (-np.inf, np.inf)
     return spaces.Box(low, high, observation.obs_shape, dtype.type)
+
+
+def seen_space(observation: ObservationSpec, space: spaces.Space[Any] | None) -> spaces.Box:
+    """The space of what a torso is given: the env's own where that has its shape.
+
+    Else, of `Dict` and the like of the flat vector, of an index of its one-hot vector.
+    """
+    shape = observation.obs_shape
+    if observation.num_categories:
+        shape = (*shape, observation.num_categories)
+    shape = shape or (1,)
+    if isinstance(space, spaces.Box) and space.shape == shape:
+        return space
+    return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 def _bound(bound: np.ndarray) -> Any:

@@ -16,7 +16,7 @@ from distdqn.telemetry.usage import MIN_WINDOW_S, Spent, Usage
 _MOST_TIMES = 4  # as many parts at once; what comes beyond is to be measured first
 _NOTHING_BUSY = 0.65  # of the smallest capacity: the parts wait on the way between them
 _BUSY = 0.9  # of its time: no way between them is to blame
-_AWAY = 0.2  # of the workers' time: they are missed
+_AWAY, _AWAY_S = 0.2, 1.0  # share and seconds of their time: parts are missed; reports lag
 _SPARE = 1.2  # fewer workers would do where they keep this much above what is reached
 _SMALLER_RATIO = 0.5
 _FAR = 1.25  # more of a part is held back by the cores alone
@@ -113,7 +113,7 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     busy["cores"] = min(_ratio(spent.cpu_s, spent.cores * spent.at_s), 1.0)
     limit = min(found, key=found.__getitem__)
     if rate < _NOTHING_BUSY * found[limit]:
-        limit = _idle(busy, spent.restarts > 0 or _away(spent, setup) >= _AWAY)
+        limit = _idle(busy, bool(_missed(spent, setup)))
     cpu_s = {name: kind.cpu_s for name, kind in spent.kinds.items()} | {"rest": spent.rest_cpu_s}
     used = {name: _ratio(max(seconds, 0.0), spent.at_s) for name, seconds in cpu_s.items()}
     if setup.in_turns:
@@ -165,11 +165,12 @@ def reached(spent: Usage, setup: Setup) -> float:
     return _ratio(min(spent.env_steps, by_updates or spent.env_steps), spent.at_s)
 
 
-def _away(spent: Usage, setup: Setup) -> float:
-    """Share of the workers' time in which they were not there; 0 where it is not known."""
-    if spent.workers_s <= 0.0:
-        return 0.0
-    return max(1.0 - _ratio(spent.workers_s, spent.at_s) / setup.workers, 0.0)
+def _missed(spent: Usage, setup: Setup) -> dict[str, float]:
+    """Shares of the time in which parts were not there, of those whose absence counts."""
+    there = {"workers": spent.workers_s / setup.workers, "learner": spent.learner_s}
+    away = {name: spent.at_s - seconds for name, seconds in there.items() if seconds > 0.0}
+    least = max(_AWAY * spent.at_s, _AWAY_S)
+    return {name: _ratio(seconds, spent.at_s) for name, seconds in away.items() if seconds >= least}
 
 
 def _idle(busy: Mapping[str, float], are_missed: bool) -> str:
@@ -265,8 +266,8 @@ def _evidence(verdict: Verdict, spent: Usage, setup: Setup) -> str:
         shares = _percents({NAMES[name]: share for name, share in busy.items()})
         told = f"nothing is busy ({shares} percent), the parts wait for messages"
     elif limit == "absence":
-        away = f"the workers {100 * _away(spent, setup):.0f} percent of their time"
-        return f"parts were missing, {away}: {rate}; errors.log has what ended them"
+        away = _percents(_missed(spent, setup))
+        return f"parts were missing ({away} percent of the time): {rate}; see errors.log"
     else:
         told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
     if limit == "workers":

@@ -63,8 +63,8 @@ class Usage:
 
     at_s: `time.monotonic()` of control's host, or the seconds between.
     env_steps, gradient_steps: steps that yielded a transition; updates.
-    workers_s: seconds in which each worker was there to act, summed; 0 where it is not known.
-    restarts: parts that have died and were replaced.
+    workers_s, learner_s: seconds in which each worker was there to act, summed, and the learner
+      to learn; 0 where it is not known.
     env_s, inference_s: of the workers' `work_s`, in the env and in choosing actions.
     adding_s, replay_s: of the shards' `work_s`, storing blocks; all inside the replay.
     rest_cpu_s: seconds on a CPU of everything else on the machine, other programs too; on
@@ -78,7 +78,7 @@ class Usage:
     env_steps: int = 0
     gradient_steps: int = 0
     workers_s: float = 0.0
-    restarts: int = 0
+    learner_s: float = 0.0
     env_s: float = 0.0
     inference_s: float = 0.0
     adding_s: float = 0.0

@@ -270,6 +270,8 @@ def test_presets_are_listed_with_what_they_are(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("apex ")
     assert any(line.startswith("cartpole ") and "solved" in line for line in lines)
+    assert main(["train", "--list-presets", "--json"]) == 0
+    assert "solved" in json.loads(capsys.readouterr().out)["cartpole"]
 
 
 def test_the_name_of_the_preset_goes_with_the_configuration(monkeypatch):

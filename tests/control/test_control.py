@@ -338,6 +338,7 @@ def learner_report(incarnation, gradient_steps, part, compiled=False):
         gradient_steps=gradient_steps,
         version=WeightsVersion(incarnation, 1),
         spent=part,
+        elapsed_s=2.0 * part.work_s,
         compiled=compiled,
     )
 
@@ -374,7 +375,7 @@ def test_every_incarnation_counts_and_the_dead_are_not_alive(alone):
     assert (total.env_steps, total.gradient_steps, total.compiled) == (15, 35, True)
     assert (total.env_s, total.inference_s) == (2.5, 1.25)
     assert (total.replay_s, total.adding_s, total.cores) == (3.0, 0.75, 4)
-    assert (total.workers_s, total.restarts) == (7.5, 2)
+    assert (total.workers_s, total.learner_s) == (7.5, 7.0)
     assert total.rest_cpu_s == 50.0 - (4.0 + 3.75 + 4.25)
 
 

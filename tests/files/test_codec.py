@@ -158,7 +158,9 @@ def test_a_value_without_a_place_is_refused(value: Any, message: str) -> None:
         encode({"inside": [value]})
 
 
-@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="has 32 axes itself")
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="NumPy 1 makes no array of more axes"
+)
 def test_an_array_with_more_axes_than_numpy_1_has_is_refused() -> None:
     with pytest.raises(CodecError, match="at most 32 axes, got 33"):
         encode(np.zeros((1,) * 33))

@@ -48,7 +48,7 @@ def test_the_hparams_tab_has_a_row_with_settings_and_final_figures(written):
     multiplexer.Reload()
     provider = data_provider.MultiplexerDataProvider(multiplexer, str(written))
     if "limit" not in inspect.signature(provider.list_hyperparameters).parameters:
-        pytest.skip("this TensorBoard lists hyperparameters in another way")
+        pytest.skip("TensorBoard 2.14 lists hyperparameters in another way")
     context = backend_context.Context(base_plugin.TBContext(data_provider=provider))
     request_context, experiment_id = RequestContext(), ""
     metadata = context.hparams_metadata(request_context, experiment_id)

@@ -36,7 +36,7 @@ SLOW_LEARNER = window(learner=9.6, workers=(4, 4.0))
 SLOW_SHARD = window(shards=(1, 9.0))
 FULL_CORES = window(workers=(1, 5.0), learner=9.0, cpu=(5.0, 10.0, 2.0), rest=2.0, cores=2)
 NOTHING_BUSY = window(workers=(1, 4.0), learner=5.0)
-MISSED = dataclasses.replace(NOTHING_BUSY, workers_s=4.0, restarts=3)
+MISSED = dataclasses.replace(NOTHING_BUSY, workers_s=4.0, learner_s=8.0)
 
 
 def changes(verdict):
@@ -52,8 +52,9 @@ def changes(verdict):
         (SLOW_SHARD, "shards", "replay"),
         (NOTHING_BUSY, "transfer", "transfer"),
         (MISSED, "absence", "env"),
-        (dataclasses.replace(MISSED, restarts=0), "absence", "env"),
         (dataclasses.replace(MISSED, workers_s=10.0), "absence", "env"),
+        (dataclasses.replace(MISSED, workers_s=9.5, learner_s=9.5), "transfer", "transfer"),
+        (dataclasses.replace(MISSED, workers_s=0.0, learner_s=0.0), "transfer", "transfer"),
         (dataclasses.replace(MISSED, learner=Spent(1, 9.5)), "learner", "learner"),
         (FULL_CORES, "cores", "learner"),
         (window(cpu=(15.0, 2.0, 1.0), cores=2), "cores", "env"),
@@ -212,8 +213,8 @@ def test_parts_that_tell_nothing_divide_nothing_by_zero():
         ),
         (
             MISSED,
-            "parts were missing, the workers 60 percent of their time: 800 env steps/s; "
-            "errors.log has what ended them",
+            "parts were missing (workers 60, learner 20 percent of the time): 800 env steps/s; "
+            "see errors.log",
         ),
     ],
 )

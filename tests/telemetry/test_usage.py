@@ -32,13 +32,15 @@ def test_work_without_queues_is_never_negative():
 def test_a_difference_keeps_what_is_no_total():
     one = Spent(1, 1.0, 2.0, 3.0)
     two = Spent(2, 11.0, 22.0, 33.0)
-    earlier = Usage(1.0, 10, 100, 1.5, 1, 1.0, 2.0, 0.5, 0.75, one, one, one, 5.0, 2, False)
-    later = Usage(4.0, 30, 400, 8.5, 3, 5.0, 7.0, 1.5, 2.75, two, two, two, 9.0, 4, True)
+    earlier = Usage(1.0, 10, 100, 1.5, 1.0, 1.0, 2.0, 0.5, 0.75, one, one, one, 5.0, 2, False)
+    later = Usage(4.0, 30, 400, 8.5, 3.0, 5.0, 7.0, 1.5, 2.75, two, two, two, 9.0, 4, True)
     part = Spent(2, 10.0, 20.0, 30.0)
 
     spent = later.since(earlier)
 
-    assert spent == Usage(3.0, 20, 300, 7.0, 2, 4.0, 5.0, 1.0, 2.0, part, part, part, 4.0, 4, True)
+    assert spent == Usage(
+        3.0, 20, 300, 7.0, 2.0, 4.0, 5.0, 1.0, 2.0, part, part, part, 4.0, 4, True
+    )
     assert spent.cpu_s == 4.0 + 3 * 30.0
 
 
