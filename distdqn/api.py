@@ -200,7 +200,7 @@ def _written_down(
     if not isinstance(error, DistDQNError):
         vars(error)["log"] = folder.log_internal_error(details)
     elif error.details and (path := folder.log_error(error.part or "run", error.details)):
-        say(f"the traceback is in {path}")
+        say(f"{path} has more of it")
     return error
 
 

@@ -81,6 +81,7 @@ FLAGS = {
     "--nonsense 3": "unknown option --nonsense",
     "--learner.bach-size 3": "did you mean --learner.batch-size?",
     "--gamma 0.9": "learner.discount",
+    "--tau 0.9 --gama 1": "did you mean --learner.target-tau?; unknown option --gama; did you mean",
     "--learner.lr 1e-3": "learner.learning-rate",
     "--buffer-size 5": "replay.capacity",
     "--num-envs 8": "workers.envs-per-worker",
@@ -108,6 +109,8 @@ YAML = {
     "seed: [1\n": "line 2: not YAML",
     "learner:\n\tlr: 3\n": "a tab",
     "lr: 3\n": "learner.learning_rate",
+    "lr: 3\nseed: 1\ngama: 1\n": "learning_rate?; own.yaml, line 3: unknown key 'gama'; did",
+    "seed: 1\nworkers:\n  count: two\n": "own.yaml, line 3: workers.count is 'two', must be",
     "preset: cartpole\n": "--preset",
     "learner: 5\n": "learner is 5, must be a mapping",
 }
@@ -119,6 +122,7 @@ ENVIRONMENTS = {
     "Breakout-v4": "Atari",
     "odd_module:Nothing-v0": "Nothing-v0",
     "odd_module:Continuous-v0": "Discrete",
+    "odd_module:Odd": "odd_module has Odd: pass it from Python, distdqn.train(config, make_env=",
 }
 
 FAILURES = {  # of what has begun

@@ -245,6 +245,7 @@ def without(key):
             without("gear") | {"gear": 3},
             r"value at \['gear'\] must be Discrete\(4, start=-1\), got 3",
         ),
+        (NESTED_SPACE, 1.0, r"structure at \[.*\] is another \(a float is there\)"),
         (gymnasium.spaces.Discrete(5), [1, 5], r"value must be Discrete\(5\), got 5"),
         (gymnasium.spaces.Discrete(5), "left", "must be int64, got <U4"),
         (gymnasium.spaces.Box(-1, 1, (2,)), None, "got object|shape must be"),

@@ -104,6 +104,7 @@ def as_words(value: Any) -> list[str]:
 
 
 def _unknown(prog: str, words: Sequence[str], keys: Sequence[str]) -> UsageError:
+    told = []
     for word in words:
         if re.match("--?[a-zA-Z]", word):
             name = _hyphens(word).partition("=")[0]
@@ -111,7 +112,9 @@ def _unknown(prog: str, words: Sequence[str], keys: Sequence[str]) -> UsageError
             shown = _false_flag if negation else flag_name
             see = f"see {prog} --help"
             hint = did_you_mean_key(key.replace("-", "_"), keys, see, shown=shown)
-            return UsageError(f"unknown option {name}; {hint}")
+            told.append(f"unknown option {name}; {hint}")
+    if told:
+        return UsageError("; ".join(dict.fromkeys(told)))
     meant = _flag_for(words[0]) if "preset" in keys else ""
     hint = f"did you mean {meant} {words[0]}?" if meant else f"see {prog} --help"
     return UsageError(f"unexpected argument {words[0]!r}; {hint}")

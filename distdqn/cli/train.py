@@ -84,9 +84,11 @@ def _look(
             from distdqn.api import dry_run
 
         document["plan"] = dry_run(config)
-        last = "nothing was started (--dry-run)"
-        for line in (*outlasting(config), listing(document["plan"]), last):
+        alone = not (wants_json or options.print_config)  # else stdout is for the other one
+        for line in outlasting(config):
             say(line)
+        for line in (listing(document["plan"]), "nothing was started (--dry-run)"):
+            print(line) if alone else say(line)
     return document
 
 

@@ -100,7 +100,7 @@ def one_ray(folder: Path, runs: Sequence[PlannedRun]) -> Iterator[None]:
     cpus = max(embedded_cpus(run.config(str(folder), 0)) for run in runs)
     session = connect(None, folder.name, cpus, 0, folder / "ray_token")
     try:
-        for line in session.warnings:
+        for line in session.notes:
             say(line)
         yield
     finally:

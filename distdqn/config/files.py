@@ -13,7 +13,7 @@ from typing import Any
 from distdqn.config.keys import build, flatten, key_types
 from distdqn.config.suggestions import did_you_mean
 from distdqn.config.tree import Config
-from distdqn.config.yaml_text import as_plain, is_empty, read_yaml
+from distdqn.config.yaml_text import as_plain, is_empty, read_yaml, read_yaml_lines
 from distdqn.errors import ConfigError
 
 _PRESETS = importlib.resources.files("distdqn") / "presets"
@@ -80,9 +80,8 @@ def gather(
         merged = read_yaml(read_preset(preset), Config, f"preset {preset}")
         origins = dict.fromkeys(merged, f"preset {preset}")
     if path is not None:
-        of_file = _read_file(path)
-        merged |= of_file
-        origins |= dict.fromkeys(of_file, str(path))
+        for key, (value, place) in _read_file(path).items():
+            merged[key], origins[key] = value, f"{path}, {place}"
     given = flatten({} if values is None else values, Config)
     return merged | given, origins | dict.fromkeys(given, "values")
 
@@ -102,7 +101,7 @@ def read_preset(name: str) -> str:
     return (_PRESETS / f"{name}.yaml").read_text("utf-8")
 
 
-def _read_file(path: str | pathlib.Path) -> dict[str, Any]:
+def _read_file(path: str | pathlib.Path) -> dict[str, tuple[Any, str]]:
     try:
         text = pathlib.Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -114,4 +113,4 @@ def _read_file(path: str | pathlib.Path) -> dict[str, Any]:
         raise ConfigError(
             f"the configuration {path} is empty: set a key in it, or leave it out for the defaults"
         )
-    return read_yaml(text, Config, str(path))
+    return read_yaml_lines(text, Config, str(path))

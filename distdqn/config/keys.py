@@ -47,10 +47,16 @@ def read_leaves(
     """
     found: dict[str, Any] = {}
     places: dict[str, str] = {}
-    for key, value, place in _walk(tree, kind, entries, "", source):
+    unknown: list[str] = []
+    for key, value, place in _walk(tree, kind, entries, ""):
+        if key not in key_types(kind):
+            unknown.append(f"{begin(source, place)}unknown key {key!r}; {_meant(key, kind)}")
+            continue
         if key in found:
             raise given_twice(key, source, place, places[key])
         found[key], places[key] = value, place
+    if unknown:
+        raise ConfigError("; ".join(unknown))
     return found
 
 
@@ -97,21 +103,23 @@ def _types(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + name, annotation
 
 
-def _walk(
-    tree: Any, kind: type, entries: Callable[[Any, str], Entries], prefix: str, source: str
-) -> Entries:
+def _walk(tree: Any, kind: type, entries: Callable[[Any, str], Entries], prefix: str) -> Entries:
+    """Every leaf, and every key that `kind` lacks."""
     known = key_types(kind)
     for name, value, place in entries(tree, prefix.removesuffix(".")):
         key = prefix + name
-        if key in known:
-            yield key, value, place
-        elif any(other.startswith(f"{key}.") for other in known):
-            yield from _walk(value, kind, entries, f"{key}.", source)
+        if any(other.startswith(f"{key}.") for other in known):
+            yield from _walk(value, kind, entries, f"{key}.")
         else:
-            sections = {other.rpartition(".")[0] for other in known} - {"", prefix.rstrip(".")}
-            words = [*known, *sorted(sections)]
-            hint = did_you_mean_key(key, words, "`distdqn train --help` lists all keys")
-            raise ConfigError(f"{begin(source, place)}unknown key {key!r}; {hint}")
+            yield key, value, place
+
+
+def _meant(key: str, kind: type) -> str:
+    """What an unknown key may have meant; not the section in which it stands."""
+    known = key_types(kind)
+    sections = {other.rpartition(".")[0] for other in known} - {"", key.rpartition(".")[0]}
+    words = [*known, *sorted(sections)]
+    return did_you_mean_key(key, words, "`distdqn train --help` lists all keys")
 
 
 def _entries_of_mapping(tree: Any, key: str) -> Entries:

@@ -31,6 +31,13 @@ def outlasting(config: Config) -> list[str]:
     ]
 
 
+def told(schedule: Schedule) -> str:
+    """In words; its length in env steps."""
+    if schedule.start == schedule.end:
+        return f"{schedule.end:g}"
+    return f"from {schedule.start:g} to {schedule.end:g} in {schedule.env_steps:,} env steps"
+
+
 def _outlasts(key: str, schedule: Schedule, total: int) -> str:
     return (
         f"{key} reaches {schedule.end:g} after {schedule.env_steps:,} env steps, the run ends at "

@@ -263,7 +263,8 @@ class EvalConfig:
     """Evaluation without exploration, by an actor of its own."""
 
     period_env_steps: Annotated[int | None, Range("evaluation would never rest", 1)] = 10_000
-    """Env steps from one evaluation to the next; none: no evaluation during the run."""
+    """Env steps from one evaluation to the next, at least: it begins once the last one has ended;
+    none: no evaluation during the run."""
     episodes: Annotated[int, Range("a mean needs an episode", 1)] = 10
     """Episodes of each evaluation during the run."""
     stop_at_return: float | None = None
@@ -284,7 +285,7 @@ class CheckpointConfig:
 
     period_s: Annotated[float, Range("the run would only write", 0, above=True)] = 60.0
     """Seconds between checkpoints (mode async)."""
-    period_rounds: Annotated[int, Range("the run would only write", 1)] = 50
+    period_rounds: Annotated[int, Range("the run would only write", 1)] = 250
     """Rounds between checkpoints (lockstep); each resets every env, so it cuts episodes too."""
     keep: Annotated[int, Range("there would be nothing to resume from", 1)] = 3
     """Newest checkpoints kept, besides the best."""

@@ -18,7 +18,12 @@ _SHOWN = 40  # characters of what is no mapping
 
 
 def read_yaml(text: str, kind: type, source: str) -> dict[str, Any]:
-    """The values in YAML text by dotted key.
+    """The values in YAML text by dotted key; see `read_yaml_lines`."""
+    return {key: value for key, (value, _) in read_yaml_lines(text, kind, source).items()}
+
+
+def read_yaml_lines(text: str, kind: type, source: str) -> dict[str, tuple[Any, str]]:
+    """The values in YAML text by dotted key, each with its place ("line 3").
 
     kind: of configuration.  source: of the text, begins the errors.
     Raises ConfigError, one line with the number of the line in the text.
@@ -33,7 +38,10 @@ def read_yaml(text: str, kind: type, source: str) -> dict[str, Any]:
         if node is None:
             return {}
         nodes = read_leaves(node, kind, loader.entries, source)
-        return {key: loader.construct_object(value, deep=True) for key, value in nodes.items()}
+        return {
+            key: (loader.construct_object(value, deep=True), _line(value))
+            for key, value in nodes.items()
+        }
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}{_yaml_problem(error)}") from None
     finally:

@@ -63,7 +63,7 @@ class _Leaf:
                 observation = observation[key]
             return np.asarray(observation)
         except (KeyError, IndexError, TypeError, ValueError):
-            raise _Misfit("structure", self) from None
+            raise _Misfit("structure", self, got=type(observation).__name__) from None
 
 
 class _Misfit(Exception):
@@ -88,7 +88,7 @@ class _Misfit(Exception):
         return errors.EnvFailure(f"environment {label!r} {said}{where}")
 
     def of_caller(self, space: spaces.Space[Any]) -> ValueError:
-        said = f"its {self._what}{self._at} is another"
+        said = f"its structure{self._at} is another (a {self._got} is there)"
         if self._required is not None:
             said = f"{self._what}{self._at} must be {self._required}, got {self._got}"
         return ValueError(f"obs must be one of {shorten(space)} or a batch of them: {said}")

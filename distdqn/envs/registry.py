@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ def find_spec(env_id: str) -> EnvSpec:
             _REGISTER[namespace]()
     spec = gymnasium.registry.get(name)
     if spec is None:
-        hint = _closest(name, env_id.removesuffix(name))
+        hint = _unregistered(module, name) or _closest(name, env_id.removesuffix(name))
         raise errors.UnknownEnvError(f"no environment {env_id!r} is registered{hint}")
     return spec
 
@@ -76,6 +77,16 @@ def _import_module(module: str, env_id: str) -> None:
                 f"there is no module {module!r} to import for environment {env_id!r}: install it, "
                 "name its folder in PYTHONPATH, or correct the part of env.id before the colon"
             ) from error
+
+
+def _unregistered(module: str, name: str) -> str:
+    """What to do with a function or class of a module that was named as an id; "" for others."""
+    if not callable(getattr(sys.modules.get(module), name, None)):
+        return ""
+    return (
+        f"; {module} has {name}: pass it from Python, distdqn.train(config, make_env={name}), or "
+        f"register it there, gymnasium.register('MyEnv-v0', {name}), and name {module}:MyEnv-v0"
+    )
 
 
 def _closest(name: str, module: str) -> str:

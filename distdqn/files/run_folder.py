@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import difflib
 import errno
 import fcntl
 import functools
@@ -83,9 +84,7 @@ class RunFolder:
                 folder = cls(path)
                 folder._require_begun()
                 return folder
-        newest = ", ".join(path.name for path in list_runs(runs_dir)[:_RUNS_NAMED])
-        there = f"the newest are {newest}" if newest else "there is none yet; see `distdqn train`"
-        raise RunError(f"no run {str(run)!r} in {runs_dir}: {there}")
+        raise RunError(_no_run(Path(run), runs_dir))
 
     def _require_begun(self) -> None:
         if self.failed_to_start:
@@ -314,6 +313,23 @@ def list_runs(runs_dir: str | Path) -> list[Path]:
     found = [(path.stat().st_mtime, path.parent) for path in Path(runs_dir).glob("*/run.json")]
     newest_first = [path for _, path in sorted(found, reverse=True)]
     return [path for path in newest_first if not RunFolder(path).failed_to_start]
+
+
+def _no_run(run: Path, runs_dir: str | Path) -> str:
+    """What to say where there is no such run: the one that is meant, or the newest."""
+    if (run / "manifest.json").is_file():
+        owner = next((path for path in run.parents if (path / "run.json").is_file()), None)
+        if owner is not None:
+            return f"{run} is a checkpoint: name its run, {owner}, and --checkpoint {run}"
+    names = [path.name for path in list_runs(run if run.is_dir() else runs_dir)]
+    newest = ", ".join(names[:_RUNS_NAMED])
+    there = f"the newest are {newest}" if newest else "there is none yet; see `distdqn train`"
+    if run.is_dir() and newest:
+        return f"{run} holds runs and is none: name one of them; {there}"
+    by_lower = {name.lower(): name for name in names}
+    for close in difflib.get_close_matches(run.name.lower(), by_lower, 1, cutoff=0.8):
+        there = f"did you mean {by_lower[close]}?"
+    return f"no run {str(run)!r} in {runs_dir}: {there}"
 
 
 def _take_name(path: Path) -> Path:

@@ -82,6 +82,10 @@ class LearnerActor:
         self._ended = True
         self._publisher.stop()
 
+    def last_state(self) -> dict[str, Any] | None:
+        """After `run` has ended in whatever way, what it ended with; None where it never began."""
+        return self._state() if self._version.counter else None
+
     def _next(self) -> Superbatch | None:
         superbatch = self._prefetcher.get(timeout_s=0)
         if superbatch is None:

@@ -20,6 +20,7 @@ from distdqn.config import from_yaml, to_values, to_yaml
 from distdqn.errors import DistDQNError, RunError, begun
 from distdqn.files.checkpoint import has_resumable
 from distdqn.files.run_folder import RunFolder
+from distdqn.lockstep.schedule import Lockstep, vector_steps
 from distdqn.lockstep.system import LockstepSystem
 from distdqn.machine.joined import which_ray
 from distdqn.reporting.progress import Progress
@@ -52,7 +53,7 @@ class LockstepRun:
         self._record = RunRecord(factory, folder, progress)
         self.interruption = interruption
         interruption.bounds_s = _BOUNDS_S
-        self._said_interrupted = False
+        self._said_interrupted = self._said_cut = False
         self._next_look = 0.0
         self._num_evaluations = 0
         self._due = factory.config.eval.period_env_steps
@@ -180,12 +181,26 @@ class LockstepRun:
             elif lockstep.at_border and not lockstep.finished:
                 self._record.hear(system.poll())
                 self._save(system)
+                self._note_cut(lockstep)
                 reason = self.interruption.name
             elif self.interruption.passed(_BORDER):
                 reason = self.interruption.name
             elif time.monotonic() >= self._next_look:
                 self._look(system)
         return reason or self.interruption.name or "total_env_steps"
+
+    def _note_cut(self, lockstep: Lockstep) -> None:
+        """Says once, at a border, that most episodes end there and not by themselves."""
+        workers, num_rounds = self._config.workers, self._config.checkpoint.period_rounds
+        num_envs = workers.count * workers.envs_per_worker
+        if lockstep.episodes < num_envs and not self._said_cut:
+            self._said_cut = True
+            self._progress.say(
+                f"{lockstep.episodes} episodes of {num_envs} envs ended between two checkpoints, "
+                f"{num_rounds * vector_steps(self._config):,} steps of each env; the others were "
+                "cut there, and the training return leaves them out: raise "
+                f"--checkpoint.period-rounds ({num_rounds})"
+            )
 
     def _look(self, system: LockstepSystem) -> None:
         """What a person sees, now and then; no round depends on it."""

@@ -50,6 +50,7 @@ class Lockstep:
     workers, shards, learner: see `members` for the methods they are asked for.
     limiter: the account of samples and inserts; its band does not matter.
     number: rounds done.  totals: of each worker over the whole run.
+    episodes: that ended since the last border.
     snapshot: the newest weights, as an answer.
     """
 
@@ -64,7 +65,7 @@ class Lockstep:
         self._workers, self._shards, self._learner = workers, shards, learner
         self._limiter, self._config = limiter, config
         self._counters = [ShardCounters(i, 0, 0, 0, 0.0) for i in range(len(shards))]
-        self.number = 0
+        self.number = self.episodes = 0
         self.version = WeightsVersion(1, 0)
         self.totals = [WorkerReport(worker=i, incarnation=0) for i in range(len(workers))]
         self._begun_with = list(self.totals)  # at the last border, where workers began anew
@@ -97,7 +98,7 @@ class Lockstep:
         """Makes the next round."""
         started = time.perf_counter()
         if self.at_border:
-            self._begun_with = list(self.totals)
+            self._begun_with, self.episodes = list(self.totals), 0
             _gather([ask("begin", self.number) for ask in self._workers])
         self.number += 1
         self._collect(vector_steps(self._config), flush=self.at_border)
@@ -161,6 +162,7 @@ class Lockstep:
     def _note(self, worker: int, report: WorkerReport) -> None:
         """report: of what the worker has done since the last border."""
         before, known = self._begun_with[worker], self.totals[worker]
+        self.episodes += len(report.episodes)
         self.totals[worker] = dataclasses.replace(
             known,
             stepped=before.stepped + report.stepped,

@@ -15,17 +15,22 @@ from distdqn.machine.commands import typed
 from distdqn.reporting.summary import refused_line
 from distdqn.reporting.text_table import print_facts
 from distdqn.reporting.words import clock, in_words
+from distdqn.telemetry.status import AT_END
 
 _EVALUATION = ("best", "last", "values")  # none if a run was broken off
+_CHOSEN = (
+    "{chosen_eval_return_mean}, mean return of the evaluation after {best_eval_env_steps} env steps"
+)
 _ENDED = {
     "stopped by": "{stopped_by}",
     "time": "{whole}, of which {start} to start, {training} training, {rest} final evaluation",
-    "best": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy episodes",
+    "best": "{best_eval_return_mean}, mean return of {eval_episodes} fresh greedy episodes with "
+    "the weights after {best_eval_env_steps} env steps",
     "last": "{eval_return_mean}, standard deviation {eval_return_std}",
     "values": "{q_start_mean} predicted at the start, discounted return then realised "
     "{return_start_mean}; largest |q| {q_abs_max}, bound {q_bound}{diverged}",
     "work": "{env_steps} env steps, {gradient_steps} updates{eagerly}, {samples_per_insert} "
-    "samples per insert",
+    "samples per insert{within}",
     "speed": "{env_steps_per_s} env steps/s, {gradient_steps_per_s} updates/s, mean of the "
     "training; the learner waited {learner_wait_fraction}",
     "limit": "{while_learning}{verdict}",
@@ -51,18 +56,39 @@ def print_summary(
     measured = (summary.get("verdict_detail") or {}).get("limit")
     told["eagerly"] = "" if summary.get("compiled", True) else " (eager)"
     told["while_learning"] = "while learning, " if measured else ""
-    left_out = () if summary.get("eval_episodes") else _EVALUATION
-    facts = {name: x.format_map(told) for name, x in _ENDED.items() if name not in left_out}
+    told["within"] = _within(summary)
+    facts = {name: text.format_map(told) for name, text in _templates(summary).items()}
     is_stopped = str(summary.get("stopped_by")).startswith("SIG")
     console.print("", Text(folder.name, style="bold"), sep="\n")
     if restarts := _restarts(summary, folder):
         facts["restarts"] = restarts
     if refused := refused_line(summary):
         facts["refused"] = refused
+    if number := (summary.get("transitions_refused_by") or {}).get(AT_END):
+        facts["unlearned"] = f"{number:,} transitions were still on their way: {AT_END}"
     is_trained = summary.get("gradient_steps") != 0
     calls = _calls(folder, summary.get("made_with") or (), found_by)
     leads = _leads(folder, calls, is_trained, resumable and is_stopped)
     print_facts(facts | leads, console, whole=leads)
+
+
+def _templates(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What is told, by its label."""
+    if summary.get("eval_episodes"):
+        return _ENDED
+    has_best = summary.get("chosen_eval_return_mean") is not None
+    left_out = [name for name in _EVALUATION if not (has_best and name == "best")]
+    return {
+        name: text for name, text in (_ENDED | {"best": _CHOSEN}).items() if name not in left_out
+    }
+
+
+def _within(summary: Mapping[str, Any]) -> str:
+    """Beside the achieved samples per insert, what they are held at."""
+    ratio, band = summary.get("samples_per_insert_set"), summary.get("error_band")
+    if ratio is None:
+        return ""
+    return f" ({ratio:g}" + ("" if band is None else f", within {band:,.0f} samples") + ")"
 
 
 def _restarts(summary: Mapping[str, Any], folder: Path) -> str:

@@ -27,7 +27,10 @@ class Summary(Figures):
     wall_s: of the whole run: `startup_s`, then `train_s`, then the evaluation at its end.
     stopped_by: "total_env_steps", "stop_at_return", "SIGINT", "SIGTERM" or "SIGHUP".
     transitions_lost: those in flight when a run was broken off among them.
+    samples_per_insert_set, error_band: what `samples_per_insert` is held at, and within how many
+      samples of it; the band is nan in lockstep, which has none.
     best_eval_env_steps: when the best weights were found.
+    chosen_eval_return_mean: of the evaluation for which they were kept as the best.
     bottleneck: "env", "inference", "replay", "transfer" or "learner".
     verdict, verdict_detail: what limits the run and what would help, for a person and for
       a program (`Verdict.to_json`).
@@ -49,7 +52,10 @@ class Summary(Figures):
     transitions_lost: int
     eval_return_std: float
     eval_episodes: int
+    samples_per_insert_set: float
+    error_band: float
     best_eval_env_steps: int
+    chosen_eval_return_mean: float
     peak_pss_bytes: int
     bottleneck: str
     verdict: str

@@ -58,7 +58,7 @@ class Change:
 
     setting, value: of the configuration; "" where it is not one setting.
     env_steps_per_s, gain: predicted, and how many times what was measured; `at_most` that
-      much where the speed of what is new is not known.
+      much where the speed of what is new is not known; nan where no bound is.
     """
 
     setting: str
@@ -77,7 +77,8 @@ class Verdict:
       missed), "transfer" (nothing is busy), "turns" (lockstep), or "" where the run was too
       short to be sure.
     bottleneck: as `summary.json` has it: "env", "inference", "replay", "transfer", "learner".
-    env_steps_per_s: measured.  capacities: by stage, in env steps per second.
+    env_steps_per_s: measured.
+    capacities: by stage, in env steps per second; none where parts were missed.
     busy: by stage, share of the time in which it works; of all cores, share in use. Of
       parts that take turns by bottleneck, "env" to "learner"; they add up to 1.
     cores_used: by stage, and "rest": everything else on the machine, other programs too;
@@ -119,7 +120,7 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
     if setup.in_turns:
         limit, busy, used, shortest_s = "turns", _turns(spent), {}, 0.0
     bottleneck = max(busy, key=busy.__getitem__) if setup.in_turns else _stage(limit, spent)
-    verdict = Verdict(limit, bottleneck, rate, found, busy, used)
+    verdict = Verdict(limit, bottleneck, rate, {} if limit == "absence" else found, busy, used)
     if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
         return dataclasses.replace(verdict, limit="", evidence=_missing(spent, shortest_s))
     return dataclasses.replace(
@@ -202,7 +203,7 @@ def _turns(spent: Usage) -> dict[str, float]:
 def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]:
     """What would help; the share of the smallest capacity that is reached stays what it is."""
     limit, was, found = verdict.limit, verdict.env_steps_per_s, list[Change]()
-    share = min(was / min(verdict.capacities.values()), 1.0)
+    share = min(was / min(verdict.capacities.values(), default=was), 1.0)
 
     def add(name: str, value: Any, what: str, bound: Usage | None = None) -> None:
         """name: of a setting or a field of `setup`; bound: all that would be spent at most."""
@@ -229,14 +230,16 @@ def _changes(verdict: Verdict, spent: Usage, setup: Setup) -> tuple[Change, ...]
     elif limit == "transfer":
         add("", "", "more on the way (workers.max_in_flight, learner.prefetch)", spent)
     elif setup.in_turns:
-        # There the update is compiled, whose speed is not known.
-        unknown = spent.learner if spent.compiled or spent.device == "cuda" else Spent()
-        bound = dataclasses.replace(endless, learner=unknown)
-        add("mode", "async", "mode async lets them overlap", bound)
+        told = "mode async lets them overlap"
+        if spent.compiled or spent.device == "cuda":
+            add("mode", "async", told, endless)
+        else:  # how fast a compiled update is, nobody has measured
+            text = f"{told}, and compiles the update"
+            found.append(Change("mode", "async", math.nan, math.nan, text))
     if limit in ("learner", "shards", "cores"):
         ratio, now = setup.samples_per_insert * _SMALLER_RATIO, setup.samples_per_insert
         add("samples_per_insert", ratio, f"samples_per_insert {ratio:g} for {now:g}")
-    return tuple(change for change in found if change.gain >= _WORTH)
+    return tuple(change for change in found if not change.gain < _WORTH)
 
 
 def _enough(limit: str, spent: Usage, setup: Setup) -> int:

@@ -151,7 +151,8 @@ class AsyncRun:
         with contextlib.suppress(DistDQNError), self._in_time(share):
             _, path = self._save(system)
             if path is not None:
-                self._progress.say(f"saved {path} before the run ends")
+                go_on = f"--init-from {self._folder.argument} starts a new run from it"
+                self._progress.say(f"saved {path} before the run ends; {go_on}")
 
     @contextlib.contextmanager
     def _in_time(self, share: float) -> Iterator[None]:

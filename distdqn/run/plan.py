@@ -7,6 +7,8 @@ nothing is known before it is joined.
 import math
 
 from distdqn.config import Config
+from distdqn.config.schedules import told
+from distdqn.config.tree import resolved_error_band
 from distdqn.machine.joined import RayChoice, which_ray
 from distdqn.run.actors import asked_for, embedded_cpus, needed_cpus
 from distdqn.run.factory import Factory
@@ -22,6 +24,7 @@ def plan(factory: Factory) -> dict[str, str]:
         "env": f"{config.env.id}: {shape} {observation.dtype} observations, "
         f"{factory.num_actions} actions",
         "network": _network(factory),
+        "learning": _learning(factory),
         "memory": factory.memory_budget().line(),
         **({"processes": processes.line()} if processes else {}),
         "device": _device(config, choice),
@@ -35,6 +38,24 @@ def _network(factory: Factory) -> str:
     size = sum(parameter.numel() for parameter in network.parameters())
     torso = "make_network()" if factory.make_network else f"torso {factory.config.network.torso}"
     return f"{torso}, {size:,} parameters"
+
+
+def _learning(factory: Factory) -> str:
+    """What is learned from how much; the updates of a run that nothing ends before."""
+    config, every = factory.config, factory.config.eval.period_env_steps
+    samples = factory.limiter().samples_owed(config.total_env_steps)
+    batch_size, replay = config.learner.batch_size, config.replay
+    explored = told(config.workers.epsilon.value.over(config.total_env_steps))
+    if config.workers.epsilon.kind == "ladder":
+        first, last = (factory.epsilons(i)(0) for i in (0, config.workers.count - 1))
+        explored = f"{first[0]:g} in the first env to {last[-1]:.2g} in the last"
+    band = f", within {resolved_error_band(config):,.0f} samples" * (config.mode == "async")
+    return (
+        f"{config.total_env_steps:,} env steps, epsilon {explored}; "
+        f"{samples // batch_size:,} updates of {batch_size} transitions, "
+        f"{replay.samples_per_insert:g} samples per insert{band}; "
+        + (f"an evaluation every {every:,} env steps" if every else "no evaluation before the end")
+    )
 
 
 def _device(config: Config, choice: RayChoice) -> str:

@@ -46,6 +46,7 @@ class RaySession:
 
     address: of the cluster, for another shell.  namespace: of the run's actors.
     token_file: "" where Ray has its own.  connected: by this run, which then ends it.
+    notes: lines for the user.
     older: this process's children before it started an embedded Ray; None on a cluster.
     auth_settings: the caller's, of Ray, which hold again once the session is closed.
     """
@@ -54,7 +55,7 @@ class RaySession:
     namespace: str
     token_file: str
     connected: bool
-    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     older: Set[int] | None = None
     auth_settings: Mapping[str, str] | None = None
 
@@ -115,7 +116,7 @@ def open_session(
     )
     try:
         look()
-        for line in session.warnings:
+        for line in session.notes:
             say(line)
         told = {name: getattr(session, name) for name in ("address", "namespace", "token_file")}
         folder.tell(state="running", **told)
@@ -317,7 +318,8 @@ def _join(address: str, namespace: str) -> RaySession:
     except (OSError, RuntimeError, ValueError, RayError) as error:
         line = " ".join(str(error).split())  # other Pythons are named over five lines
         raise RunError(f"cannot join the Ray cluster at {address!r}: {line}") from error
-    return RaySession(context.address_info["gcs_address"], namespace, "", True)
+    where = context.address_info["gcs_address"]
+    return RaySession(where, namespace, "", True, (f"joined the Ray cluster at {where}",))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distdqn.config import Config, to_plain, to_yaml
+from distdqn.config.tree import resolved_error_band
 from distdqn.errors import DistDQNError, one_line, traceback_of
 from distdqn.files.run_folder import RunFolder
 from distdqn.machine.memory import tree_pss_bytes
@@ -249,17 +250,26 @@ class RunRecord:
     def _final_evaluations(
         self, system: Any, online: np.ndarray
     ) -> tuple[EvaluationReport, EvaluationReport]:
-        """Fresh greedy episodes with the last and the best weights, and a video."""
+        """Fresh greedy episodes with the last and the best weights, and a video.
+
+        Last weights that return more become the best; no figure is of episodes that chose.
+        """
         episodes, seed = self._config.eval.final_episodes, self._config.seed + 777_000_001
         with self._progress.stage(f"evaluating the last weights, {episodes} episodes"):
             last = best = system.evaluate(online, episodes, seed)
-        self._note_evaluation(dataclasses.replace(last, env_steps=self.env_steps))
-        if self.best is None:  # the run was shorter than an evaluation period
-            self._save_best(dataclasses.replace(last, env_steps=self.env_steps))
-        else:
+        last = best = dataclasses.replace(last, env_steps=self.env_steps)
+        mean = self._note_evaluation(last)
+        if self.best is not None:  # else the run was shorter than an evaluation period
             with self._progress.stage(f"evaluating the best weights, {episodes} episodes"):
                 best = system.evaluate(self.best.online, episodes, seed + 1)
-        self._record(system, best.online)
+        if self.best is None:
+            self._save_best(last)
+        elif mean > float(np.mean(best.returns)):
+            self._save_best(last)
+            with self._progress.stage(f"the last are best: evaluating them, {episodes} episodes"):
+                best = system.evaluate(online, episodes, seed + 2)
+        assert self.best is not None
+        self._record(system, self.best.online)
         return last, best
 
     def _save_best(self, report: EvaluationReport) -> None:
@@ -279,8 +289,12 @@ class RunRecord:
 
     def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None
-        status, verdict = self._poll.status, judge(self._window.spent, setup_of(self._config))
+        status, best = self._poll.status, self.best
+        verdict = judge(self._window.spent, setup_of(self._config))
+        is_async, replay = self._config.mode == "async", self._config.replay
         own = {
+            "samples_per_insert_set": replay.samples_per_insert,
+            "error_band": resolved_error_band(self._config) if is_async else math.nan,
             "run_name": self._folder.name,
             "run_folder": str(self._folder.path),
             "env_id": self._config.env.id,
@@ -288,7 +302,8 @@ class RunRecord:
             "seed": self._config.seed,
             "wall_s": time.monotonic() - self._began,
             "startup_s": self._startup_s,
-            "best_eval_env_steps": self.env_steps if self.best is None else self.best.env_steps,
+            "best_eval_env_steps": self.env_steps if best is None else best.env_steps,
+            "chosen_eval_return_mean": math.nan if best is None else float(np.mean(best.returns)),
             "peak_pss_bytes": self._peak_pss_bytes,
             "bottleneck": verdict.bottleneck,
             "verdict": verdict.line(),

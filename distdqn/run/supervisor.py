@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from distdqn.config import Config
-from distdqn.errors import EnvFailure, ResourceError, without_colours
+from distdqn.errors import EnvFailure, ResourceError, RunError, without_colours
 from distdqn.run.actors import actor_name, amounts, answer, cause_line, failed, wait_until_ready
 from distdqn.telemetry.reports import EVALUATION_TIMEOUT_S, EvaluationReport, Poll
 from distdqn.types import ShardMap
@@ -155,8 +155,17 @@ class System:
             hear(self.poll(_STOP_POLL_S))
 
     def learner_state(self) -> dict[str, Any] | None:
-        """The newest state that the learner left; its last, when it has finished."""
-        return self._call(self._server.load_state)
+        """The newest state that the learner left; its last, when it has finished.
+
+        Where the weight server is dead, the state that the learner ends with.
+        """
+        try:
+            return self._kept_state()
+        except RunError as error:
+            if not isinstance(error.__cause__, RayActorError):
+                raise
+            self._call(self._control.stop)
+            return answer(self._learner.actor.last_state.remote(), "learner", _CALL_TIMEOUT_S)
 
     def visits(self) -> list[np.ndarray | None]:
         """See `Replay.visits`, of the shards that are alive; none where one does not answer."""
@@ -206,7 +215,7 @@ class System:
         if member.kind in ("worker", "learner"):
             arguments.append(self._shard_map())
         if member.kind == "learner":
-            state = self.learner_state() if member.incarnation > 1 else None
+            state = self._kept_state() if member.incarnation > 1 else None
             arguments += [state, self._initial if state is None else None]
         self._by_ref[member.actor.run.remote(*arguments)] = member
 
@@ -352,8 +361,12 @@ class System:
                 f"{self._config.workers.num_cpus:g} CPUs"
             )
 
+    def _kept_state(self) -> dict[str, Any] | None:
+        return answer(self._server.load_state.remote(), "weight server", _CALL_TIMEOUT_S)
+
     def _call(self, method: Any, *arguments: Any) -> Any:
-        return answer(method.remote(*arguments), "control or weight server", _CALL_TIMEOUT_S)
+        """method: of control."""
+        return answer(method.remote(*arguments), "control", _CALL_TIMEOUT_S)
 
 
 def _replaced(member: _Member) -> str:

@@ -29,38 +29,55 @@ def dry(tmp_path, apart, capfd):
 def test_it_says_what_would_start_and_where(dry):
     status, out, err = dry("--workers.count=2", "--replay.shards=2")
 
-    assert (status, out) == (0, "")
+    assert (status, err) == (0, "")
     for words in (
         "CartPole-v1: 4 float32 observations, 2 actions",
         "torso auto, 10,934 parameters",
+        "100,000 env steps, epsilon from 1 to 0.05 in 50,000 env steps; 9,900 updates of 128 "
+        "transitions, 12.8 samples per insert, within ",
+        " samples; an evaluation every 10,000 env steps\n",
         "bytes per transition",
         "processes with about ",
         "embedded on this machine, with 8 CPUs and 0 GPUs declared",
         "2 of 16 envs, 1 CPU each\n",
         "nothing was started (--dry-run)\n",
     ):
-        assert words in err
+        assert words in out
+
+
+def test_a_ladder_is_said_by_its_ends(dry):
+    out = dry("--preset=apex", "--eval.period-env-steps=none")[1]
+
+    assert "epsilon 0.4 in the first env to 0.00066 in the last; " in out
+    assert "no evaluation before the end" in out
+
+
+def test_beside_the_configuration_it_goes_to_stderr(dry):
+    status, out, err = dry("--print-config")
+
+    assert status == 0 and out.startswith("total_env_steps: ") and "env workers" not in out
+    assert "env workers" in err
 
 
 def test_a_cluster_is_named_and_not_joined(dry, monkeypatch):
     monkeypatch.setattr("distdqn.run.joining.check_cluster", lambda choice: None)
-    status, _, err = dry("--address=10.9.8.7:6379", "--learner.num-gpus=1")
+    status, out, _ = dry("--address=10.9.8.7:6379", "--learner.num-gpus=1")
 
     assert status == 0
-    assert "the cluster at 10.9.8.7:6379, which must have 2 CPUs and 1 GPUs free" in err
-    assert "1, 1 CPU, 1 GPU, on any node" in err and "spread over the nodes" in err
-    assert "processes with" not in err
+    assert "the cluster at 10.9.8.7:6379, which must have 2 CPUs and 1 GPUs free" in out
+    assert "1, 1 CPU, 1 GPU, on any node" in out and "spread over the nodes" in out
+    assert "processes with" not in out
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert "the cluster at auto (RAY_ADDRESS), which must have" in dry()[2]
+    assert "the cluster at auto (RAY_ADDRESS), which must have" in dry()[1]
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert "embedded on this machine" in dry()[2]
+    assert "embedded on this machine" in dry()[1]
 
 
 def test_lockstep_has_no_ray(dry):
-    err = dry("--mode=lockstep")[2]
+    out = dry("--mode=lockstep")[1]
 
-    assert "none; mode lockstep is one process" in err
-    assert "env workers" not in err
+    assert "none; mode lockstep is one process" in out and "samples per insert; an" in out
+    assert "env workers" not in out
 
 
 def test_a_schedule_that_outlasts_the_run_is_said(dry):
@@ -133,4 +150,4 @@ def test_a_custom_torso_is_made(dry, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_torso", raising=False)
 
-    assert "torso own_torso:make, 51 parameters" in dry("--network.torso=own_torso:make")[2]
+    assert "torso own_torso:make, 51 parameters" in dry("--network.torso=own_torso:make")[1]

@@ -237,7 +237,7 @@ def test_what_would_run_is_printed_with_its_origin_and_read_back(trained, tmp_pa
     assert printed.err == "" and trained == []
     for line in (
         "  shards: 3  # preset apex",
-        f"  n_step: 2  # {path}",
+        f"  n_step: 2  # {path}, line 1",
         "  batch_size: 32  # --learner.batch-size",
         "  prefetch: 2  # default",
     ):

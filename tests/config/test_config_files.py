@@ -294,7 +294,7 @@ def test_every_value_is_shown_with_its_origin_and_read_back(tmp_path):
     for line in (
         "total_env_steps: 150000  # preset cartpole",
         "  batch_size: 64  # values",
-        f"  n_step: 2  # {path}",
+        f"  n_step: 2  # {path}, line 1",
         "  shards: 1  # default",
         "    value: {start: 1.0, end: 0.05, env_steps: 10000}  # preset cartpole",
     ):

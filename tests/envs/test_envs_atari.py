@@ -1,6 +1,7 @@
 """Both backends play the same games, by env.atari.* alone; envpool agrees."""
 
 import dataclasses
+import re
 import sys
 
 import gymnasium
@@ -238,7 +239,7 @@ def test_unknown_games_name_the_closest(env_id):
 def test_no_old_id_is_suggested():
     with pytest.raises(errors.UnknownEnvError) as caught:
         describe(EnvConfig("Breakot-v4"))
-    assert "Breakout-v4" not in str(caught.value) and "Breakout-v0" not in str(caught.value)
+    assert not re.search(r"(?<!/)Breakout-v[04]", str(caught.value))
 
 
 def test_a_module_before_the_id_leaves_it_an_atari_game():

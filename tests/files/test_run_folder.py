@@ -189,6 +189,22 @@ def test_a_run_that_is_not_there_names_the_newest(tmp_path):
         RunFolder.find("x", tmp_path)
 
 
+def test_a_name_that_is_almost_one_names_the_run_that_was_meant(tmp_path):
+    create(tmp_path, "CartPole-long")
+    with pytest.raises(RunError, match=r"did you mean CartPole-long\?$"):
+        RunFolder.find("cartpole_long", tmp_path)
+
+
+def test_a_folder_of_runs_and_a_checkpoint_are_told_from_a_run(tmp_path):
+    best = create(tmp_path, "one").path / "best"
+    with pytest.raises(RunError, match="holds runs and is none: .* the newest are one$"):
+        RunFolder.find(tmp_path, tmp_path)
+    best.mkdir()
+    (best / "manifest.json").touch()
+    with pytest.raises(RunError, match=f"is a checkpoint: name its run, .*/one, and .* {best}$"):
+        RunFolder.find(best, tmp_path)
+
+
 def lines(folder: RunFolder) -> list[dict]:
     return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
 

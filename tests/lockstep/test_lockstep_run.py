@@ -202,6 +202,18 @@ def test_a_schedule_that_outlasts_the_run_is_said_before_the_start(tmp_path, cap
     assert line in said and said.index(line) < said.index("bytes per transition")
 
 
+def test_checkpoints_that_cut_most_episodes_are_said_once(tmp_path, capsys):
+    distdqn.train(lockstep(tmp_path, checkpoint__period_rounds=1, **LONE))
+    err = " ".join(capsys.readouterr().err.split())
+    line = "episodes of 4 envs ended between two checkpoints, 16 steps of each env"
+    assert err.count(line) == 1 and "raise --checkpoint.period-rounds (1)" in err
+
+
+def test_checkpoints_between_whole_episodes_are_not_worth_a_word(tmp_path, capsys):
+    distdqn.train(lockstep(tmp_path, checkpoint__period_rounds=10, **LONE))
+    assert "period-rounds" not in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_the_weights_are_the_same(tmp_path, monkeypatch):
     config = lockstep(tmp_path, checkpoint__period_rounds=2)
     saves = itertools.count(1)

@@ -18,12 +18,16 @@ SUMMARY = {
     "startup_s": 3.2,
     "train_s": 20.5,
     "best_eval_return_mean": 500.0,
+    "best_eval_env_steps": 490_000,
+    "chosen_eval_return_mean": 498.0,
     "eval_return_mean": 487.25,
     "eval_return_std": 20.0,
     "eval_episodes": 100,
     "env_steps": 500_000,
     "gradient_steps": 49_000,
     "samples_per_insert": 12.8,
+    "samples_per_insert_set": 12.8,
+    "error_band": 3_277.0,
     "learner_wait_fraction": 0.02,
     "bottleneck": "learner",
     "verdict": "learner 97 percent busy: 1,267 env steps/s, the cores could do 1,848; a GPU (at "
@@ -71,11 +75,13 @@ def test_the_summary_names_the_figures_and_where_to_look(tmp_path):
         "run",
         "stopped by  total_env_steps",
         "time        0:26, of which 0:03 to start, 0:20 training, 0:02 final evaluation",
-        "best        500.0, mean return of 100 fresh greedy episodes",
+        "best        500.0, mean return of 100 fresh greedy episodes with the weights after "
+        "490,000 env steps",
         "last        487.2, standard deviation 20.0",
         "values      98.6 predicted at the start, discounted return then realised 97.2; "
         "largest |q| 99.5, bound -",
-        "work        500,000 env steps, 49,000 updates, 12.80 samples per insert",
+        "work        500,000 env steps, 49,000 updates, 12.80 samples per insert (12.8, within "
+        "3,277 samples)",
         "speed       - env steps/s, - updates/s, mean of the training; the learner waited 2%",
         "limit       while learning, learner 97 percent busy: 1,267 env steps/s, the cores could "
         "do 1,848; a GPU (at most 8,967 env steps/s, 7.1 times)",
@@ -113,6 +119,21 @@ def test_a_limit_that_was_not_measured_is_told_as_that(tmp_path):
     verdict = "not measured (the run was too short: 0.6 s of updates, 1 s needed)"
     short = SUMMARY | {"verdict": verdict, "verdict_detail": {"limit": ""}}
     assert f"limit       {verdict}\n" in shown(short, tmp_path)
+
+
+def test_a_run_that_was_broken_off_has_the_evaluation_that_chose_its_best(tmp_path):
+    refused = {"the run ended first": 8_457, "a NaN": 3}
+    stopped = SUMMARY | {"eval_episodes": 0, "transitions_refused_by": refused}
+    stopped |= {"transitions_collected": 20_000, "error_band": None}
+    text = shown(stopped, tmp_path)
+    lines = text.splitlines()
+    assert "best        498.0, mean return of the evaluation after 490,000 env steps" in lines
+    assert lines[4].startswith("best")
+    assert "last " not in text and "values " not in text
+    assert "unlearned   8,457 transitions were still on their way: the run ended first" in text
+    assert "refused     3 (a NaN) of 20,000 transitions" in text
+    assert "12.80 samples per insert (12.8)\n" in text
+    assert "best " not in shown(stopped | {"chosen_eval_return_mean": None}, tmp_path)
 
 
 def test_the_summary_names_nothing_that_is_not_there(tmp_path):

@@ -53,7 +53,7 @@ def test_a_start_that_works_is_made_once_and_gives_ray_time(inits, tmp_path):
     session = embedded(tmp_path)
 
     assert inits.events == ["init"]
-    assert (session.address, session.connected, session.warnings) == ("here:1", True, ())
+    assert (session.address, session.connected, session.notes) == ("here:1", True, ())
     assert int(os.environ[WAIT]) > 30  # Ray's own
 
 
@@ -115,7 +115,7 @@ def test_a_start_that_timed_out_is_cleaned_up_and_tried_once_more(inits, tmp_pat
     session = embedded(tmp_path)
 
     assert inits.events == ["init", "shutdown", "init"]
-    (line,) = session.warnings
+    (line,) = session.notes
     assert line.startswith("Ray did not start within 0 s (The current node timed out")
     assert line.endswith("the next try worked")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import types
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from run_parts import read_metrics, small
 
+from distdqn.errors import RunError
 from distdqn.files.run_folder import RunFolder
 from distdqn.reporting.progress import Progress
 from distdqn.run import record as record_module
@@ -79,6 +81,59 @@ def test_the_display_counts_from_the_start_of_the_run(tmp_path, monkeypatch):
     record.hear(poll(1, elapsed_s=2.0))  # control began later
     folder.close()
     assert shown == [15.0]
+
+
+class Evaluating:
+    """A system whose evaluations return what it is told to, in turn."""
+
+    def __init__(self, *means):
+        self._means, self.asked = iter(means), []
+
+    def evaluate(self, online, episodes, seed):
+        self.asked.append((online[0], seed))
+        return EvaluationReport(0, np.full(episodes, next(self._means)), online)
+
+    def record(self, online, seed):
+        raise RunError("no pictures")
+
+    def visits(self):
+        return []
+
+
+def finish(tmp_path, monkeypatch, *means):
+    """The summary of a run whose evaluations so far returned 5 at best; what `best/` holds."""
+    saved = []
+    record, folder = make_record(tmp_path)
+    monkeypatch.setattr(
+        record.checkpointer, "save_best", lambda online, *_: saved.append(online[0])
+    )
+    record.hear(poll(100, evaluations=[EvaluationReport(90, np.full(2, 5.0), np.full(1, 1.0))]))
+    interruption: Any = types.SimpleNamespace(
+        name="", until=lambda _: nullcontext(), left_out_after=lambda _: nullcontext()
+    )
+    system = Evaluating(*means)
+    summary = record.finish("total_env_steps", np.full(1, 2.0), system, interruption)
+    folder.close()
+    return summary, saved, system.asked
+
+
+def test_last_weights_that_return_more_become_the_best_and_are_evaluated_afresh(
+    tmp_path, monkeypatch
+):
+    summary, saved, asked = finish(tmp_path, monkeypatch, 9.0, 6.0, 8.0)
+    assert saved == [1.0, 2.0]
+    assert (summary.eval_return_mean, summary.best_eval_return_mean) == (9.0, 8.0)
+    assert (summary.best_eval_env_steps, summary.chosen_eval_return_mean) == (100, 9.0)
+    assert [weights for weights, _ in asked] == [2.0, 1.0, 2.0]
+    assert len({seed for _, seed in asked}) == 3
+
+
+def test_last_weights_that_return_no_more_leave_the_best_alone(tmp_path, monkeypatch):
+    summary, saved, asked = finish(tmp_path, monkeypatch, 6.0, 6.0)
+    assert saved == [1.0] and len(asked) == 2
+    assert (summary.best_eval_return_mean, summary.best_eval_env_steps) == (6.0, 90)
+    assert (summary.samples_per_insert_set, summary.chosen_eval_return_mean) == (2.0, 5.0)
+    assert summary.error_band >= 256
 
 
 def test_a_plot_that_fails_costs_the_plot_alone(tmp_path, monkeypatch):

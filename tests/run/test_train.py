@@ -18,6 +18,7 @@ from run_parts import (
     read_metrics,
     small,
     wait_for,
+    wait_for_control,
     wait_for_pids,
 )
 
@@ -30,6 +31,7 @@ from distdqn.errors import (
     RunError,
     UnknownEnvError,
 )
+from distdqn.run import async_run
 from distdqn.telemetry.status import SCALARS
 
 
@@ -148,6 +150,32 @@ def test_a_killed_learner_goes_on_from_its_snapshot(ray_cluster, tmp_path):
     assert summary.learner_restarts == 1
     assert summary.env_steps == 60_000
     assert summary.gradient_steps == 2 * (60_000 - 512) // 32
+
+
+@pytest.mark.parametrize(("part", "told"), [("control", "control"), ("server", "weight server")])
+def test_a_run_that_loses_what_nobody_else_has_ends_with_its_weights(
+    ray_cluster, tmp_path, monkeypatch, part, told
+):
+    import ray
+
+    places = []
+
+    class Kept(async_run.Placement):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            places.append(self)
+
+    monkeypatch.setattr(async_run, "Placement", Kept)
+    periods = {"learner__snapshot_period_s": 0.5, "checkpoint__period_s": 1_000.0}
+    thread, outcome = in_thread(small(tmp_path, total_env_steps=5_000_000, **periods, **LONE))
+    wait_for_control(env_steps=5_000)
+    ray.kill(getattr(places[0], part))
+    thread.join(timeout=300)
+
+    assert f"the {told} died" in str(outcome["error"])
+    (saved,) = (tmp_path / "runs" / "run" / "checkpoints").glob("step_*")
+    counters = json.loads((saved / "manifest.json").read_text())["counters"]
+    assert counters["gradient_steps"] > 50 and counters["env_steps"] >= 2_000
 
 
 def test_interrupting_saves_the_weights(ray_cluster, tmp_path):
