@@ -61,7 +61,7 @@ def train(tmp_path, system, finish=lambda stopped_by, *_: stopped_by):
     interruption.bounds_s = dict.fromkeys(BOUNDS_S, QUICK_S)
     run = AsyncRun(
         SimpleNamespace(config=small(tmp_path), made_with=[], network_description=lambda: {}),
-        SimpleNamespace(path=tmp_path), Progress(enabled=False), interruption,
+        SimpleNamespace(path=tmp_path, argument="run"), Progress(enabled=False), interruption,
     )  # fmt: skip
     checkpointer = SimpleNamespace(save=lambda state, env_steps: tmp_path / f"step_{env_steps}")
     run._record = SimpleNamespace(
