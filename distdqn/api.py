@@ -25,7 +25,7 @@ from distdqn.errors import (
     own_frame,
     traceback_of,
 )
-from distdqn.files.checkpoint import has_resumable
+from distdqn.files.checkpoint import has_any, has_resumable
 from distdqn.files.run_folder import RunFolder, check_free
 from distdqn.machine.commands import python_path
 from distdqn.reporting.closing import print_summary
@@ -108,7 +108,11 @@ def resume(
             if config.mode == "async":
                 raise RunError(
                     f"run {folder.name!r} is asynchronous: so far only lockstep runs are resumed; "
-                    f"--init-from {folder.name} starts a new run from its weights"
+                    + (
+                        f"--init-from {folder.argument} starts a new run from its weights"
+                        if has_any(folder.path)
+                        else "it has no checkpoint from which a new run could start"
+                    )
                 )
             check_arguments(config, make_env, make_network)
             folder.require_make_env(config.env.id, make_env, "distdqn.resume")

@@ -194,12 +194,10 @@ class Control:
         stream = (worker, incarnation)
         self._dead.add(stream)
         self._book(stream)
-        self.count_restart("worker")
         self._unsettled[stream] = collections.Counter()
         return self._failures.get(stream)
 
     def bury_shard(self, shard: int, epoch: int) -> None:
-        self.count_restart("shard")
         self._dead_shards.add((shard, epoch))
         if known := self._shards.get((shard, epoch)):
             self._items_lost += known.counters.size

@@ -148,6 +148,7 @@ def make_single_env(
         make = make_single if is_atari else _make_registered
         env = make(find_spec(settings.id), settings, render_mode)
     env = wrapped(env, settings, label)
+    _require_spaces(env, label)
     if render_mode is not None:
         _require_rendered(env, label, render_mode)
     return env
@@ -240,6 +241,14 @@ def _call(make_env: MakeEnv) -> gymnasium.Env[Any, Any]:
             f"make_env() must return a gymnasium.Env, returned {errors.shorten(repr(env))}"
         )
     return env
+
+
+def _require_spaces(env: Any, label: str) -> None:
+    for name in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, name, None), gymnasium.Space):
+            raise errors.UnsupportedSpaceError(
+                f"environment {label!r} has no {name}: its class must set one, a gymnasium.Space"
+            )
 
 
 def _make_serial(envs: list[Any], label: str) -> SerialVectorEnv:

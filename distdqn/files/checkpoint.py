@@ -155,6 +155,11 @@ def has_resumable(run_folder: str | Path) -> bool:
     return any((path / RUN_STATE).exists() for path in checkpoints(run_folder))
 
 
+def has_any(run_folder: str | Path) -> bool:
+    """Whether the run has weights, the best or others."""
+    return any(Path(run_folder).glob("best/manifest.json")) or bool(checkpoints(run_folder))
+
+
 def find_checkpoint(
     run_folder: str | Path, which: str | Path = "best"
 ) -> tuple[Path, Checkpoint, list[str]]:

@@ -167,6 +167,7 @@ class LockstepRun:
         with contextlib.suppress(DistDQNError):
             if not system.lockstep.at_border:  # else all of it is saved already
                 self._progress.say(f"saved {self._save_weights(system)} before the run ends")
+                self._record.hear(system.poll())
 
     def _loop(self, system: LockstepSystem) -> str:
         """Rounds until the run is over; returns what ended it."""

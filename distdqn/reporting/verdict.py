@@ -39,6 +39,7 @@ class Setup:
     workers, shards: how many work at once.  batch_size: transitions in one update.
     samples_per_insert: transitions sampled per one inserted.
     in_turns: whether workers, shards and learner wait for each other (lockstep).
+    restarts: parts that were replaced in the run.
     """
 
     workers: int
@@ -46,6 +47,7 @@ class Setup:
     batch_size: int
     samples_per_insert: float
     in_turns: bool = False
+    restarts: int = 0
 
     @property
     def updates_per_env_step(self) -> float:
@@ -121,6 +123,10 @@ def judge(spent: Usage, setup: Setup) -> Verdict:
         limit, busy, used, shortest_s = "turns", _turns(spent), {}, 0.0
     bottleneck = max(busy, key=busy.__getitem__) if setup.in_turns else _stage(limit, spent)
     verdict = Verdict(limit, bottleneck, rate, {} if limit == "absence" else found, busy, used)
+    if limit == "absence" and not setup.restarts and "learner" in _missed(spent, setup):
+        told = f"the learner has told of {spent.learner_s:.1f} of {spent.at_s:.1f} s"
+        why = f"not measured (the run was too short: {told})"
+        return dataclasses.replace(verdict, limit="", evidence=why)
     if spent.at_s < shortest_s or rate <= 0.0 or spent.gradient_steps <= 0:
         return dataclasses.replace(verdict, limit="", evidence=_missing(spent, shortest_s))
     return dataclasses.replace(
@@ -270,7 +276,8 @@ def _evidence(verdict: Verdict, spent: Usage, setup: Setup) -> str:
         told = f"nothing is busy ({shares} percent), the parts wait for messages"
     elif limit == "absence":
         away = _percents(_missed(spent, setup))
-        return f"parts were missing ({away} percent of the time): {rate}; see errors.log"
+        see = "; see errors.log" if setup.restarts else ""
+        return f"parts were missing ({away} percent of the time): {rate}{see}"
     else:
         told = f"{NAMES[limit]} {100 * busy[limit]:.0f} percent busy"
     if limit == "workers":

@@ -151,8 +151,10 @@ class AsyncRun:
         with contextlib.suppress(DistDQNError), self._in_time(share):
             _, path = self._save(system)
             if path is not None:
-                go_on = f"--init-from {self._folder.argument} starts a new run from it"
-                self._progress.say(f"saved {path} before the run ends; {go_on}")
+                go_on = f"--init-from {self._folder.argument} --init-checkpoint newest"
+                self._progress.say(f"saved {path} before the run ends; {go_on} starts from it")
+        with contextlib.suppress(DistDQNError), self._in_time(share):
+            self._record.hear(system.last_poll())
 
     @contextlib.contextmanager
     def _in_time(self, share: float) -> Iterator[None]:

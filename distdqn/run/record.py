@@ -41,14 +41,16 @@ _MEMORY_PERIOD_S = 5.0
 _MOST_EPISODES = 20_000  # of training, kept for the plot
 
 
-def setup_of(config: Config) -> Setup:
-    """What a verdict must know of a configuration."""
+def setup_of(config: Config, status: RunStatus | None = None) -> Setup:
+    """What a verdict must know of a run besides what it spent."""
+    kinds = ("worker", "shard", "learner")
     return Setup(
         workers=1 if config.mode == "lockstep" else config.workers.count,
         shards=config.replay.shards if config.mode == "async" else 1,
         batch_size=config.learner.batch_size,
         samples_per_insert=config.replay.samples_per_insert,
         in_turns=config.mode != "async",
+        restarts=0 if status is None else sum(getattr(status, f"{k}_restarts") for k in kinds),
     )
 
 
@@ -290,7 +292,7 @@ class RunRecord:
     def _summary(self, told: dict[str, Any]) -> Summary:
         assert self._poll is not None
         status, best = self._poll.status, self.best
-        verdict = judge(self._window.spent, setup_of(self._config))
+        verdict = judge(self._window.spent, setup_of(self._config, status))
         is_async, replay = self._config.mode == "async", self._config.replay
         own = {
             "samples_per_insert_set": replay.samples_per_insert,

@@ -122,10 +122,15 @@ class System:
                 self._recreate(member)
         if not self._stopping:
             self._check_replacements()
-        poll: Poll = self._call(self._control.poll)
+        poll = self.last_poll()
         self._has_stepped = poll.status.env_steps > 0
         if self._later and not self._stopping:
             self._begin_more(poll.status.workers_alive)
+        return poll
+
+    def last_poll(self) -> Poll:
+        """The run's state, whatever has ended meanwhile."""
+        poll: Poll = self._call(self._control.poll)
         return poll
 
     @property
@@ -292,8 +297,6 @@ class System:
             self._log(member.name, without_colours(str(error)))
             if member.kind == "shard":
                 self._call(self._control.bury_shard, member.index, member.incarnation)
-            elif member.kind != "worker":
-                self._call(self._control.count_restart, member.kind)
             if member.kind != "worker":  # which comes back after a pause
                 self._recreate(member)
 
@@ -322,7 +325,10 @@ class System:
         line, times = f"{failure} ({member.name})", "once" if failures == 1 else f"{failures} times"
         if not is_last:
             pause = f", restarted in {_pause_s(member):g} s" if member.restart_at else ""
-            self._say(f"{line}; failure {failures} of {limit} allowed{pause}")
+            allowed, until = limit, ""
+            if not self._has_stepped and limit >= _MAX_FAILED_BEGINNINGS:
+                allowed, until = _MAX_FAILED_BEGINNINGS - 1, " before the first env step"
+            self._say(f"{line}; failure {failures} of {allowed} allowed{until}{pause}")
         self._log(member.name, failure.details or str(failure))
         if is_last:
             limit_text = f"workers.max_env_failures is {limit}"
@@ -335,6 +341,7 @@ class System:
         member.incarnation += 1
         self._create(member)
         self._run(member)
+        self._call(self._control.count_restart, member.kind)
         if member.kind == "shard":
             self._announce_shards()
 

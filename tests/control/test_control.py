@@ -126,7 +126,8 @@ def test_the_account_of_a_dead_worker_comes_from_the_shards_even_of_dead_ones():
     assert status.transitions.accepted == 44
     assert status.transitions.lost == 20
     assert status.transitions == Ledger(64, 44, 0, 0, 20)
-    assert (status.items_lost, status.shard_restarts, status.worker_restarts) == (40, 1, 1)
+    assert status.items_lost == 40
+    assert (status.shard_restarts, status.worker_restarts) == (0, 0), "nobody was replaced"
     assert status.shard_items == (4,)
 
 

@@ -301,3 +301,14 @@ class TestRendering:
         stepper = make_stepper(EnvConfig(), 1, functools.partial(Blank, render_mode="rgb_array"))
         with pytest.raises(errors.EnvError, match=r"rendered object\[\], an RGB picture"):
             stepper.render()
+
+
+@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+def test_an_env_without_a_space_is_refused_by_name(name):
+    class Bare(gymnasium.Env):
+        observation_space = gymnasium.spaces.Discrete(3)
+        action_space = gymnasium.spaces.Discrete(2)
+
+    setattr(Bare, name, None)
+    with pytest.raises(errors.UnsupportedSpaceError, match=rf"'make_env\(\)' has no {name}: "):
+        describe(EnvConfig(), Bare)

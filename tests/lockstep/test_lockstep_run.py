@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import time
 import weakref
@@ -252,7 +253,11 @@ def test_what_cannot_be_resumed_is_refused(ray_cluster, tmp_path):
         distdqn.resume("finished", tmp_path / "runs")
 
     train(small(tmp_path, run_name="async", total_env_steps=1_000, **LONE))
-    with pytest.raises(RunError, match=r"is asynchronous.*--init-from async"):
+    with pytest.raises(RunError, match=r"is asynchronous.*--init-from .*async starts"):
+        distdqn.resume("async", tmp_path / "runs")
+    for weights in ("best", "checkpoints"):
+        shutil.rmtree(tmp_path / "runs" / "async" / weights)
+    with pytest.raises(RunError, match="is asynchronous.* it has no checkpoint"):
         distdqn.resume("async", tmp_path / "runs")
 
     with pytest.raises(RunError, match="no run 'none'"):

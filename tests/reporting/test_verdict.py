@@ -62,8 +62,21 @@ def changes(verdict):
     ],
 )
 def test_the_smallest_capacity_is_the_limit(spent, limit, bottleneck):
-    verdict = judge(spent, SETUP)
+    verdict = judge(spent, dataclasses.replace(SETUP, restarts=1))
     assert (verdict.limit, verdict.bottleneck) == (limit, bottleneck)
+
+
+def test_where_nothing_was_replaced_a_silent_learner_tells_of_too_short_a_run():
+    verdict = judge(MISSED, SETUP)
+    assert verdict.limit == "" and verdict.line() == (
+        "not measured (the run was too short: the learner has told of 8.0 of 10.0 s)"
+    )
+
+
+def test_workers_that_were_only_late_have_left_nothing_in_the_log():
+    verdict = judge(dataclasses.replace(MISSED, learner_s=10.0), SETUP)
+    assert verdict.limit == "absence"
+    assert verdict.line() == "parts were missing (workers 60 percent of the time): 800 env steps/s"
 
 
 def test_workers_are_added_until_the_next_stage_is_the_limit():
@@ -219,7 +232,7 @@ def test_parts_that_tell_nothing_divide_nothing_by_zero():
     ],
 )
 def test_the_line_says_what_limits_and_what_would_help(spent, line):
-    assert line in judge(spent, SETUP).line()
+    assert line in judge(spent, dataclasses.replace(SETUP, restarts=2)).line()
 
 
 def test_workers_that_are_too_many_are_named():

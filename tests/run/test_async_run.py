@@ -33,6 +33,9 @@ class System:
         next(self._polls, lambda: None)()
         time.sleep(min(timeout_s, 0.02))
 
+    def last_poll(self):
+        self.events.append("last poll")
+
     def wind_down(self, hear):
         self.events.append("wind down")
         self._wind_down()
@@ -90,7 +93,7 @@ def test_a_signal_as_a_failed_run_winds_down_breaks_that_off_and_the_weights_are
     began = time.monotonic()
     with pytest.raises(EnvFailure):
         train(tmp_path, system)
-    assert system.events == ["start", "wind down", "save"]
+    assert system.events == ["start", "wind down", "save", "last poll"]
     assert time.monotonic() - began < LONG_S
 
 
@@ -99,4 +102,4 @@ def test_what_fails_at_the_very_end_saves_the_weights_too(tmp_path):
     system.finished = True
     with pytest.raises(RunError):
         train(tmp_path, system, finish=lambda *_: fail(RunError("the disk is full")))
-    assert system.events == ["start", "save", "save"]
+    assert system.events == ["start", "save", "save", "last poll"]

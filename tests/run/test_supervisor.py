@@ -22,6 +22,8 @@ class Ref:
 class Actor:
     def __init__(self):
         self.life, self.ready = Ref(is_there=False), Ref()
+        self.counted = []  # kinds that were replaced
+        self.count_restart = SimpleNamespace(remote=self.counted.append)
 
     failure: EnvFailure | None = None
     env_steps = 0
@@ -120,8 +122,10 @@ def test_envs_that_never_make_a_step_end_the_run_before_the_limit(run):
     run.place.control.failure = EnvFailure("environment 'E' raised in reset: no")
     for _ in range(2):
         run.die("worker", after_s=1.0)
+    assert "failure 2 of 2 allowed before the first env step, restarted in " in run.said[-1]
     with pytest.raises(EnvFailure, match="failed 3 times, and no env step was made"):
         run.die("worker", after_s=1.0)
+    assert run.place.control.counted == ["worker", "worker"], "nobody took the third one's place"
 
 
 def test_envs_that_have_stepped_may_fail_as_often_as_allowed(run):
